@@ -1,0 +1,1 @@
+"""The per-node agent: reconciler, socket server, wiring."""

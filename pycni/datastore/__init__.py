@@ -1,0 +1,1 @@
+"""The datastore's implementations behind one door."""

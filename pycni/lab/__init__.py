@@ -1,0 +1,1 @@
+"""The lab: the exercise's cluster in network namespaces on one machine."""

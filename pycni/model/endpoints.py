@@ -1,0 +1,65 @@
+"""The record of one pod interface, as both engines (agent and in-process) keep it on disk.
+
+It is written before the first effect on datastore or kernel ("intent") and again once everything
+is in place ("ready"), so that whoever comes after a crash knows what may have been left behind.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pycni.model.network import IPInterface, IPNetwork
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EndpointKey:
+    """CNI's identity of an attachment: (network name, container id, interface name in the pod)."""
+
+    network: str
+    container_id: str
+    ifname: str
+
+    def __str__(self) -> str:
+        return f"{self.network}/{self.container_id}/{self.ifname}"
+
+
+class EndpointState(Enum):
+    """How far an ADD has got."""
+
+    INTENT = "intent"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class AssignedAddress:
+    """An address that IPAM gave, with the sequence number that guards its release."""
+
+    interface: IPInterface
+    sequence_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadEndpoint:
+    """One pod interface: where it is, what it was given, and how the host end is called."""
+
+    key: EndpointKey
+    node: str
+    netns: str
+    host_veth: str
+    handle_id: str
+    state: EndpointState
+    addresses: tuple[AssignedAddress, ...] = ()
+    mtu: int = 0
+    pod_mac: str = ""
+    pod_namespace: str = ""
+    pod_name: str = ""
+    ipam: str = "pycni-ipam"
+    routes: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRelease:
+    """A release that a DEL could not perform: replayed later, guarded by sequence numbers."""
+
+    key: EndpointKey
+    handle_id: str
+    addresses: tuple[AssignedAddress, ...] = ()

@@ -1,0 +1,287 @@
+"""What a Linux kernel holds, as values: links, addresses, routes, and operations on them.
+
+Interfaces are named, never numbered: an index is the kernel adapter's business, because the same
+name may carry another index after a restart.  Nothing here performs input or output.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+
+IPAddress = IPv4Address | IPv6Address
+IPInterface = IPv4Interface | IPv6Interface
+IPNetwork = IPv4Network | IPv6Network
+
+MAIN_TABLE = 254
+
+PROTOCOL_KERNEL = 2
+PROTOCOL_BOOT = 3
+PROTOCOL_STATIC = 4
+PROTOCOL_BIRD = 12
+
+
+class RouteType(IntEnum):
+    """The kernel's route types (rtm_type, RTN_* in linux/rtnetlink.h)."""
+
+    UNICAST = 1
+    LOCAL = 2
+    BROADCAST = 3
+    ANYCAST = 4
+    MULTICAST = 5
+    BLACKHOLE = 6
+    UNREACHABLE = 7
+    PROHIBIT = 8
+    THROW = 9
+    NAT = 10
+
+
+class Scope(IntEnum):
+    """The kernel's scopes (rtm_scope, RT_SCOPE_*)."""
+
+    UNIVERSE = 0
+    SITE = 200
+    LINK = 253
+    HOST = 254
+    NOWHERE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class RouteKey:
+    """What makes two routes compete in the kernel: destination, table, TOS and priority."""
+
+    dst: IPNetwork
+    table: int = MAIN_TABLE
+    tos: int = 0
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """One way out: an interface, and the gateway behind it if there is one."""
+
+    oif: str
+    gateway: IPAddress | None = None
+    is_onlink: bool = False
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of a routing table; a blackhole has no next hops, a multipath route several."""
+
+    key: RouteKey
+    type: RouteType = RouteType.UNICAST
+    scope: Scope = Scope.UNIVERSE
+    next_hops: frozenset[NextHop] = frozenset()
+    src: IPAddress | None = None
+    protocol: int = PROTOCOL_BOOT
+    mtu: int | None = None
+
+    @property
+    def oifs(self) -> frozenset[str]:
+        """The names of all interfaces by which the route leaves."""
+        return frozenset(hop.oif for hop in self.next_hops)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface as the kernel reports it; `kind` is IFLA_INFO_KIND ("veth", "ipip", …)."""
+
+    name: str
+    index: int
+    kind: str = ""
+    mtu: int = 1500
+    mac: str = ""
+    is_up: bool = False
+    has_carrier: bool = True
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address on an interface, with its prefix length."""
+
+    ifname: str
+    interface: IPInterface
+
+
+@dataclass(slots=True)
+class KernelState:
+    """Everything the agent looks at in one network namespace, read at one moment.
+
+    Only the reconciler, which owns it, changes it (from events); one route key may hold several
+    routes, ours and others'.  `sysctls` holds the watched keys only ("net.ipv4.ip_forward" → "1");
+    `ruleset` is the digest comment found in our nftables table, None where the table is absent.
+    """
+
+    links: dict[str, Link] = field(default_factory=dict)
+    addresses: set[Address] = field(default_factory=set)
+    routes: dict[RouteKey, tuple[Route, ...]] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    ruleset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A tunnel device that the agent owns: `kind` "ipip", its name, MTU and single address."""
+
+    name: str
+    kind: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """Our nftables table, rendered whole; `digest` is stored in the table to recognise it."""
+
+    text: str
+    digest: str
+
+
+# --- operations: what a plan is made of ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTunnel:
+    """Make the tunnel device (down, without address)."""
+
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True, slots=True)
+class SetLink:
+    """Set an interface up and give it this MTU."""
+
+    name: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLink:
+    """Delete an interface of ours; absent is success."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    """Add an address; present already is success."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAddress:
+    """Delete an address; absent is success."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoute:
+    """Create a route exclusively: a route under the same key is an error, never overwritten."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceRoute:
+    """Replace our own route `old` by `new` under the same key, atomically."""
+
+    old: Route
+    new: Route
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRoute:
+    """Delete exactly this route (key, type, protocol, next hops); absent is success."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """Write one sysctl, dotted name as in sysctl(8) ("net.ipv4.conf.tunl0.rp_filter")."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRuleset:
+    """Replace our nftables table by this one in a single transaction."""
+
+    ruleset: Ruleset
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRuleset:
+    """Delete our nftables table; absent is success."""
+
+
+Op = (
+    CreateTunnel
+    | SetLink
+    | DeleteLink
+    | AddAddress
+    | DeleteAddress
+    | AddRoute
+    | ReplaceRoute
+    | DeleteRoute
+    | SetSysctl
+    | SetRuleset
+    | DeleteRuleset
+)
+
+
+# --- events: what the kernel tells --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """An interface is new or has changed."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class LinkGone:
+    """An interface is gone (or was renamed: then a LinkChanged of the new name follows)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressChanged:
+    """An address was added or removed."""
+
+    address: Address
+    is_present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChanged:
+    """A route was added (perhaps replacing another of its key) or removed."""
+
+    route: Route
+    is_present: bool
+    is_replacement: bool = False
+
+
+KernelEvent = LinkChanged | LinkGone | AddressChanged | RouteChanged
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An operation that the kernel refused: its errno and a sentence."""
+
+    op: Op
+    errno: int
+    message: str

@@ -1,0 +1,192 @@
+"""The objects of the datastore as values, with Calico's meanings.
+
+`projectcalico.org/v3` (what people write) and `crd.projectcalico.org/v1` (what is stored) are two
+spellings of these; `pycni.model.schema` translates.  A value that exists is valid: constructors
+check.  Field names follow Calico's, in Python's spelling.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pycni.errors import InvalidInput
+from pycni.model.network import IPAddress, IPInterface, IPNetwork
+
+DEFAULT_AS_NUMBER = 64512
+DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
+BLOCK_SIZES = {4: range(20, 33), 6: range(116, 129)}
+
+
+class TunnelMode(Enum):
+    """When traffic between nodes is encapsulated."""
+
+    ALWAYS = "Always"
+    CROSS_SUBNET = "CrossSubnet"
+    NEVER = "Never"
+
+
+class PoolUse(Enum):
+    """What addresses of a pool may be used for (`allowedUses`)."""
+
+    WORKLOAD = "Workload"
+    TUNNEL = "Tunnel"
+    LOAD_BALANCER = "LoadBalancer"
+
+
+class AssignmentMode(Enum):
+    """Whether a pool serves requests that do not name it."""
+
+    AUTOMATIC = "Automatic"
+    MANUAL = "Manual"
+
+
+@dataclass(frozen=True, slots=True)
+class IPPool:
+    """A range of pod addresses and how traffic to it travels."""
+
+    name: str
+    cidr: IPNetwork
+    block_size: int = 26
+    ipip_mode: TunnelMode = TunnelMode.NEVER
+    vxlan_mode: TunnelMode = TunnelMode.NEVER
+    nat_outgoing: bool = False
+    is_disabled: bool = False
+    disable_bgp_export: bool = False
+    node_selector: str = "all()"
+    allowed_uses: frozenset[PoolUse] = frozenset({PoolUse.WORKLOAD, PoolUse.TUNNEL})
+    assignment_mode: AssignmentMode = AssignmentMode.AUTOMATIC
+
+    def __post_init__(self) -> None:
+        sizes = BLOCK_SIZES[self.cidr.version]
+        if self.block_size not in sizes:
+            raise InvalidInput(
+                f"pool {self.name}: blockSize {self.block_size} is outside"
+                f" {sizes.start}–{sizes.stop - 1} for IPv{self.cidr.version}"
+            )
+        if self.cidr.prefixlen > self.block_size:
+            raise InvalidInput(
+                f"pool {self.name}: {self.cidr} is smaller than one block of /{self.block_size}"
+            )
+        if self.ipip_mode is not TunnelMode.NEVER and self.cidr.version == 6:
+            raise InvalidInput(f"pool {self.name}: ipipMode must be Never for an IPv6 pool")
+        if TunnelMode.NEVER not in (self.ipip_mode, self.vxlan_mode):
+            raise InvalidInput(f"pool {self.name}: ipipMode and vxlanMode exclude each other")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as its peers know it; the addresses carry the prefix of the node's own subnet."""
+
+    name: str
+    ipv4: IPInterface | None = None
+    ipv6: IPInterface | None = None
+    as_number: int | None = None
+    ipip_tunnel_address: IPAddress | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BGPPeer:
+    """A peer outside the mesh; `node` restricts it to one node, None means every node."""
+
+    name: str
+    peer_ip: IPAddress
+    as_number: int
+    node: str | None = None
+    port: int = 179
+    password: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BGPConfiguration:
+    """Settings of BGP for all nodes (Calico's object named `default`)."""
+
+    name: str = "default"
+    as_number: int = DEFAULT_AS_NUMBER
+    is_node_mesh_enabled: bool = True
+    listen_port: int = 179
+
+
+@dataclass(frozen=True, slots=True)
+class IPAMConfig:
+    """Settings of address management for all nodes (named `default`); 0 blocks means 20."""
+
+    name: str = "default"
+    is_strict_affinity: bool = False
+    is_auto_allocating_blocks: bool = True
+    max_blocks_per_host: int = 0
+
+
+class AffinityState(Enum):
+    """The life of a block affinity; only CONFIRMED ones are routed or advertised."""
+
+    PENDING = "pending"
+    CONFIRMED = "confirmed"
+    PENDING_DELETION = "pendingDeletion"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockAffinity:
+    """The claim of one node on one block."""
+
+    node: str
+    cidr: IPNetwork
+    state: AffinityState
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationAttribute:
+    """Who holds an address: a handle and free-form details (Calico's `handle_id`, `secondary`)."""
+
+    handle_id: str | None
+    secondary: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of addresses; the arithmetic on it lives in `pycni.ipam.block`.
+
+    `allocations[ordinal]` is None or an index into `attributes`; `unallocated` holds the free
+    ordinals, next one first; `sequence_numbers[ordinal]` is the block's sequence number at the
+    moment the ordinal was given (None while it is free).  `affinity` names the owning node; None
+    is a block without owner.
+    """
+
+    cidr: IPNetwork
+    affinity: str | None
+    allocations: tuple[int | None, ...]
+    unallocated: tuple[int, ...]
+    attributes: tuple[AllocationAttribute, ...] = ()
+    sequence_number: int = 0
+    sequence_numbers: tuple[int | None, ...] = ()
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """The reverse index: how many addresses a handle holds in which block, sorted by block."""
+
+    id: str
+    blocks: tuple[tuple[IPNetwork, int], ...] = ()
+    is_deleted: bool = False
+
+
+Resource = IPPool | Node | BGPPeer | BGPConfiguration | IPAMConfig | BlockAffinity | Block | Handle
+
+
+def cidr_name(cidr: IPNetwork) -> str:
+    """Spell a CIDR as Calico does in object names ("192-168-39-192-26")."""
+    return str(cidr).translate(str.maketrans("./:", "---"))
+
+
+def resource_name(value: Resource) -> str:
+    """Return the name under which a value is stored."""
+    match value:
+        case Block():
+            return cidr_name(value.cidr)
+        case BlockAffinity():
+            return f"{value.node}-{cidr_name(value.cidr)}"
+        case Handle():
+            return value.id.lower()
+        case _:
+            return value.name

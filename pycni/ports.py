@@ -1,0 +1,233 @@
+"""The doors: what the deciding parts need from the world, as Protocols.
+
+Shells implement these without inheriting from them; each door has one contract suite in
+`tests/contract`, which every implementation passes, the fakes included.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from pycni.model.bgp import Advertisement, BgpEvent, Neighbour
+from pycni.model.endpoints import EndpointKey, PendingRelease, WorkloadEndpoint
+from pycni.model.network import Failure, IPInterface, IPNetwork, KernelEvent, KernelState, Op
+from pycni.model.resources import Resource
+
+T = TypeVar("T", bound=Resource)
+
+# --- datastore ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A version of one stored object; only equality means anything."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A point in the history of changes, from which a watch can go on."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[T]):
+    """A value with the revision that it had when it was read or written."""
+
+    value: T
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """All values of one kind, and the cursor that continues from just this state."""
+
+    items: tuple[Stored[T], ...]
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """One change of one object; `stored` is None when it was deleted."""
+
+    name: str
+    stored: Stored[T] | None
+    cursor: Cursor
+
+
+class Datastore(Protocol):
+    """Named objects with compare-and-swap; an unconditional write cannot be expressed.
+
+    Every method raises `TryAgain` when the store can't be reached now and `DatastoreUnusable`
+    when it is corrupt or of a newer version.  Names are those of `resource_name`.
+    """
+
+    async def get(self, kind: type[T], name: str) -> Stored[T] | None:
+        """Return the object, or None."""
+        ...
+
+    async def list(self, kind: type[T]) -> Listing[T]:
+        """Return all objects of a kind, in the order of their names."""
+        ...
+
+    async def create(self, value: T) -> Stored[T]:
+        """Create an object; raise `AlreadyExists` when one of that name is there."""
+        ...
+
+    async def update(self, value: T, *, if_revision: Revision) -> Stored[T]:
+        """Replace an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
+        ...
+
+    async def delete(self, kind: type[T], name: str, *, if_revision: Revision) -> None:
+        """Delete an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
+        ...
+
+    def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:
+        """Yield each change after the cursor, in order; raise `EventsLost` when it is too old."""
+        ...
+
+    async def close(self) -> None:
+        """Release what the implementation holds; the object is of no use afterwards."""
+        ...
+
+
+# --- kernel -------------------------------------------------------------------------------------
+
+
+class Kernel(Protocol):
+    """One network namespace: read it whole, change it, hear of changes."""
+
+    async def snapshot(self, sysctls: Sequence[str]) -> KernelState:
+        """Read links, addresses, routes of all tables but `local`, the named sysctls, our nftables.
+
+        A sysctl that does not exist is left out.  An interrupted dump is repeated.
+        """
+        ...
+
+    async def apply(self, ops: Sequence[Op]) -> Sequence[Failure]:
+        """Perform the operations in order and go on after a failing one; return the failures.
+
+        Runs of route operations are sent in bulk.  "Absent" is success for deletions.
+        """
+        ...
+
+    def events(self) -> AsyncIterator[KernelEvent]:
+        """Subscribe now and yield changes; raise `EventsLost` after an overrun (call again then).
+
+        Subscription happens when the iterator is made, so "events, then snapshot" misses nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlugRequest:
+    """What to build for one pod interface.
+
+    `netns_fd` is an open descriptor of the pod's network namespace; `alias` is written to the host
+    end's ifalias so that it can be recognised as ours; `has_default_route` False leaves the pod
+    with the link-local gateway route only.
+    """
+
+    netns_fd: int
+    ifname: str
+    host_veth: str
+    alias: str
+    addresses: tuple[IPInterface, ...]
+    mtu: int
+    route_protocol: int
+    routes: tuple[IPNetwork, ...] = ()
+    has_default_route: bool = True
+    allow_ip_forwarding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlugResult:
+    """What was built: the MAC addresses of both ends."""
+
+    host_mac: str
+    pod_mac: str
+
+
+class PodNet(Protocol):
+    """The two ends of pods' veth pairs, and the pod's own routes."""
+
+    def plug(self, request: PlugRequest) -> PlugResult:
+        """Make the pair and everything on it; on failure leave nothing behind and raise.
+
+        Raises `InvalidInput` when the namespace is the host's own or `ifname` exists in the pod,
+        `AlreadyExists` when the host end's name is taken by an interface that isn't ours.
+        """
+        ...
+
+    async def unplug(self, *, host_veth: str, alias: str) -> bool:
+        """Delete the pair when its ifalias is `alias`; return whether there was one of ours.
+
+        Concurrent calls share one kernel transaction.  Returns when the interface is gone.
+        """
+        ...
+
+    def check(self, request: PlugRequest) -> Sequence[str]:
+        """Compare what is there with what `plug` builds; return each difference as a sentence."""
+        ...
+
+
+# --- BGP ----------------------------------------------------------------------------------------
+
+
+class Speaker(Protocol):
+    """A BGP engine: told the whole wanted state, it reports what the peers say."""
+
+    def configure(
+        self, *, neighbours: Sequence[Neighbour], advertisements: frozenset[Advertisement]
+    ) -> None:
+        """State which sessions and which advertisements are wanted from now on; returns at once.
+
+        Calling it again with the same values changes nothing.
+        """
+        ...
+
+    def events(self) -> AsyncIterator[BgpEvent]:
+        """Yield what happens on the sessions, in order, from start to stop."""
+        ...
+
+
+# --- endpoint records ---------------------------------------------------------------------------
+
+
+class Endpoints(Protocol):
+    """The records of pod interfaces and the journal of unfinished releases, on disk."""
+
+    def get(self, key: EndpointKey) -> WorkloadEndpoint | None:
+        """Return the record, or None."""
+        ...
+
+    def list(self) -> Sequence[WorkloadEndpoint]:
+        """Return all records, in the order of their keys."""
+        ...
+
+    def put(self, endpoint: WorkloadEndpoint) -> None:
+        """Write or replace a record, atomically."""
+        ...
+
+    def remove(self, key: EndpointKey) -> None:
+        """Remove a record; absent is success."""
+        ...
+
+    def lock(self, key: EndpointKey, *, timeout_s: float) -> AbstractAsyncContextManager[None]:
+        """Hold the lock of one key across processes; raise `TryAgain` after `timeout_s`."""
+        ...
+
+    def journal(self, pending: PendingRelease) -> None:
+        """Keep a release that could not be done, durably."""
+        ...
+
+    def pending(self) -> Sequence[PendingRelease]:
+        """Return the journalled releases."""
+        ...
+
+    def settle(self, pending: PendingRelease) -> None:
+        """Forget a journalled release that has been done; absent is success."""
+        ...
