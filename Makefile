@@ -1,0 +1,24 @@
+# Short names for what bin/test does; see CONTRIBUTING.md.
+LOCK = .venv/bin/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
+       --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
+
+.PHONY: check fast format lock netns uml
+
+fast:            ## Format, lint, types, imports and everything that needs no root.
+	bin/test fast
+
+check:           ## Everything that CI runs.
+	bin/test
+
+netns uml:       ## Tests on a real kernel (root).
+	bin/test $@
+
+format:          ## Rewrite the sources in the house format.
+	bin/test --prepare
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix-only .
+
+lock:            ## Refresh the pinned dependencies; run it when pyproject.toml's change.
+	bin/test --prepare
+	$(LOCK) -U -o requirements/runtime.lock pyproject.toml
+	$(LOCK) -U -o requirements/dev.lock --extra dev -c requirements/runtime.lock pyproject.toml

