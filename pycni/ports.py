@@ -118,7 +118,13 @@ class Kernel(Protocol):
         """Subscribe now and yield changes; raise `EventsLost` after an overrun (call again then).
 
         Subscription happens when the iterator is made, so "events, then snapshot" misses nothing.
+        Not told: IPv4 routes vanish silently with their link's state and with its last address,
+        and sysctls change silently; after an event of that link, take a snapshot.
         """
+        ...
+
+    def close(self) -> None:
+        """Release the sockets; a running iterator of `events` ends with `EventsLost`."""
         ...
 
 

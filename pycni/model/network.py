@@ -26,6 +26,9 @@ PROTOCOL_BOOT = 3
 PROTOCOL_STATIC = 4
 PROTOCOL_BIRD = 12
 
+IPV6_DEFAULT_PRIORITY = 1024
+"""What the kernel writes for an IPv6 route without priority: wanted IPv6 keys must say it."""
+
 
 class RouteType(IntEnum):
     """The kernel's route types (rtm_type, RTN_* in linux/rtnetlink.h)."""
@@ -51,10 +54,22 @@ class Scope(IntEnum):
     HOST = 254
     NOWHERE = 255
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Scope | None":
+        """Accept the numbers between, which an administrator may use for routes of their own."""
+        if not isinstance(value, int) or not 0 <= value <= cls.NOWHERE.value:
+            return None
+        member = int.__new__(cls, value)
+        member._name_, member._value_ = f"SCOPE_{value}", value
+        return member
+
 
 @dataclass(frozen=True, slots=True)
 class RouteKey:
-    """What makes two routes compete in the kernel: destination, table, TOS and priority."""
+    """What makes two routes compete in the kernel: destination, table, TOS and priority.
+
+    The kernel knows no IPv6 route of priority 0 in the main table: it reads 0 as 1024.
+    """
 
     dst: IPNetwork
     table: int = MAIN_TABLE
@@ -64,7 +79,10 @@ class RouteKey:
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """One way out: an interface, and the gateway behind it if there is one."""
+    """One way out: an interface, and the gateway behind it if there is one.
+
+    The transient flags `dead` and `linkdown` are left out: they are the link's state, not ours.
+    """
 
     oif: str
     gateway: IPAddress | None = None
@@ -74,7 +92,11 @@ class NextHop:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route of a routing table; a blackhole has no next hops, a multipath route several."""
+    """One route of a routing table; a blackhole has no next hops, a multipath route several.
+
+    IPv6 routes have no scope (UNIVERSE), and the `lo` that the kernel shows as the device of an
+    IPv6 blackhole is left out.
+    """
 
     key: RouteKey
     type: RouteType = RouteType.UNICAST
@@ -112,13 +134,22 @@ class Address:
     interface: IPInterface
 
 
+@dataclass(frozen=True, slots=True)
+class NatUnavailable:
+    """Why this machine can have no nftables table: a lasting state, not a failure to retry."""
+
+    reason: str
+
+
 @dataclass(slots=True)
 class KernelState:
     """Everything the agent looks at in one network namespace, read at one moment.
 
     Only the reconciler, which owns it, changes it (from events); one route key may hold several
-    routes, ours and others'.  `sysctls` holds the watched keys only ("net.ipv4.ip_forward" → "1");
-    `ruleset` is the digest comment found in our nftables table, None where the table is absent.
+    routes, ours and others', in the kernel's own order: the first one is in effect.  `sysctls`
+    holds the watched keys only ("net.ipv4.ip_forward" → "1"); `ruleset` is the digest found in our
+    nftables table, None where the table is absent, another text where it was tampered with.
+    Where `nat_unavailable` is set, no ruleset can be had: wanting one would retry for ever.
     """
 
     links: dict[str, Link] = field(default_factory=dict)
@@ -126,6 +157,7 @@ class KernelState:
     routes: dict[RouteKey, tuple[Route, ...]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     ruleset: str | None = None
+    nat_unavailable: NatUnavailable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +225,10 @@ class AddRoute:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceRoute:
-    """Replace our own route `old` by `new` under the same key, atomically."""
+    """Replace our own route `old` by `new` under the same key, without a gap.
+
+    A route of somebody else under that key stays; an `old` that is gone already is no error.
+    """
 
     old: Route
     new: Route
@@ -275,7 +310,14 @@ class RouteChanged:
     is_replacement: bool = False
 
 
-KernelEvent = LinkChanged | LinkGone | AddressChanged | RouteChanged
+@dataclass(frozen=True, slots=True)
+class RulesetChanged:
+    """Somebody wrote to our nftables table: the digest that it shows now, None when it is gone."""
+
+    digest: str | None
+
+
+KernelEvent = LinkChanged | LinkGone | AddressChanged | RouteChanged | RulesetChanged
 
 
 @dataclass(frozen=True, slots=True)
