@@ -1,0 +1,339 @@
+"""Run the project's tests tier by tier: `bin/test [-v] [fast | TIER…]`.
+
+Standard library only: it runs before anything else is known to work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.tier_model import Case, Outcome, judge_tests, measure, render_report, tier_line
+from tests.tier_run import (
+    ISOLATE,
+    ROOT,
+    TIMED_OUT,
+    can_isolate,
+    pytest_command,
+    pytest_summary,
+    read_junit,
+    run,
+)
+
+# Tiers that can't be empty: a run without them proves nothing. Add a tier once it has tests.
+REQUIRED = ("unit",)
+FAST = ("format", "lint", "imports", "types", "unit", "contract", "agent")
+ON_HOST = "not uml and not peers"
+PYTHON_CODE = ("pycni", "tests", "typings", "netns-tests", "bench")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where one run keeps what it makes, and how it was asked to run."""
+
+    scratch: Path
+    env: dict[str, str]
+
+    def fresh(self, name: str) -> Path:
+        """Make an empty directory for one step."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self.scratch))
+
+    @property
+    def coverage(self) -> Path:
+        """The directory of this run's coverage data, one file for each tier."""
+        return self.scratch / "coverage"
+
+
+Tier = Callable[[str, Context], Outcome]
+
+
+def commands(*steps: Sequence[str], timeout_s: float = 300) -> Tier:
+    """Make a tier of tools that must all end with 0."""
+
+    def tier(name: str, context: Context) -> Outcome:
+        output = []
+        status = 0
+        for step in steps:
+            scratch = context.fresh(name)
+            ran = run(step, timeout_s=timeout_s, env=context.env, scratch=scratch)
+            output.append(f"$ {' '.join(step)}\n{ran.output}")
+            status = status or ran.status
+        last = (output[-1].strip().splitlines() or [""])[-1]
+        summary = last if status == 0 and not last.startswith("$ ") else ""
+        if status:
+            summary = "timed out" if status == TIMED_OUT else f"ended with status {status}"
+        return Outcome(name, status == 0, 0, summary, "\n".join(output))
+
+    return tier
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """Compose the call of a tool in this environment."""
+    return [sys.executable, "-I", "-m", name, *arguments]
+
+
+def measured(folder: str, *, timeout_s: float, test_timeout_s: int, isolate: bool = False) -> Tier:
+    """Make a tier of pytest tests that run under coverage.
+
+    With `isolate` and as root they get namespaces of their own, so that a contract's suite can
+    also ask the real kernel.
+    """
+
+    def tier(name: str, context: Context) -> Outcome:
+        scratch = context.fresh(name)
+        command = pytest_command(
+            [folder],
+            markers=ON_HOST,
+            junit=scratch / "junit.xml",
+            test_timeout_s=test_timeout_s,
+            coverage=context.coverage / name,
+        )
+        if not any((ROOT / folder).rglob("test_*.py")):
+            return _tests_outcome(name, (), status=5, output="")
+        if isolate and not can_isolate(context.env, scratch=scratch):
+            command = [*ISOLATE, *command]
+        ran = run(command, timeout_s=timeout_s, env=context.env, scratch=scratch)
+        cases = read_junit(scratch / "junit.xml")
+        return _tests_outcome(name, cases, status=ran.status, output=ran.output)
+
+    return tier
+
+
+def _tests_outcome(name: str, cases: Sequence[Case], *, status: int, output: str) -> Outcome:
+    is_ok, why = judge_tests(name, cases=cases, exit_status=status, is_required=name in REQUIRED)
+    if status == TIMED_OUT:
+        why = f"timed out; {why}"
+    pytests_own = pytest_summary(output)
+    summary = pytests_own if is_ok and pytests_own else f"{why} ({pytests_own or 'no summary'})"
+    return Outcome(name, is_ok, 0, summary if cases or not is_ok else why, output, tuple(cases))
+
+
+def _collect(folder: str, markers: str, context: Context) -> tuple[list[str], str]:
+    """List the tests that a marker expression selects; with pytest's complaint, if it has one."""
+    command = module("pytest", folder, "-m", markers, "--collect-only", "-q", "-p", "no:randomly")
+    ran = run(command, timeout_s=120, env=context.env, scratch=context.fresh("collect"))
+    tests = [line for line in ran.output.splitlines() if "::" in line and ".py" in line]
+    return tests, "" if ran.status in (0, 5) else ran.output
+
+
+def isolated(folder: str, *, markers: str, timeout_s: float, test_timeout_s: int) -> Tier:
+    """Make a tier that gives each test file fresh namespaces (root only)."""
+
+    def tier(name: str, context: Context) -> Outcome:
+        tests, complaint = _collect(folder, markers, context)
+        if complaint:
+            return Outcome(name, is_ok=False, seconds=0, summary="not collected", output=complaint)
+        reason = can_isolate(context.env, scratch=context.fresh(name)) if tests else ""
+        if reason:
+            skipped = [Case(test, "skipped", 0.0, reason) for test in tests]
+            return _tests_outcome(name, skipped, status=0, output="")
+        return _run_files(name, context, tests, markers, timeout_s, test_timeout_s)
+
+    return tier
+
+
+def _run_files(
+    name: str,
+    context: Context,
+    tests: Sequence[str],
+    markers: str,
+    timeout_s: float,
+    test_timeout_s: int,
+) -> Outcome:
+    cases: list[Case] = []
+    output: list[str] = []
+    status = 0
+    deadline = time.monotonic() + timeout_s
+    for path in dict.fromkeys(test.split("::")[0] for test in tests):
+        scratch = context.fresh(name)
+        junit = scratch / "junit.xml"
+        command = pytest_command(
+            [path], markers=markers, junit=junit, test_timeout_s=test_timeout_s, coverage=None
+        )
+        left = max(1.0, deadline - time.monotonic())
+        ran = run([*ISOLATE, *command], timeout_s=left, env=context.env, scratch=scratch)
+        print(f"     {path}: {pytest_summary(ran.output) or f'status {ran.status}'}", flush=True)
+        cases += read_junit(junit)
+        # Each file's output matters only where it failed: twenty green files hide one red.
+        output += [ran.output] if ran.status not in (0, 5) else []
+        status = status or (ran.status if ran.status != 5 else 0)
+    return _tests_outcome(name, cases, status=status, output="\n".join(output))
+
+
+def in_uml(folder: str, *, timeout_s: float, test_timeout_s: int) -> Tier:
+    """Make a tier that runs inside one user-mode Linux, which has what this kernel lacks."""
+
+    def tier(name: str, context: Context) -> Outcome:
+        tests, complaint = _collect(folder, "uml", context)
+        if complaint:
+            return Outcome(name, is_ok=False, seconds=0, summary="not collected", output=complaint)
+        reason = "needs root" if os.geteuid() else ""
+        if not reason and shutil.which("linux.uml") is None:
+            reason = "user-mode-linux is not installed"
+        if not tests or reason:
+            skipped = [Case(test, "skipped", 0.0, reason) for test in tests]
+            return _tests_outcome(name, skipped, status=0, output="")
+        # The guest has a /tmp of its own: results come back through a directory that it shares.
+        with tempfile.TemporaryDirectory(prefix="pycni-uml.", dir="/var/tmp") as shared:
+            junit = Path(shared) / "junit.xml"
+            inner = pytest_command(
+                [folder], markers="uml", junit=junit, test_timeout_s=test_timeout_s, coverage=None
+            )
+            outer = module("pycni.lab.uml", "--mem", "1500M", "--timeout", str(timeout_s - 20))
+            command = [*outer, "--rw", shared, "--", *inner]
+            ran = run(command, timeout_s=timeout_s, env=context.env, scratch=context.fresh(name))
+            return _tests_outcome(name, read_junit(junit), status=ran.status, output=ran.output)
+
+    return tier
+
+
+def coverage(name: str, context: Context) -> Outcome:
+    """Hold the pure modules and the whole to what pyproject.toml demands."""
+    data = [str(path) for path in context.coverage.iterdir()]
+    if not data:
+        why = "no data: ask for it together with unit, contract, agent, cni"
+        return Outcome(name, is_ok=False, seconds=0, summary=why)
+    merged, report = context.scratch / "coverage.db", context.scratch / "coverage.json"
+    combine = module("coverage", "combine", "--keep", f"--data-file={merged}", *data)
+    render = module("coverage", "json", f"--data-file={merged}", "-o", str(report))
+    made = commands(combine, render)(name, context)
+    if not made.is_ok:
+        return made
+    demanded = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pycni"]["coverage"]
+    files = list(_covered_files(report))
+    pure, everything = measure(files, patterns=demanded["pure"]), measure(files, patterns=["*"])
+    is_ok = (
+        pure.percent >= demanded["pure_minimum"] and everything.percent >= demanded["all_minimum"]
+    )
+    wanted = f"want {demanded['pure_minimum']} / {demanded['all_minimum']}"
+    summary = f"pure {pure.percent:.2f} % / all {everything.percent:.2f} % ({wanted})"
+    output = "\n".join(["pure modules:", *pure.gaps, "all:", *everything.gaps])
+    return Outcome(name, is_ok, 0, summary, output)
+
+
+def _covered_files(report: Path) -> Iterator[tuple[str, int, int, tuple[int, ...]]]:
+    for path, entry in json.loads(report.read_text())["files"].items():
+        counts = entry["summary"]
+        covered = counts["covered_lines"] + counts["covered_branches"]
+        total = counts["num_statements"] + counts["num_branches"]
+        yield path, covered, total, tuple(entry["missing_lines"])
+
+
+def present(*names: str) -> list[str]:
+    """Keep the folders that exist."""
+    return [name for name in names if (ROOT / name).exists()]
+
+
+# mypy can't name a module below a folder with a hyphen: that one is checked from inside.
+MYPY_NETNS = [
+    "sh", "-c",
+    'cd netns-tests && ls ./*.py >/dev/null 2>&1 || exit 0; exec "$@"', "mypy",
+    *module("mypy", "--config-file", "../pyproject.toml", "."),
+]  # fmt: skip
+SHELL_SYNTAX = ["sh", "-c", 'for f; do sh -n "$f" || exit; done', "sh", "bin/lib.sh", "bin/test"]
+
+TIERS: dict[str, Tier] = {
+    "format": commands(module("ruff", "format", "--check", "--quiet", ".")),
+    "lint": commands(
+        SHELL_SYNTAX,
+        module("codespell_lib", *present(*PYTHON_CODE, "docs", "bin", "README.md")),
+        module("ruff", "check", "."),
+    ),  # fmt: skip
+    "imports": commands([str(Path(sys.executable).parent / "lint-imports"), "--no-logo"]),
+    "types": commands(
+        MYPY_NETNS, module("mypy", *present("pycni", "tests", "bench")), timeout_s=600
+    ),
+    "unit": measured("tests/unit", timeout_s=300, test_timeout_s=20),
+    "contract": measured("tests/contract", timeout_s=300, test_timeout_s=30, isolate=True),
+    "agent": measured("tests/agent", timeout_s=300, test_timeout_s=20),
+    "cni": measured("tests/cni", timeout_s=600, test_timeout_s=60, isolate=True),
+    "coverage": coverage,
+    "netns": isolated("netns-tests", markers=ON_HOST, timeout_s=2400, test_timeout_s=180),
+    "uml": in_uml("netns-tests", timeout_s=1800, test_timeout_s=300),
+    "peers": isolated(
+        "netns-tests", markers="peers and not uml", timeout_s=1200, test_timeout_s=180
+    ),
+    "build": commands(["sh", "tests/build.sh", sys.executable]),
+}
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """Compose what the tools see: their caches out of the sources, one for each user."""
+    state = ROOT / ".tiers" / str(os.getuid())
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        state = scratch
+    return {
+        **os.environ,
+        "MYPY_CACHE_DIR": str(state / "mypy"),
+        "RUFF_CACHE_DIR": str(state / "ruff"),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(state / "hypothesis"),
+        "COVERAGE_CORE": "ctrace",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+    }
+
+
+def run_tier(name: str, context: Context, *, is_verbose: bool) -> Outcome:
+    """Run one tier and print its line, with all its output where it failed."""
+    started = time.monotonic()
+    outcome = TIERS[name](name, context)
+    outcome = replace(outcome, seconds=time.monotonic() - started)
+    if (is_verbose or not outcome.is_ok) and outcome.output:
+        print(f"--- {name}\n{outcome.output.rstrip()}\n---")
+    print(tier_line(outcome), flush=True)
+    return outcome
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="bin/test", description="Run the project's tests, all tiers unless some are named."
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show passing output too")
+    parser.add_argument(
+        "tiers", nargs="*", metavar="TIER", help=f"fast ({' '.join(FAST)}) or: {' '.join(TIERS)}"
+    )
+    options = parser.parse_args(arguments)
+    if unknown := set(options.tiers) - {"fast", *TIERS}:
+        parser.error(f"no such tier: {', '.join(sorted(unknown))}; there are {', '.join(TIERS)}")
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tiers that were asked for; 0 only when all are good."""
+    options = parse(arguments)
+    asked = set(options.tiers) or set(TIERS)
+    if "fast" in asked:
+        asked |= set(FAST)
+    # SIGTERM like Ctrl-C: the process groups of running tests must end with us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started = time.monotonic()
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="pycni-test.", ignore_cleanup_errors=True) as scratch:
+        context = Context(Path(scratch), environment(Path(scratch)))
+        context.coverage.mkdir()
+        with contextlib.suppress(KeyboardInterrupt):
+            for name in [name for name in TIERS if name in asked]:
+                # Not a comprehension: what ran before Ctrl-C is reported.
+                outcomes.append(run_tier(name, context, is_verbose=options.verbose))  # noqa: PERF401
+    print(render_report(outcomes, seconds=time.monotonic() - started), flush=True)
+    if len(outcomes) < len(asked & set(TIERS)):
+        print("interrupted: not all tiers ran", file=sys.stderr)
+        return 130
+    return 0 if all(outcome.is_ok for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
