@@ -1,1 +1,1 @@
-"""Address management: one block's arithmetic, the order of blocks, and compare-and-swap around them."""
+"""Address management: a block's arithmetic, the order of blocks, and the writes around them."""

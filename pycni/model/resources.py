@@ -13,6 +13,8 @@ from pycni.model.network import IPAddress, IPInterface, IPNetwork
 
 DEFAULT_AS_NUMBER = 64512
 DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
+_NAME_LIMIT = 253
+_HASH_DIGITS = 11
 BLOCK_SIZES = {4: range(20, 33), 6: range(116, 129)}
 
 
@@ -60,7 +62,7 @@ class IPPool:
         if self.block_size not in sizes:
             raise InvalidInput(
                 f"pool {self.name}: blockSize {self.block_size} is outside"
-                f" {sizes.start}–{sizes.stop - 1} for IPv{self.cidr.version}"
+                f" {sizes.start} to {sizes.stop - 1} for IPv{self.cidr.version}"
             )
         if self.cidr.prefixlen > self.block_size:
             raise InvalidInput(
@@ -179,13 +181,30 @@ def cidr_name(cidr: IPNetwork) -> str:
     return str(cidr).translate(str.maketrans("./:", "---"))
 
 
+def affinity_name(node: str, *, cidr: IPNetwork) -> str:
+    """Return the name of a node's affinity for a block, cut to Kubernetes's limit as Calico does.
+
+    A cut name ends in 11 digits of a hash, so that two long node names don't meet.
+    """
+    block = cidr_name(cidr)
+    name = f"{node}-{block}"
+    if len(name) < _NAME_LIMIT:
+        return name
+    # Imported late: hardly any node has such a name, and the module is on the path of every ADD.
+    from hashlib import sha256
+
+    digest = sha256(f"{node}+{block}".encode()).hexdigest()[:_HASH_DIGITS]
+    # The limit, minus the separators and the hash; Calico counts one character more than needed.
+    return f"{node[: _NAME_LIMIT - 1 - len(block) - _HASH_DIGITS - 2]}-{block}-{digest}"
+
+
 def resource_name(value: Resource) -> str:
     """Return the name under which a value is stored."""
     match value:
         case Block():
             return cidr_name(value.cidr)
         case BlockAffinity():
-            return f"{value.node}-{cidr_name(value.cidr)}"
+            return affinity_name(value.node, cidr=value.cidr)
         case Handle():
             return value.id.lower()
         case _:

@@ -1,0 +1,251 @@
+"""Arithmetic on one block of addresses: every function takes a `Block` and returns a new one.
+
+The rules are Calico's, because its controllers read and write the same blocks:
+
+* free ordinals form a queue; a released one goes to its end, so that it rests as long as possible;
+* equal attributes are kept once; those that nobody uses any more are dropped, the rest renumbered;
+* each update adds one to the block's sequence number, and an allocated ordinal remembers the
+  number that the block had before that update.  A release that names another number is refused:
+  the address was given to somebody else meanwhile.
+
+Pure: knows nothing of datastores, nodes' choices or retries.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from pycni.errors import AlreadyExists, DatastoreUnusable, InvalidInput
+from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.resources import AllocationAttribute, Block
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An address of a block in use: by which handle, with which details and sequence number."""
+
+    address: IPAddress
+    attribute: AllocationAttribute
+    sequence_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a release came to: the block afterwards, and what became of each address.
+
+    `refused` are in use under another handle or sequence number; addresses that were free already
+    appear in neither list.
+    """
+
+    block: Block
+    released: tuple[IPAddress, ...]
+    refused: tuple[IPAddress, ...] = ()
+
+
+def new_block(cidr: IPNetwork, *, affinity: str | None, sequence_number: int) -> Block:
+    """Return a block with every address free, in ascending order.
+
+    The sequence number must not repeat when a block is deleted and made again: pass the clock in
+    nanoseconds, as Calico does.
+    """
+    size = cidr.num_addresses
+    return Block(
+        cidr=cidr,
+        affinity=affinity,
+        allocations=(None,) * size,
+        unallocated=tuple(range(size)),
+        sequence_number=sequence_number,
+        sequence_numbers=(None,) * size,
+    )
+
+
+def verify(block: Block) -> None:
+    """Raise `DatastoreUnusable` when a block contradicts itself; never repair it silently."""
+    size = block.cidr.num_addresses
+    if len(block.allocations) != size or len(block.sequence_numbers) != size:
+        raise _corrupt(block, f"{len(block.allocations)} allocations instead of {size}")
+    free = [ordinal for ordinal, at in enumerate(block.allocations) if at is None]
+    if sorted(block.unallocated) != free:
+        raise _corrupt(block, "unallocated and allocations disagree")
+    known = range(len(block.attributes))
+    if any(at is not None and at not in known for at in set(block.allocations)):
+        raise _corrupt(block, "an allocation points to no attribute")
+
+
+def _corrupt(block: Block, what: str) -> DatastoreUnusable:
+    return DatastoreUnusable(
+        f"block {block.cidr} is corrupt: {what};"
+        " restore it from a backup, or delete it once no pod uses its addresses"
+    )
+
+
+def free_count(block: Block) -> int:
+    """Return how many addresses are free."""
+    return len(block.unallocated)
+
+
+def is_empty(block: Block) -> bool:
+    """Return whether every address is free."""
+    return len(block.unallocated) == len(block.allocations)
+
+
+def address_of(block: Block, ordinal: int) -> IPAddress:
+    """Return the address with this ordinal."""
+    return block.cidr.network_address + ordinal
+
+
+def ordinal_of(block: Block, address: IPAddress) -> int:
+    """Return the ordinal of an address; raise `InvalidInput` when it lies elsewhere."""
+    if address.version != block.cidr.version or address not in block.cidr:
+        raise InvalidInput(f"cannot find {address} in block {block.cidr}: it lies outside")
+    return int(address) - int(block.cidr.network_address)
+
+
+def given(block: Block) -> tuple[Given, ...]:
+    """Return all addresses in use, in ascending order."""
+    return tuple(
+        Given(address_of(block, ordinal), block.attributes[at], block.sequence_numbers[ordinal])
+        for ordinal, at in enumerate(block.allocations)
+        if at is not None
+    )
+
+
+def given_to(block: Block, handle_id: str) -> tuple[Given, ...]:
+    """Return the addresses that a handle holds, in ascending order."""
+    indexes = _indexes_of(block, handle_id)
+    if not indexes:
+        return ()
+    return tuple(
+        Given(address_of(block, ordinal), block.attributes[at], block.sequence_numbers[ordinal])
+        for ordinal, at in enumerate(block.allocations)
+        if at is not None and at in indexes
+    )
+
+
+def auto_assign(
+    block: Block,
+    *,
+    count: int,
+    handle_id: str,
+    attributes: Iterable[tuple[str, str]] = (),
+    reserved: Container[IPAddress] = (),
+) -> tuple[Block, tuple[IPAddress, ...]]:
+    """Give up to `count` addresses, the longest free first, passing over reserved ones."""
+    ordinals: list[int] = []
+    for ordinal in block.unallocated:
+        if len(ordinals) == count:
+            break
+        if address_of(block, ordinal) not in reserved:
+            ordinals.append(ordinal)
+    if not ordinals:
+        return block, ()
+    after = _allocate(block, ordinals, attribute=_attribute(handle_id, attributes))
+    return after, tuple(address_of(block, ordinal) for ordinal in ordinals)
+
+
+def assign(
+    block: Block,
+    address: IPAddress,
+    *,
+    handle_id: str,
+    attributes: Iterable[tuple[str, str]] = (),
+) -> Block:
+    """Give one particular address; raise `AlreadyExists` when it is in use."""
+    ordinal = ordinal_of(block, address)
+    at = block.allocations[ordinal]
+    if at is not None:
+        holder = block.attributes[at].handle_id
+        raise AlreadyExists(f"cannot assign {address} to {handle_id}: {holder} holds it")
+    return _allocate(block, [ordinal], attribute=_attribute(handle_id, attributes))
+
+
+def release(
+    block: Block, wanted: Mapping[IPAddress, int | None], *, handle_id: str | None = None
+) -> Release:
+    """Free addresses; refuse those whose sequence number or handle differs.
+
+    A sequence number of None, or no handle, is not compared.  Addresses that are free already
+    count as done.
+    """
+    ordinals: list[int] = []
+    refused: list[IPAddress] = []
+    for address, sequence_number in wanted.items():
+        ordinal = ordinal_of(block, address)
+        at = block.allocations[ordinal]
+        if at is None:
+            continue
+        is_same_turn = sequence_number in (None, block.sequence_numbers[ordinal])
+        if is_same_turn and handle_id in (None, block.attributes[at].handle_id):
+            ordinals.append(ordinal)
+        else:
+            refused.append(address)
+    return Release(
+        block=_free(block, ordinals),
+        released=tuple(address_of(block, ordinal) for ordinal in ordinals),
+        refused=tuple(refused),
+    )
+
+
+def release_by_handle(block: Block, handle_id: str) -> Release:
+    """Free all addresses that a handle holds."""
+    return release(block, {one.address: None for one in given_to(block, handle_id)})
+
+
+def without_affinity(block: Block) -> Block:
+    """Return the block without an owner: it disappears when its last address is released."""
+    return replace(block, affinity=None, sequence_number=block.sequence_number + 1)
+
+
+def _attribute(handle_id: str, attributes: Iterable[tuple[str, str]]) -> AllocationAttribute:
+    # Sorted, as Go writes the keys of a map, so that equal attributes compare equal.
+    return AllocationAttribute(handle_id=handle_id, secondary=tuple(sorted(attributes)))
+
+
+def _indexes_of(block: Block, handle_id: str) -> frozenset[int]:
+    return frozenset(
+        index
+        for index, attribute in enumerate(block.attributes)
+        if attribute.handle_id == handle_id
+    )
+
+
+def _allocate(block: Block, ordinals: list[int], *, attribute: AllocationAttribute) -> Block:
+    attributes = block.attributes
+    if attribute not in attributes:
+        attributes = (*attributes, attribute)
+    at = attributes.index(attribute)
+    allocations = list(block.allocations)
+    sequence_numbers = list(block.sequence_numbers)
+    for ordinal in ordinals:
+        allocations[ordinal] = at
+        sequence_numbers[ordinal] = block.sequence_number
+    taken = frozenset(ordinals)
+    return replace(
+        block,
+        allocations=tuple(allocations),
+        unallocated=tuple(free for free in block.unallocated if free not in taken),
+        attributes=attributes,
+        sequence_number=block.sequence_number + 1,
+        sequence_numbers=tuple(sequence_numbers),
+    )
+
+
+def _free(block: Block, ordinals: list[int]) -> Block:
+    if not ordinals:
+        return block
+    allocations = list(block.allocations)
+    sequence_numbers = list(block.sequence_numbers)
+    for ordinal in ordinals:
+        allocations[ordinal] = None
+        sequence_numbers[ordinal] = None
+    used = {at for at in allocations if at is not None}
+    kept = [at for at in range(len(block.attributes)) if at in used]
+    renumbered: dict[int | None, int | None] = {old: new for new, old in enumerate(kept)}
+    renumbered[None] = None
+    return replace(
+        block,
+        allocations=tuple(renumbered[at] for at in allocations),
+        unallocated=(*block.unallocated, *ordinals),
+        attributes=tuple(block.attributes[at] for at in kept),
+        sequence_number=block.sequence_number + 1,
+        sequence_numbers=tuple(sequence_numbers),
+    )
