@@ -1,0 +1,116 @@
+"""Start ExaBGP as a child of ours: its user, its environment, its end with us.
+
+It keeps CAP_NET_BIND_SERVICE alone and dies with the agent (PR_SET_PDEATHSIG), all by setpriv(1)
+of util-linux, which sets the death signal after the change of user, as the kernel wants it.
+"""
+
+import asyncio
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pycni.errors import InvalidInput, TryAgain
+from pycni.model.network import IPAddress
+
+STOP_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSettings:
+    """How ExaBGP is started.
+
+    `python` is an interpreter that can import exabgp; `user` a name or number, None for our own;
+    `listen` the addresses to accept sessions on.
+    """
+
+    run_dir: Path
+    python: str = sys.executable
+    user: str | None = None
+    listen: tuple[IPAddress, ...] = ()
+    port: int = 179
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The numeric user and group that ExaBGP runs as."""
+
+    uid: int
+    gid: int
+
+
+def identity(user: str | None) -> Identity:
+    """Look a user up; numbers need no entry in the password file."""
+    if user is None:
+        return Identity(os.getuid(), os.getgid())
+    if user.isdecimal():
+        return Identity(int(user), int(user))
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError as exc:
+        raise InvalidInput(
+            f"cannot run ExaBGP as {user!r}: no such user; create it or change bgp_user"
+        ) from exc
+    return Identity(entry.pw_uid, entry.pw_gid)
+
+
+def environment(settings: ChildSettings) -> Mapping[str, str]:
+    """Return ExaBGP's whole environment: nothing of ours leaks into it."""
+    return {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(settings.run_dir),
+        "LANG": "C.UTF-8",
+        "exabgp.daemon.user": "root",  # we changed the user already; it must not try again
+        "exabgp.api.cli": "false",
+        "exabgp.api.ack": "true",
+        "exabgp.api.respawn": "true",
+        "exabgp.api.encoder": "json",
+        "exabgp.tcp.bind": " ".join(str(address) for address in settings.listen),
+        "exabgp.tcp.port": str(settings.port),
+        "exabgp.log.destination": "stdout",
+        "exabgp.log.short": "false",
+        "exabgp.log.level": "WARNING",
+        # Polls of its main loop per second fall with this number, and with them idle CPU.
+        "exabgp.reactor.speed": "5",
+    }
+
+
+def command(settings: ChildSettings, *, configuration: Path) -> Sequence[str]:
+    """Return the command line, wrapped so that it loses privileges and dies with us."""
+    setpriv = shutil.which("setpriv", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if setpriv is None:
+        raise TryAgain("cannot start ExaBGP: setpriv is missing; install util-linux")
+    words = [setpriv, "--pdeathsig", "KILL"]
+    if os.getuid() == 0 and settings.user is not None:
+        who = identity(settings.user)
+        words += ["--reuid", str(who.uid), "--regid", str(who.gid), "--clear-groups"]
+        words += ["--no-new-privs"]
+        for capability_set in ("--inh-caps", "--ambient-caps", "--bounding-set"):
+            words += [capability_set, "-all,+net_bind_service"]
+    return [*words, "--", settings.python, "-I", "-m", "exabgp", "server", str(configuration)]
+
+
+async def start(settings: ChildSettings, *, configuration: Path) -> asyncio.subprocess.Process:
+    """Start ExaBGP; its log goes to exabgp.log in the run directory, cut off at every start."""
+    with (settings.run_dir / "exabgp.log").open("wb") as log:
+        return await asyncio.create_subprocess_exec(
+            *command(settings, configuration=configuration),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(environment(settings)),
+            cwd="/",
+        )
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Kill ExaBGP without a word to its peers, so that they keep our routes (RFC 4724)."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)

@@ -1,0 +1,247 @@
+"""ExaBGP 5.0's spelling: JSON lines to values, values to configuration text and commands.
+
+Pure.  The text is rendered from typed values only: addresses and numbers cannot carry syntax, and
+the one free string, a password, is refused when it holds a character that ExaBGP's parser could
+take for its own.  Decoding is defensive: a line that isn't understood is an error of its own kind,
+never a crash, because peers have influence on what stands in it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+
+from pycni.errors import InvalidInput
+from pycni.model.bgp import (
+    Advertisement,
+    BgpEvent,
+    EndOfRib,
+    Family,
+    Neighbour,
+    Origin,
+    Path,
+    PathsChanged,
+    PeerDown,
+    PeerOpened,
+    PeerUp,
+)
+from pycni.model.network import IPAddress, IPNetwork
+
+GRACEFUL_RESTART_CAPABILITY = "64"
+_PASSWORD_FORBIDDEN = frozenset("\"'{}[];\\#$`")
+MAX_PASSWORD_LENGTH = 80
+"""TCP_MD5SIG_MAXKEYLEN of linux/tcp.h."""
+
+
+class NotUnderstood(Exception):
+    """A line of ExaBGP that is no event we know how to read."""
+
+
+# --- decoding -----------------------------------------------------------------------------------
+
+
+def decode(line: bytes) -> tuple[BgpEvent, ...]:
+    """Turn one JSON line of ExaBGP into events; lines that mean nothing to us give none."""
+    try:
+        document = json.loads(line)
+        return tuple(_events(document))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
+        text = line[:200].decode("utf-8", "replace")
+        raise NotUnderstood(f"cannot read {text!r}: {exc}") from exc
+
+
+def _events(document: Mapping[str, object]) -> Iterator[BgpEvent]:
+    neighbor = document.get("neighbor")
+    if not isinstance(neighbor, dict):
+        return
+    peer = ip_address(neighbor["address"]["peer"])
+    match document.get("type"):
+        case "state":
+            yield from _state(peer, neighbor)
+        case "open" if neighbor.get("direction") == "receive":
+            yield _open(peer, neighbor["open"]["capabilities"])
+        case "update" if neighbor.get("direction") == "receive":
+            yield from _update(peer, neighbor["message"])
+        case _:
+            return
+
+
+def _state(peer: IPAddress, neighbor: Mapping[str, object]) -> Iterator[BgpEvent]:
+    # "connected" says only that TCP is up, and it comes without a matching end: no event.
+    if neighbor["state"] == "up":
+        yield PeerUp(peer)
+    elif neighbor["state"] == "down":
+        reason = str(neighbor.get("reason", "no reason given"))
+        # A NOTIFICATION in either direction ends a session for good (RFC 4724, section 4); so
+        # does our own removal of the neighbour.
+        is_graceful = "notification" not in reason and reason not in ("removed", "shutting down")
+        yield PeerDown(peer, reason=reason, is_graceful=is_graceful)
+
+
+def _open(peer: IPAddress, capabilities: Mapping[str, dict[str, object]]) -> PeerOpened:
+    restart = capabilities.get(GRACEFUL_RESTART_CAPABILITY)
+    if restart is None:
+        return PeerOpened(peer, restart_time_s=None, preserved=frozenset())
+    # ExaBGP's labels are swapped: the forwarding bit (F) of a family shows as "restart".
+    flags = restart["address-family-flags"]
+    if not isinstance(flags, dict):
+        raise TypeError("address-family-flags is no object")
+    preserved = {f for f in Family if "restart" in flags.get(f.value.replace(" ", "/"), ())}
+    return PeerOpened(
+        peer, restart_time_s=int(str(restart["time"])), preserved=frozenset(preserved)
+    )
+
+
+def _update(peer: IPAddress, message: Mapping[str, dict[str, object]]) -> Iterator[BgpEvent]:
+    if "eor" in message:
+        eor = message["eor"]
+        yield EndOfRib(peer, Family(f"{eor['afi']} {eor['safi']}"))
+        return
+    update = message.get("update", {})
+    announced = tuple(_announced(peer, update))
+    withdrawn = tuple(_withdrawn(update.get("withdraw", {})))
+    if announced or withdrawn:
+        yield PathsChanged(peer, announced=announced, withdrawn=withdrawn)
+
+
+def _announced(peer: IPAddress, update: Mapping[str, object]) -> Iterator[Path]:
+    announce = update.get("announce", {})
+    if not isinstance(announce, dict) or not announce:
+        return
+    attributes = update.get("attribute", {})
+    if not isinstance(attributes, dict):
+        raise TypeError("attribute is no object")
+    as_path = _as_path(attributes.get("as-path", {}))
+    origin = Origin[str(attributes.get("origin", "incomplete")).upper()]
+    communities = frozenset(":".join(map(str, c)) for c in attributes.get("community", ()))
+    for family in _known_families(announce):
+        for hop, entries in announce[family].items():
+            next_hop = ip_address(hop)
+            if next_hop.is_link_local:  # the second next hop of an IPv6 update (RFC 2545)
+                continue
+            for entry in entries:
+                yield Path(
+                    nlri=ip_network(entry["nlri"]),
+                    next_hop=next_hop,
+                    peer=peer,
+                    as_path=as_path,
+                    local_pref=int(attributes.get("local-preference", 100)),
+                    med=int(attributes.get("med", 0)),
+                    origin=origin,
+                    communities=communities,
+                )
+
+
+def _withdrawn(withdraw: object) -> Iterator[IPNetwork]:
+    if not isinstance(withdraw, dict):
+        raise TypeError("withdraw is no object")
+    for family in _known_families(withdraw):
+        for entry in withdraw[family]:
+            yield ip_network(entry["nlri"])
+
+
+def _known_families(families: Iterable[str]) -> Iterator[str]:
+    return (f for f in families if f in {family.value for family in Family})
+
+
+def _as_path(segments: object) -> tuple[int, ...]:
+    """Flatten AS_PATH; an AS_SET counts as one hop (RFC 4271, 9.1.2.2 a)."""
+    if not isinstance(segments, dict):
+        raise TypeError("as-path is no object")
+    numbers: list[int] = []
+    for segment in segments.values():
+        values = [int(v) for v in segment["value"]]
+        numbers += values[:1] if segment["element"] == "as-set" else values
+    return tuple(numbers)
+
+
+def established_peers(line: bytes) -> frozenset[IPAddress] | None:
+    """Read the answer of `show neighbor json`: the peers configured; None when it is no answer."""
+    if not line.startswith(b"["):
+        return None
+    try:
+        return frozenset(ip_address(n["peer"]["address"]) for n in json.loads(line))
+    except (ValueError, TypeError, KeyError) as exc:
+        raise NotUnderstood(f"cannot read the list of neighbours: {exc}") from exc
+
+
+# --- encoding -----------------------------------------------------------------------------------
+
+
+def render_configuration(
+    neighbours: Sequence[Neighbour], *, run: Sequence[str], nudges: Mapping[IPAddress, int]
+) -> str:
+    """Render ExaBGP's configuration: the helper process, then one block per neighbour.
+
+    The process stands first because ExaBGP refuses a reference to one that it has not read yet.
+    A changed count in `nudges` makes a reload start that neighbour anew: it shows as `host-name`,
+    which ExaBGP compares but never sends.  It is the only way to reset its reconnect back-off.
+    """
+    command = " ".join(_plain_word(word) for word in run)
+    blocks = [f"process agent {{\n  run {command};\n  encoder json;\n}}\n"]
+    blocks += [_neighbor_block(n, nudge=nudges.get(n.peer, 0)) for n in neighbours]
+    return "\n".join(blocks)
+
+
+def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
+    families = " ".join(f"{f.value};" for f in Family if f in neighbour.families)
+    lines = [
+        f"router-id {neighbour.router_id};",
+        f"local-address {neighbour.local};",
+        f"local-as {neighbour.local_as:d};",
+        f"peer-as {neighbour.peer_as:d};",
+        f"hold-time {neighbour.hold_time_s:d};",
+        f"host-name pycni-{nudge:d};",
+        # Without manual-eor End-of-RIB goes out before our routes and peers drop everything.
+        "manual-eor true;",
+        "adj-rib-in false;",
+        "adj-rib-out true;",
+        "group-updates true;",
+        f"family {{ {families} }}",
+        "capability { asn4 enable; route-refresh enable;"
+        f" graceful-restart {neighbour.restart_time_s:d}; }}",
+        "api { processes [ agent ]; neighbor-changes;"
+        " receive { parsed; open; update; notification; refresh; } }",
+    ]
+    if neighbour.port != 179:
+        lines.append(f"connect {neighbour.port:d};")
+    if neighbour.password is not None:
+        lines.append(f'md5-password "{checked_password(neighbour.password)}";')
+    body = "".join(f"  {line}\n" for line in lines)
+    return f"neighbor {neighbour.peer} {{\n{body}}}\n"
+
+
+def checked_password(password: str) -> str:
+    """Return the password when ExaBGP can't misread it; otherwise refuse, without showing it."""
+    is_plain = password.isascii() and password.isprintable() and " " not in password
+    if not password or not is_plain or _PASSWORD_FORBIDDEN & set(password):
+        raise InvalidInput(
+            "cannot use the BGP password: it must be printable ASCII without blanks, quotes,"
+            " braces, brackets, semicolons, backslashes, #, $ or `"
+        )
+    if len(password) > MAX_PASSWORD_LENGTH:
+        raise InvalidInput(
+            f"cannot use the BGP password: it is longer than {MAX_PASSWORD_LENGTH} characters"
+        )
+    return password
+
+
+def _plain_word(word: str) -> str:
+    if not word or not all(c.isalnum() or c in "/._-+@%:=," for c in word):
+        raise InvalidInput(f"cannot use {word!r} in ExaBGP's configuration: move it elsewhere")
+    return word
+
+
+def announce(advertisement: Advertisement, *, peer: IPAddress | None = None) -> str:
+    """Return the command that announces a prefix to one peer, or to all."""
+    route = f"announce route {advertisement.nlri} next-hop {advertisement.next_hop}"
+    return f"neighbor {peer} {route}" if peer is not None else route
+
+
+def withdraw(advertisement: Advertisement) -> str:
+    """Return the command that withdraws a prefix from all peers."""
+    return f"withdraw route {advertisement.nlri} next-hop {advertisement.next_hop}"
+
+
+def end_of_rib(family: Family, *, peer: IPAddress) -> str:
+    """Return the command that sends End-of-RIB to one peer."""
+    return f"neighbor {peer} announce eor {family.value}"

@@ -1,0 +1,359 @@
+"""The BGP engine behind the `Speaker` door: a disposable ExaBGP child, fed and read over its pipes.
+
+It holds no routing state of its own beyond what was asked of it.  Whatever goes wrong with the
+child (it dies, its helper dies, a reload is not what it says), the answer is one and the same:
+kill it and start another under graceful restart, which no peer notices in its forwarding.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pycni.bgp import child, codec
+from pycni.bgp.child import ChildSettings
+from pycni.bgp.link import Answer, Link, LinkLost
+from pycni.errors import PycniError, TryAgain
+from pycni.model.bgp import (
+    Advertisement,
+    BgpEvent,
+    Family,
+    Neighbour,
+    PeerDown,
+    PeerUp,
+    SpeakerLost,
+    SpeakerUp,
+)
+from pycni.model.network import IPAddress
+
+_log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 30.0
+RELOAD_DEBOUNCE_S = 0.1
+RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+HELPER_PYTHON = "/usr/bin/python3"
+
+
+@dataclass(slots=True)
+class SpeakerCounters:
+    """What metrics show of the engine."""
+
+    starts: int = 0
+    lines_not_understood: int = 0
+    commands_refused: int = 0
+
+
+@dataclass(slots=True)
+class _Wanted:
+    neighbours: tuple[Neighbour, ...] = ()
+    advertisements: frozenset[Advertisement] = frozenset()
+    nudges: dict[IPAddress, int] = field(default_factory=dict)
+
+
+class ExaBgpSpeaker:
+    """Runs ExaBGP for as long as `run` runs; see `pycni.ports.Speaker`."""
+
+    def __init__(self, settings: ChildSettings, *, helper_python: str = HELPER_PYTHON) -> None:
+        self._settings = settings
+        self._helper_python = helper_python
+        self._wanted = _Wanted()
+        self._announced: frozenset[Advertisement] = frozenset()
+        self._changed = asyncio.Event()
+        self._queue: asyncio.Queue[BgpEvent] = asyncio.Queue()
+        self._up: set[IPAddress] = set()
+        self._link: Link | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self.counters = SpeakerCounters()
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process id of the running ExaBGP, None between two lives."""
+        return self._process.pid if self._process is not None else None
+
+    def configure(
+        self, *, neighbours: Sequence[Neighbour], advertisements: frozenset[Advertisement]
+    ) -> None:
+        """State what is wanted from now on; the running task brings it about."""
+        wanted = (tuple(neighbours), advertisements)
+        if wanted != (self._wanted.neighbours, self._wanted.advertisements):
+            self._wanted.neighbours, self._wanted.advertisements = wanted
+            self._changed.set()
+
+    def nudge(self, peer: IPAddress) -> None:
+        """Make ExaBGP try a peer that is down right now, in place of at the end of its back-off."""
+        if peer not in self._up:
+            self._wanted.nudges[peer] = self._wanted.nudges.get(peer, 0) + 1
+            self._changed.set()
+
+    async def events(self) -> AsyncIterator[BgpEvent]:
+        """Yield what happens, without end."""
+        while True:
+            yield await self._queue.get()
+
+    # --- lives of the child ---------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep an ExaBGP running until cancelled; then kill it without telling the peers."""
+        failures = 0
+        while True:
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            try:
+                reason = await self._live()
+            except (OSError, PycniError, LinkLost, TimeoutError) as exc:
+                reason = str(exc) or type(exc).__name__
+            self._up.clear()
+            self._announced = frozenset()
+            self._queue.put_nowait(SpeakerLost(reason))
+            failures = 0 if loop.time() - started > 30 else failures + 1
+            delay = RESTART_DELAYS_S[min(max(failures - 1, 0), len(RESTART_DELAYS_S) - 1)]
+            _log.warning("ExaBGP ended, starting it again", extra={"reason": reason})
+            await asyncio.sleep(delay)
+
+    async def _live(self) -> str:
+        """Start one ExaBGP, serve it until it is lost; return why."""
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        directory = self._private_directory()
+        path = directory / "helper.sock"
+        path.unlink(missing_ok=True)
+        listener = _listen(path, self._settings.user)
+        try:
+            configuration = self._write_configuration()
+            self.counters.starts += 1
+            self._process = await child.start(self._settings, configuration=configuration)
+            waiter = asyncio.create_task(self._process.wait(), name="exabgp-exit")
+            self._link = await self._accept(listener, lost=lost)
+        finally:
+            # One connection per start: nobody else may ever hand us pipes.
+            listener.close()
+            path.unlink(missing_ok=True)
+            if self._link is None:
+                await self._end()
+        try:
+            self._queue.put_nowait(SpeakerUp())
+            self._changed.set()
+            return await self._serve(lost, waiter)
+        finally:
+            waiter.cancel()
+            await self._end()
+
+    async def _serve(self, lost: asyncio.Future[str], waiter: asyncio.Task[int]) -> str:
+        configured = self._configuration_key()
+        while True:
+            changed = asyncio.create_task(self._changed.wait(), name="speaker-changed")
+            try:
+                waits: set[asyncio.Future[Any]] = {lost, waiter, changed}
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                changed.cancel()
+            if waiter.done():
+                return f"it exited with status {waiter.result()}"
+            if lost.done():
+                return lost.result()
+            self._changed.clear()
+            self._send_advertisements()
+            if self._configuration_key() != configured:
+                await asyncio.sleep(RELOAD_DEBOUNCE_S)
+                configured = self._configuration_key()
+                await self._reload()
+
+    async def _end(self) -> None:
+        link, self._link = self._link, None
+        process, self._process = self._process, None
+        if link is not None:
+            link.close()
+        if process is not None and process.returncode is None:
+            await child.stop(process)
+
+    async def _accept(self, listener: socket.socket, *, lost: asyncio.Future[str]) -> Link:
+        """Wait for the helper, check that it is a descendant of our child, take its pipes."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            connection, _ = await loop.sock_accept(listener)
+        connection.setblocking(True)
+        connection.settimeout(2)
+        fds: list[int] = []
+        try:
+            self._check_peer(connection)
+            _, fds, _, _ = socket.recv_fds(connection, 64, 2)
+            if len(fds) != 2:
+                raise TryAgain(f"ExaBGP's helper passed {len(fds)} descriptors in place of 2")
+            link = Link(on_event=self._on_line, on_lost=_set_once(lost))
+            read_fd, write_fd = fds
+            fds = []
+            await link.open(read_fd=read_fd, write_fd=write_fd)
+            connection.send(b"k")
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            connection.close()
+            raise
+        lost.add_done_callback(lambda _: connection.close())
+        return link
+
+    def _check_peer(self, connection: socket.socket) -> None:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid = int.from_bytes(raw[:4], "little")
+        process = self._process
+        if process is None or not _is_descendant(pid, ancestor=process.pid):
+            raise TryAgain(f"process {pid} connected in place of ExaBGP's helper")
+
+    # --- what is asked of it --------------------------------------------------------------------
+
+    def _configuration_key(self) -> tuple[object, ...]:
+        return (self._wanted.neighbours, tuple(sorted(self._wanted.nudges.items(), key=str)))
+
+    def _private_directory(self) -> Path:
+        """Return the directory that only we and ExaBGP's group can enter."""
+        directory = self._settings.run_dir / "exabgp"
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        who = child.identity(self._settings.user)
+        if os.getuid() == 0:
+            os.chown(directory, 0, who.gid)
+        directory.chmod(0o750)
+        return directory
+
+    def _write_configuration(self) -> Path:
+        """Write the file that holds the neighbours and their passwords, atomically, mode 0600."""
+        directory = self._private_directory()
+        bridge = directory / "bridge.py"
+        source = Path(__file__).with_name("bridge.py").read_bytes()
+        _replace_file(bridge, source, user=self._settings.user, mode=0o640)
+        text = codec.render_configuration(
+            self._wanted.neighbours,
+            run=[self._helper_python, "-IES", str(bridge), str(directory / "helper.sock")],
+            nudges=self._wanted.nudges,
+        )
+        configuration = directory / "exabgp.conf"
+        _replace_file(configuration, text.encode("ascii"), user=self._settings.user, mode=0o600)
+        return configuration
+
+    async def _reload(self) -> None:
+        """Make ExaBGP read its file again, and make sure that it did.
+
+        It answers "done" to a reload that failed, and every later one fails as well: the only
+        proof is its own list of neighbours.  A mismatch means a new ExaBGP.
+        """
+        self._write_configuration()
+        await self._ask("reload")
+        answer = await self._ask("show neighbor json")
+        shown: frozenset[IPAddress] | None = None
+        for line in answer.text:
+            shown = codec.established_peers(line) or shown
+        wanted = frozenset(n.peer for n in self._wanted.neighbours)
+        if (shown or frozenset()) != wanted:
+            raise TryAgain("ExaBGP did not take over its new configuration")
+
+    async def _ask(self, command: str) -> Answer:
+        if self._link is None:
+            raise LinkLost(f"cannot send {command!r}: ExaBGP is gone")
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return await self._link.command(command)
+
+    def _send_advertisements(self) -> None:
+        """Tell all peers what changed; those that are down hear everything when they come up.
+
+        A withdrawal is sent in any case, because ExaBGP keeps what it once announced for the
+        next session of a peer.
+        """
+        wanted = self._wanted.advertisements
+        gone = self._announced - wanted
+        new = wanted - self._announced
+        for advertisement in sorted(gone, key=str):
+            self._tell(codec.withdraw(advertisement))
+        if self._up:
+            for advertisement in sorted(new, key=str):
+                self._tell(codec.announce(advertisement))
+        self._announced = wanted
+
+    def _greet(self, peer: IPAddress) -> None:
+        """Send everything that we announce to a peer that came up, then End-of-RIB."""
+        for advertisement in sorted(self._announced, key=str):
+            self._tell(codec.announce(advertisement, peer=peer))
+        neighbour = next((n for n in self._wanted.neighbours if n.peer == peer), None)
+        for family in neighbour.families if neighbour is not None else Family:
+            self._tell(codec.end_of_rib(family, peer=peer))
+
+    def _tell(self, command: str) -> None:
+        if self._link is not None:
+            self._link.command(command).add_done_callback(self._count_refusal)
+
+    def _count_refusal(self, answer: asyncio.Future[Answer]) -> None:
+        with contextlib.suppress(LinkLost, asyncio.CancelledError):
+            if not answer.result().is_done:
+                self.counters.commands_refused += 1
+
+    # --- what it says ---------------------------------------------------------------------------
+
+    def _on_line(self, line: bytes) -> None:
+        try:
+            events = codec.decode(line)
+        except codec.NotUnderstood as exc:
+            self.counters.lines_not_understood += 1
+            _log.warning("ExaBGP said something strange", extra={"reason": str(exc)})
+            return
+        for event in events:
+            if isinstance(event, PeerUp):
+                self._up.add(event.peer)
+                self._greet(event.peer)
+            elif isinstance(event, PeerDown):
+                self._up.discard(event.peer)
+            self._queue.put_nowait(event)
+
+
+def _set_once(future: asyncio.Future[str]) -> "_SetOnce":
+    return _SetOnce(future)
+
+
+@dataclass(frozen=True, slots=True)
+class _SetOnce:
+    future: asyncio.Future[str]
+
+    def __call__(self, reason: str) -> None:
+        if not self.future.done():
+            self.future.set_result(reason)
+
+
+def _listen(path: Path, user: str | None) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener.bind(str(path))
+    path.chmod(0o660)
+    if os.getuid() == 0:
+        os.chown(path, 0, child.identity(user).gid)
+    listener.listen(1)
+    return listener
+
+
+def _replace_file(path: Path, content: bytes, *, user: str | None, mode: int) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, content)
+        os.fchmod(fd, mode)
+        if os.getuid() == 0:
+            who = child.identity(user)
+            os.fchown(fd, who.uid, who.gid)
+    finally:
+        os.close(fd)
+    temporary.replace(path)
+
+
+def _is_descendant(pid: int, *, ancestor: int) -> bool:
+    """Walk up the parents of a process, as /proc tells them."""
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return False
+        # The name of the process, in parentheses, may hold blanks and parentheses itself.
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return False

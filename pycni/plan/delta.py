@@ -1,0 +1,218 @@
+"""Compare what is wanted with what is there, and return the operations that lead from one to the other.
+
+Pure.  Nothing that is not ours ever appears in a plan: ownership is decided here, from what an
+object says of itself, so that a restarted agent knows its own.  Additions come before removals, a
+tunnel before its routes; deleting may be held back source by source (`Gate`) until that source
+has been heard completely.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pycni.model.network import (
+    MAIN_TABLE,
+    AddAddress,
+    AddRoute,
+    Address,
+    CreateTunnel,
+    DeleteAddress,
+    DeleteLink,
+    DeleteRoute,
+    DeleteRuleset,
+    IPNetwork,
+    KernelState,
+    Op,
+    ReplaceRoute,
+    Route,
+    RouteKey,
+    RouteType,
+    SetLink,
+    SetRuleset,
+    SetSysctl,
+)
+from pycni.plan.desired import Desired
+
+ALIAS_PREFIX = "pycni:"
+"""Start of the ifalias of every host veth that we make; the endpoint's key follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """How to recognise what is ours in the kernel."""
+
+    route_protocol: int
+    tunnel_name: str
+    pools: frozenset[IPNetwork]
+    host_veths: frozenset[str]
+
+    def owns(self, route: Route) -> bool:
+        """Tell whether a route is ours: our protocol in a pool or on our tunnel, or a pod's."""
+        if route.key.table != MAIN_TABLE:
+            return False
+        if route.oifs and route.oifs <= self.host_veths:
+            return True
+        if route.protocol != self.route_protocol:
+            return False
+        return self.tunnel_name in route.oifs or self._lies_in_pool(route.key.dst)
+
+    def _lies_in_pool(self, prefix: IPNetwork) -> bool:
+        return any(
+            pool.version == prefix.version and prefix.subnet_of(pool)  # type: ignore[arg-type]  # same version
+            for pool in self.pools
+        )
+
+
+def host_veths(have: KernelState, *, recorded: Iterable[str]) -> frozenset[str]:
+    """Return the names of interfaces that are ours: recorded, or saying so in their ifalias."""
+    by_alias = {link.name for link in have.links.values() if link.alias.startswith(ALIAS_PREFIX)}
+    return frozenset(by_alias.union(recorded))
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Which sources have been heard completely, so that what they don't mention may be deleted.
+
+    `learned_ready` False keeps every learned route that is in the kernel, `blocks_ready` the
+    blackholes and the tunnel, `endpoints_ready` the pod routes.
+    """
+
+    endpoints_ready: bool = True
+    blocks_ready: bool = True
+    learned_ready: bool = True
+
+    def may_delete(self, route: Route) -> bool:
+        """Tell whether an unwanted route of ours may go."""
+        if route.type is RouteType.BLACKHOLE:
+            return self.blocks_ready
+        if any(hop.gateway is not None for hop in route.next_hops):
+            return self.blocks_ready and self.learned_ready
+        return self.endpoints_ready
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConflict:
+    """A stranger's route sits under a key that we want: reported, never replaced."""
+
+    wanted: Route
+    foreign: Route
+
+
+@dataclass(slots=True)
+class Plan:
+    """Operations in a safe order, and what stands in the way."""
+
+    ops: list[Op] = field(default_factory=list)
+    conflicts: list[RouteConflict] = field(default_factory=list)
+
+
+def plan(want: Desired, have: KernelState, *, ownership: Ownership, gate: Gate) -> Plan:
+    """Plan everything: links, addresses, sysctls, routes, nftables."""
+    result = Plan()
+    result.ops += plan_tunnels(want, have)
+    result.ops += plan_new_addresses(want, have)
+    result.ops += plan_sysctls(want.sysctls, have.sysctls)
+    routes = plan_routes(
+        want.routes,
+        have,
+        keys=[*want.routes, *(k for k in have.routes if k not in want.routes)],
+        ownership=ownership,
+        gate=gate,
+    )
+    result.ops += routes.ops
+    result.conflicts += routes.conflicts
+    if gate.blocks_ready:
+        result.ops += plan_old_addresses(want, have, ownership=ownership)
+        result.ops += plan_old_tunnels(want, have, ownership=ownership)
+    result.ops += plan_ruleset(want, have, gate=gate)
+    return result
+
+
+def plan_routes(
+    want: dict[RouteKey, Route],
+    have: KernelState,
+    *,
+    keys: Iterable[RouteKey],
+    ownership: Ownership,
+    gate: Gate,
+) -> Plan:
+    """Plan the routes under these keys; additions and replacements first, removals last."""
+    result = Plan()
+    removals: list[Op] = []
+    for key in keys:
+        there = have.routes.get(key, ())
+        wanted = want.get(key)
+        ours = [r for r in there if ownership.owns(r) or r == wanted]
+        if wanted is None:
+            removals += [DeleteRoute(r) for r in ours if gate.may_delete(r)]
+            continue
+        if wanted in ours:
+            removals += [DeleteRoute(r) for r in ours if r != wanted and gate.may_delete(r)]
+        elif ours:
+            result.ops.append(ReplaceRoute(old=ours[0], new=wanted))
+            removals += [DeleteRoute(r) for r in ours[1:]]
+        elif there:
+            result.conflicts.append(RouteConflict(wanted=wanted, foreign=there[0]))
+        else:
+            result.ops.append(AddRoute(wanted))
+    result.ops += removals
+    return result
+
+
+def plan_tunnels(want: Desired, have: KernelState) -> list[Op]:
+    """Create tunnels that are missing and bring the others to their wanted MTU, up."""
+    ops: list[Op] = []
+    for name, tunnel in want.tunnels.items():
+        link = have.links.get(name)
+        if link is None:
+            ops.append(CreateTunnel(tunnel))
+        if link is None or not link.is_up or link.mtu != tunnel.mtu:
+            ops.append(SetLink(name, mtu=tunnel.mtu))
+    return ops
+
+
+def plan_old_tunnels(want: Desired, have: KernelState, *, ownership: Ownership) -> list[Op]:
+    """Delete our tunnel when no pool needs one and it still carries an address of ours.
+
+    `tunl0` itself can't be deleted while the ipip module is loaded: the kernel refuses, and the
+    adapter sets it down instead.
+    """
+    name = ownership.tunnel_name
+    if name in want.tunnels or name not in have.links:
+        return []
+    ours = any(a.ifname == name and _lies_in(ownership.pools, a) for a in have.addresses)
+    return [DeleteLink(name)] if ours else []
+
+
+def plan_new_addresses(want: Desired, have: KernelState) -> list[Op]:
+    """Add the addresses that are missing."""
+    missing = want.addresses - have.addresses
+    return [AddAddress(a) for a in sorted(missing, key=str)]
+
+
+def plan_old_addresses(want: Desired, have: KernelState, *, ownership: Ownership) -> list[Op]:
+    """Remove addresses of our pools from our tunnel that are not the wanted one."""
+    if not any(a.ifname == ownership.tunnel_name for a in want.addresses):
+        return []
+    return [
+        DeleteAddress(a)
+        for a in sorted(have.addresses - want.addresses, key=str)
+        if a.ifname == ownership.tunnel_name and _lies_in(ownership.pools, a)
+    ]
+
+
+def _lies_in(pools: frozenset[IPNetwork], address: Address) -> bool:
+    return any(address.interface.ip in pool for pool in pools)
+
+
+def plan_sysctls(want: dict[str, str], have: dict[str, str]) -> Sequence[Op]:
+    """Set those that differ; one that is absent belongs to an interface that is gone."""
+    return [SetSysctl(n, v) for n, v in sorted(want.items()) if have.get(n, v) != v]
+
+
+def plan_ruleset(want: Desired, have: KernelState, *, gate: Gate) -> list[Op]:
+    """Replace our table when its digest differs; delete it when none is wanted."""
+    if want.ruleset is not None:
+        return [] if have.ruleset == want.ruleset.digest else [SetRuleset(want.ruleset)]
+    if have.ruleset is not None and gate.blocks_ready:
+        return [DeleteRuleset()]
+    return []

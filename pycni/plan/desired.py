@@ -1,0 +1,232 @@
+"""Compute what is wanted of this node from the facts: pure, kind by kind and key by key.
+
+`compute` does all kinds and all keys.  `route` answers for a single key, so that an event costs
+only the keys that it touches; a property test holds the two equal.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+
+from pycni.model.bgp import Advertisement, Neighbour
+from pycni.model.endpoints import EndpointState, WorkloadEndpoint
+from pycni.model.network import (
+    Address,
+    IPAddress,
+    IPNetwork,
+    Route,
+    RouteKey,
+    RouteType,
+    Ruleset,
+    Tunnel,
+)
+from pycni.plan.imports import Rejected, judge_prefix
+from pycni.plan.inputs import IPIP_OVERHEAD, Inputs
+from pycni.plan.podroute import host_veth_sysctls, pod_route
+from pycni.plan.ruleset import RulesetInputs, render
+
+
+@dataclass(slots=True)
+class Desired:
+    """What is wanted: kind → {key: value}."""
+
+    tunnels: dict[str, Tunnel] = field(default_factory=dict)
+    addresses: set[Address] = field(default_factory=set)
+    routes: dict[RouteKey, Route] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    ruleset: Ruleset | None = None
+
+
+def compute(inputs: Inputs) -> Desired:
+    """Compute everything that is wanted in the kernel."""
+    tunnels = wanted_tunnels(inputs)
+    return Desired(
+        tunnels=tunnels,
+        addresses=wanted_addresses(inputs),
+        routes=wanted_routes(inputs),
+        sysctls=wanted_sysctls(inputs),
+        ruleset=wanted_ruleset(inputs),
+    )
+
+
+# --- tunnel -------------------------------------------------------------------------------------
+
+
+def wanted_tunnels(inputs: Inputs) -> dict[str, Tunnel]:
+    """Return the tunnel device, when a pool needs one and the underlay is known."""
+    underlay = inputs.underlay(4)
+    if not inputs.has_tunnel() or underlay is None:
+        return {}
+    settings = inputs.settings
+    mtu = settings.tunnel_mtu
+    if mtu is None:
+        link = inputs.links.get(underlay)
+        mtu = (link.mtu if link is not None else 1500) - IPIP_OVERHEAD
+    return {settings.tunnel_name: Tunnel(name=settings.tunnel_name, kind="ipip", mtu=mtu)}
+
+
+def wanted_addresses(inputs: Inputs) -> set[Address]:
+    """Return the tunnel's single address; other interfaces' addresses are none of our business."""
+    node = inputs.node
+    if node is None or node.ipip_tunnel_address is None or not wanted_tunnels(inputs):
+        return set()
+    return {Address(inputs.settings.tunnel_name, ip_interface(node.ipip_tunnel_address))}
+
+
+# --- routes -------------------------------------------------------------------------------------
+
+
+def wanted_routes(inputs: Inputs) -> dict[RouteKey, Route]:
+    """Return all wanted routes: blackholes of own blocks, pods, learned prefixes."""
+    routes = {}
+    for key in wanted_route_keys(inputs):
+        wanted = route(inputs, key)
+        if wanted is not None:
+            routes[key] = wanted
+    return routes
+
+
+def wanted_route_keys(inputs: Inputs) -> Iterator[RouteKey]:
+    """Yield every key that might be wanted (some come more than once)."""
+    for cidr in inputs.own_blocks():
+        yield RouteKey(cidr)
+    for prefix in inputs.pods:
+        yield RouteKey(prefix)
+    for nlri in inputs.paths:
+        yield RouteKey(nlri)
+
+
+def route(inputs: Inputs, key: RouteKey) -> Route | None:
+    """Return the route wanted under one key: a pod of ours, else a block of ours, else learned."""
+    if key != RouteKey(key.dst):
+        return None
+    endpoint = inputs.pods.get(key.dst)
+    if endpoint is not None and endpoint.host_veth in inputs.links:
+        return pod_route(
+            key.dst.network_address,
+            host_veth=endpoint.host_veth,
+            protocol=inputs.settings.pod_route_protocol,
+        )
+    if inputs.is_own_block(key.dst):
+        # A blackhole keeps packets for unallocated addresses from following the default route and
+        # coming back; a block of one address needs none, it would only hide the pod (calico#3635).
+        if key.dst.prefixlen == key.dst.max_prefixlen:
+            return None
+        return Route(key=key, type=RouteType.BLACKHOLE, protocol=inputs.settings.route_protocol)
+    return judge_prefix(inputs, key.dst).route
+
+
+def rejected_paths(inputs: Inputs) -> list[Rejected]:
+    """Return every learned path that isn't used, with its reason."""
+    return [r for nlri in inputs.paths for r in judge_prefix(inputs, nlri).rejected]
+
+
+# --- sysctls and nftables -----------------------------------------------------------------------
+
+
+def wanted_sysctls(inputs: Inputs) -> dict[str, str]:
+    """Return the sysctls that must hold: forwarding, and those of every pod's host end.
+
+    rp_filter on the host ends is strict: with a /32 route per pod it drops packets that carry
+    another's source, even where nftables is missing.  The kernel uses the larger of `all` and the
+    interface's own value, and 2 (loose) would win over 1, so `all` must not be 2.
+    """
+    wanted = {"net.ipv4.ip_forward": "1"}
+    if any(pool.cidr.version == 6 for pool in inputs.pools.values()):
+        wanted["net.ipv6.conf.all.forwarding"] = "1"
+    tunnel = inputs.settings.tunnel_name
+    if tunnel in wanted_tunnels(inputs):
+        # Replies may come back by the underlay when a pool is CrossSubnet: strict would drop them.
+        wanted[f"net.ipv4.conf.{tunnel}.rp_filter"] = "0"
+    for endpoint in inputs.pods.values():
+        if endpoint.host_veth in inputs.links:
+            wanted.update(host_veth_sysctls(endpoint.host_veth, version=_version(endpoint)))
+    return wanted
+
+
+def _version(endpoint: WorkloadEndpoint) -> frozenset[int]:
+    return frozenset(a.interface.version for a in endpoint.addresses)
+
+
+def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
+    """Return our nftables table: NAT out, anti-spoofing, and who may send tunnel packets."""
+    if inputs.node is None or not inputs.pools:
+        return None
+    return render(
+        RulesetInputs(
+            interface_prefix=inputs.settings.interface_prefix,
+            pools=frozenset(p.cidr for p in inputs.pools.values()),
+            nat_pools=frozenset(p.cidr for p in inputs.pools.values() if p.nat_outgoing),
+            node_addresses=frozenset(inputs.nodes_by_address),
+        )
+    )
+
+
+# --- BGP ----------------------------------------------------------------------------------------
+
+
+def wanted_advertisements(inputs: Inputs) -> frozenset[Advertisement]:
+    """Return what we announce: own blocks, and addresses of ours in others' blocks."""
+    prefixes = set(inputs.own_blocks())
+    prefixes |= {p for p in inputs.pods if inputs.borrowed.get(p) == inputs.settings.node}
+    wanted = set()
+    for prefix in prefixes:
+        pool = inputs.pool_of(prefix)
+        own = inputs.own_interface(prefix.version)
+        if pool is not None and not pool.disable_bgp_export and own is not None:
+            wanted.add(Advertisement(nlri=prefix, next_hop=own.ip))
+    return frozenset(wanted)
+
+
+def wanted_neighbours(inputs: Inputs) -> tuple[Neighbour, ...]:
+    """Return the sessions: every other node while the mesh is on, and the configured peers."""
+    own = inputs.own_interface(4)
+    if own is None:
+        return ()
+    wanted: dict[IPAddress, Neighbour] = {}
+    if inputs.bgp.is_node_mesh_enabled:
+        for node in inputs.nodes.values():
+            if node.name != inputs.settings.node and node.ipv4 is not None:
+                wanted[node.ipv4.ip] = _neighbour(
+                    inputs,
+                    own.ip,
+                    peer=node.ipv4.ip,
+                    peer_as=node.as_number or inputs.bgp.as_number,
+                    port=inputs.bgp.listen_port,
+                    password=None,
+                )
+    for peer in inputs.peers.values():
+        if peer.node in (None, inputs.settings.node) and peer.peer_ip != own.ip:
+            wanted[peer.peer_ip] = _neighbour(
+                inputs,
+                own.ip,
+                peer=peer.peer_ip,
+                peer_as=peer.as_number,
+                port=peer.port,
+                password=peer.password,
+            )
+    return tuple(wanted[address] for address in sorted(wanted, key=lambda a: (a.version, int(a))))
+
+
+def _neighbour(
+    inputs: Inputs,
+    local: IPAddress,
+    *,
+    peer: IPAddress,
+    peer_as: int,
+    port: int,
+    password: str | None,
+) -> Neighbour:
+    node = inputs.node
+    own_as = node.as_number if node is not None and node.as_number else inputs.bgp.as_number
+    return Neighbour(
+        peer=peer,
+        local=local,
+        local_as=own_as,
+        peer_as=peer_as,
+        router_id=local,
+        hold_time_s=inputs.settings.hold_time_s,
+        restart_time_s=inputs.settings.restart_time_s,
+        port=port,
+        password=password,
+    )

@@ -1,0 +1,167 @@
+"""The facts that a plan is computed from, kept in one place by the reconciler.
+
+Values are immutable; the mappings that hold them belong to the reconciler's task alone, which
+changes them as events arrive.  Everything else only reads.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from pycni.model.bgp import Path
+from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
+from pycni.model.network import (
+    PROTOCOL_BIRD,
+    PROTOCOL_BOOT,
+    Address,
+    IPAddress,
+    IPInterface,
+    IPNetwork,
+    Link,
+)
+from pycni.model.resources import (
+    AffinityState,
+    BGPConfiguration,
+    BGPPeer,
+    BlockAffinity,
+    IPPool,
+    Node,
+    TunnelMode,
+)
+
+IPIP_OVERHEAD = 20
+"""Bytes that IP in IP adds to each packet: one IPv4 header (RFC 2003)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration file decides about a plan.
+
+    `route_protocol` marks our blackhole and learned routes (12 prints as "bird"); pod routes carry
+    `pod_route_protocol` (3, "boot", prints as nothing), as Calico's CNI plugin writes them.
+    """
+
+    node: str
+    tunnel_name: str = "tunl0"
+    route_protocol: int = PROTOCOL_BIRD
+    pod_route_protocol: int = PROTOCOL_BOOT
+    interface_prefix: str = "cali"
+    tunnel_mtu: int | None = None
+    hold_time_s: int = 90
+    restart_time_s: int = 120
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Everything known that matters to this node.
+
+    `borrowed` maps an address (as /32 or /128) to the node that holds it, for addresses that lie
+    in another node's block.  `pool_history` has every pool that ever was, so that leftovers of a
+    deleted one are still recognised as ours.  `links` and `addresses` are the host's own.
+    `pods` and `nodes_by_address` are indexes, kept by `set_endpoint` and `set_node`.
+    """
+
+    settings: Settings
+    pools: dict[str, IPPool] = field(default_factory=dict)
+    pool_history: set[IPNetwork] = field(default_factory=set)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    nodes_by_address: dict[IPAddress, Node] = field(default_factory=dict)
+    peers: dict[str, BGPPeer] = field(default_factory=dict)
+    bgp: BGPConfiguration = field(default_factory=BGPConfiguration)
+    affinities: dict[IPNetwork, BlockAffinity] = field(default_factory=dict)
+    borrowed: dict[IPNetwork, str] = field(default_factory=dict)
+    endpoints: dict[EndpointKey, WorkloadEndpoint] = field(default_factory=dict)
+    pods: dict[IPNetwork, WorkloadEndpoint] = field(default_factory=dict)
+    paths: dict[IPNetwork, tuple[Path, ...]] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    addresses: set[Address] = field(default_factory=set)
+
+    @property
+    def node(self) -> Node | None:
+        """Return this node's own object, None before it is known."""
+        return self.nodes.get(self.settings.node)
+
+    def pool_of(self, prefix: IPNetwork) -> IPPool | None:
+        """Return the pool that contains a prefix; pools never overlap."""
+        for pool in self.pools.values():
+            if pool.cidr.version == prefix.version and prefix.subnet_of(pool.cidr):  # type: ignore[arg-type]  # same version
+                return pool
+        return None
+
+    def set_node(self, name: str, node: Node | None) -> None:
+        """Learn or forget a node, and its underlay addresses."""
+        old = self.nodes.pop(name, None)
+        if old is not None:
+            for address in _underlay_addresses(old):
+                self.nodes_by_address.pop(address, None)
+        if node is not None:
+            self.nodes[name] = node
+            for address in _underlay_addresses(node):
+                self.nodes_by_address[address] = node
+
+    def set_endpoint(self, key: EndpointKey, endpoint: WorkloadEndpoint | None) -> set[IPNetwork]:
+        """Learn or forget an endpoint; return the prefixes whose routes may change by that."""
+        touched: set[IPNetwork] = set()
+        old = self.endpoints.pop(key, None)
+        if old is not None:
+            for prefix in _pod_prefixes(old):
+                touched.add(prefix)
+                if self.pods.get(prefix) is old:
+                    del self.pods[prefix]
+        if endpoint is not None:
+            self.endpoints[key] = endpoint
+            if endpoint.state is EndpointState.READY:
+                for prefix in _pod_prefixes(endpoint):
+                    touched.add(prefix)
+                    self.pods[prefix] = endpoint
+        return touched
+
+    def own_interface(self, version: int) -> IPInterface | None:
+        """Return this node's underlay address of a family, with its prefix."""
+        node = self.node
+        if node is None:
+            return None
+        return node.ipv4 if version == 4 else node.ipv6
+
+    def underlay(self, version: int) -> str | None:
+        """Return the name of the interface that carries this node's underlay address."""
+        own = self.own_interface(version)
+        if own is None:
+            return None
+        for address in self.addresses:
+            if address.interface.ip == own.ip:
+                return address.ifname
+        return None
+
+    def is_own_block(self, cidr: IPNetwork) -> bool:
+        """Tell whether this node owns a block for certain (a confirmed affinity)."""
+        affinity = self.affinities.get(cidr)
+        return (
+            affinity is not None and affinity.node == self.settings.node and is_confirmed(affinity)
+        )
+
+    def own_blocks(self) -> Iterator[IPNetwork]:
+        """Yield the blocks that this node owns for certain."""
+        return (cidr for cidr in self.affinities if self.is_own_block(cidr))
+
+    def has_tunnel(self) -> bool:
+        """Tell whether any pool needs the IPIP device."""
+        return any(pool.ipip_mode is not TunnelMode.NEVER for pool in self.pools.values())
+
+
+def _underlay_addresses(node: Node) -> Iterator[IPAddress]:
+    return (i.ip for i in (node.ipv4, node.ipv6) if i is not None)
+
+
+def _pod_prefixes(endpoint: WorkloadEndpoint) -> Iterator[IPNetwork]:
+    return (host_prefix(a.interface.ip) for a in endpoint.addresses)
+
+
+def is_confirmed(affinity: BlockAffinity) -> bool:
+    """Tell whether a claim counts: pending ones may still lose, dying ones are on their way out."""
+    return affinity.state is AffinityState.CONFIRMED and not affinity.is_deleted
+
+
+def host_prefix(address: IPAddress) -> IPNetwork:
+    """Return an address as a prefix of full length (/32 or /128)."""
+    return ip_network(address)
