@@ -115,12 +115,12 @@ def messages(datagram: bytes) -> Iterator[Message]:
 
 
 def attributes(data: bytes, *, start: int = 0) -> dict[int, bytes]:
-    """Read the attributes from an offset on; of a repeated one the last counts, as in the kernel."""
+    """Read the attributes from an offset on; of a repeated one the last counts."""
     found: dict[int, bytes] = {}
     end = len(data)
     while start + 4 <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, start)
-        if length < 4 or start + length > end:  # noqa: PLR2004 - the attribute's own header
+        if length < 4 or start + length > end:
             break
         found[kind & _TYPE_MASK] = data[start + 4 : start + length]
         start += (length + 3) & ~3

@@ -114,7 +114,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface as the kernel reports it; `kind` is IFLA_INFO_KIND ("veth", "ipip", …)."""
+    """A network interface as the kernel reports it; `kind` is "veth", "ipip" (IFLA_INFO_KIND)."""
 
     name: str
     index: int

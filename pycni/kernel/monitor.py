@@ -1,0 +1,167 @@
+"""The event socket: what the kernel tells about links, addresses, routes and our nftables table.
+
+What it does NOT tell: IPv4 routes vanish silently when their link goes down, loses its last
+address or is deleted, and when their source address goes; sysctls change silently.  Whoever
+listens lists again after an event about such a link.
+
+The kernel's socket buffer is the only queue: a listener too slow for it is told `EventsLost`.
+"""
+
+import asyncio
+import errno
+from collections import deque
+
+from pycni.errors import EventsLost
+from pycni.kernel import wire_link, wire_route
+from pycni.kernel.names import LinkIndexes
+from pycni.kernel.netlink import NetlinkSocket, join_group, open_socket
+from pycni.kernel.nft import Nftables
+from pycni.kernel.wire import NLM_F_REPLACE, Message, messages
+from pycni.model.network import (
+    AddressChanged,
+    KernelEvent,
+    LinkChanged,
+    LinkGone,
+    RouteChanged,
+    RulesetChanged,
+)
+
+# RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
+_GROUPS = (1, 5, 7, 9, 11)
+# A burst of 20,000 routes fits; the kernel accounts only for what is really queued.
+_BUFFER = 64 << 20
+_DATAGRAM = 1 << 16
+# Between two turns of the event loop: about 5 ms of decoding.
+_BURST = 256
+
+
+class KernelEvents:
+    """An async iterator of `KernelEvent`; it is subscribed from its construction on."""
+
+    def __init__(self, *, nftables: Nftables | None = None, buffer: int = _BUFFER) -> None:
+        self._raw = open_socket(buffer=buffer)
+        self._nftables = nftables
+        self._filter_raw = nftables.subscribe() if nftables is not None else None
+        self._digest = nftables.digest() if nftables is not None else None
+        for group in _GROUPS:
+            join_group(self._raw, group)
+        self._raw.setblocking(False)
+        self._asking = NetlinkSocket()
+        self._names = LinkIndexes(self._asking)
+        self._routes = wire_route.RouteReader(self._names.name_of)
+        # Subscribed first, listed second: a rename in between is then told by an event.
+        for message in self._asking.dump(wire_link.dump_links()):
+            self._link(message)
+        self._ready: deque[KernelEvent] = deque()
+        self._since_turn = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Unsubscribe; a task that waits for the next event gets `EventsLost`."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._waiter is not None:
+            self._unwatch(self._waiter.get_loop())
+            self._wake()
+        self._raw.close()
+        self._asking.close()
+        if self._filter_raw is not None:
+            self._filter_raw.close()
+
+    def __aiter__(self) -> "KernelEvents":
+        return self
+
+    async def __anext__(self) -> KernelEvent:
+        """Return the next event; raise `EventsLost` after an overrun and from then on."""
+        while not self._ready:
+            if self._is_closed:
+                raise EventsLost("the kernel's events are no longer subscribed to: subscribe again")
+            if not self._receive() and not self._check_ruleset():
+                await self._readable()
+        self._since_turn += 1
+        if self._since_turn >= _BURST:
+            self._since_turn = 0
+            await asyncio.sleep(0)
+        return self._ready.popleft()
+
+    def _receive(self) -> bool:
+        try:
+            datagram = self._raw.recv(_DATAGRAM)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno != errno.ENOBUFS:
+                raise
+            self.close()
+            raise EventsLost("the kernel dropped events: its buffer for them was full") from exc
+        for message in messages(datagram):
+            self._ready.extend(self._read(message))
+        return True
+
+    def _check_ruleset(self) -> bool:
+        if self._nftables is None or self._filter_raw is None:
+            return False
+        if not self._nftables.drain(self._filter_raw):
+            return False
+        digest = self._nftables.digest()
+        if digest != self._digest:
+            self._digest = digest
+            self._ready.append(RulesetChanged(digest))
+        return True
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        self._since_turn = 0
+        loop.add_reader(self._raw, self._wake)
+        if self._filter_raw is not None:
+            loop.add_reader(self._filter_raw, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if not self._is_closed:
+                self._unwatch(loop)
+
+    def _unwatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.remove_reader(self._raw)
+        if self._filter_raw is not None:
+            loop.remove_reader(self._filter_raw)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _read(self, message: Message) -> list[KernelEvent]:
+        match message.type:
+            case wire_link.RTM_NEWLINK | wire_link.RTM_DELLINK:
+                return self._link(message)
+            case wire_link.RTM_NEWADDR | wire_link.RTM_DELADDR:
+                address = wire_link.read_address(message.body, name_of=self._names.name_of)
+                is_present = message.type == wire_link.RTM_NEWADDR
+                return [] if address is None else [AddressChanged(address, is_present)]
+            case wire_route.RTM_NEWROUTE | wire_route.RTM_DELROUTE:
+                route = self._routes.read(message.body)
+                is_present = message.type == wire_route.RTM_NEWROUTE
+                is_replacement = is_present and bool(message.flags & NLM_F_REPLACE)
+                return [] if route is None else [RouteChanged(route, is_present, is_replacement)]
+            case _:
+                return []
+
+    def _link(self, message: Message) -> list[KernelEvent]:
+        link = wire_link.read_link(message.body)
+        if link is None:
+            return []
+        before = self._names.known(link.index)
+        if message.type == wire_link.RTM_DELLINK:
+            self._names.forget(link.index)
+            # A next hop remembered by the index would outlive the name.
+            self._routes = wire_route.RouteReader(self._names.name_of)
+            return [LinkGone(link.name)]
+        self._names.learn(link.index, name=link.name)
+        if before is None or before == link.name:
+            return [LinkChanged(link)]
+        self._routes = wire_route.RouteReader(self._names.name_of)
+        return [LinkGone(before), LinkChanged(link)]

@@ -1,0 +1,73 @@
+"""Network namespaces: enter one for a synchronous stretch, and always come back.
+
+Everything else in the process (its listening sockets' children, /proc/sys/net, new threads) goes
+by the namespace of the thread, so nothing may await, nor start a thread, while inside.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from pycni.errors import InvalidInput
+
+CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703
+_OWN = "/proc/thread-self/ns/net"
+
+
+def _setns_by_libc(fd: int, nstype: int) -> None:
+    # Python has os.setns from 3.12 on only; loading ctypes costs some milliseconds, so not above.
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, nstype) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def setns(fd: int) -> None:
+    """Move the calling thread into the network namespace behind a descriptor."""
+    if hasattr(os, "setns"):
+        os.setns(fd, CLONE_NEWNET)
+    else:
+        _setns_by_libc(fd, CLONE_NEWNET)
+
+
+def open_own() -> int:
+    """Return a descriptor of the calling thread's own network namespace."""
+    return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def is_netns(fd: int) -> bool:
+    """Say whether a descriptor is a network namespace, and not some other file."""
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE) == CLONE_NEWNET
+    except OSError:
+        return False
+
+
+def is_same(one: int, other: int) -> bool:
+    """Say whether two descriptors are the same namespace, however they were opened."""
+    first, second = os.fstat(one), os.fstat(other)
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+
+
+@contextlib.contextmanager
+def inside(fd: int, *, home: int) -> Iterator[None]:
+    """Run a synchronous stretch inside another namespace.
+
+    Where coming back fails, the process ends at once: going on would program a pod's namespace
+    instead of the node's.
+    """
+    try:
+        setns(fd)
+    except OSError as exc:
+        raise InvalidInput(f"cannot enter the network namespace: {exc.strerror}") from exc
+    try:
+        yield
+    finally:
+        try:
+            setns(home)
+        except OSError:
+            os.abort()

@@ -1,0 +1,42 @@
+"""Sysctls, read and written below /proc/sys of the calling thread's network namespace."""
+
+from pathlib import PurePosixPath
+
+from pycni.errors import InvalidInput
+
+_ROOT = "/proc/sys/"
+_SWAP = str.maketrans("./", "/.")
+
+
+def sysctl_path(name: str) -> str:
+    """Return the file behind a dotted name.
+
+    As in sysctl(8), a `/` in the name stands for a dot within one component, which is how the
+    settings of an interface called `eth0.100` are named: "net.ipv4.conf.eth0/100.rp_filter".
+    """
+    path = name.translate(_SWAP)
+    parts = path.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or "\0" in name:
+        raise InvalidInput(f"sysctl name {name!r} is malformed: expected dotted components")
+    return str(PurePosixPath(_ROOT, path))
+
+
+def interface_sysctl(family: str, *, ifname: str, key: str) -> str:
+    """Return the dotted name of an interface's setting ("ipv4", or e.g. "ipv4.neigh")."""
+    proto, _, tree = family.partition(".")
+    return f"net.{proto}.{tree or 'conf'}.{ifname.replace('.', '/')}.{key}"
+
+
+def read_sysctl(name: str) -> str | None:
+    """Return a sysctl's value, None where it does not exist or can't be read."""
+    try:
+        with open(sysctl_path(name), encoding="ascii") as file:  # noqa: PTH123 - hot: no Path
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def write_sysctl(name: str, *, value: str) -> None:
+    """Write a sysctl; raises OSError where that is refused."""
+    with open(sysctl_path(name), "w", encoding="ascii") as file:  # noqa: PTH123 - hot: no Path
+        file.write(value)
