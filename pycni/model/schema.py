@@ -1,0 +1,144 @@
+"""Values ↔ the JSON that is stored: Calico's `crd.projectcalico.org/v1`, for every kind.
+
+This is what datastores use; `pycni.model.schema_yaml` is for people.  Kept light, because the
+in-process engine imports it for each request.
+"""
+
+import json
+from typing import Any, TypeVar
+
+from pycni.errors import DatastoreUnusable, InvalidInput
+from pycni.model.resources import (
+    BGPConfiguration,
+    BGPPeer,
+    Block,
+    BlockAffinity,
+    Handle,
+    IPAMConfig,
+    IPPool,
+    Node,
+    Resource,
+    resource_name,
+)
+from pycni.model.schema_config import (
+    config_spec,
+    node_document,
+    parse_bgp_configuration,
+    parse_ipam_config,
+    parse_peer,
+    parse_pool,
+    parse_stored_node,
+)
+from pycni.model.schema_fields import Fields
+from pycni.model.schema_ipam import (
+    affinity_document,
+    block_spec,
+    handle_spec,
+    parse_affinity,
+    parse_block,
+    parse_handle,
+)
+
+T = TypeVar("T", bound=Resource)
+
+STORED_VERSION = "crd.projectcalico.org/v1"
+
+KIND_NAMES: dict[type[object], str] = {
+    IPPool: "IPPool",
+    Node: "Node",
+    BGPPeer: "BGPPeer",
+    BGPConfiguration: "BGPConfiguration",
+    IPAMConfig: "IPAMConfig",
+    BlockAffinity: "BlockAffinity",
+    Block: "IPAMBlock",
+    Handle: "IPAMHandle",
+}
+
+# A ready encoder: json.dumps with options builds a new one for each call.
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def to_stored(value: Resource) -> dict[str, Any]:
+    """Return the document of a value."""
+    match value:
+        case Node():
+            return node_document(value)
+        case BlockAffinity():
+            return affinity_document(value)
+        case Block():
+            spec = block_spec(value)
+        case Handle():
+            spec = handle_spec(value)
+        case _:
+            spec = config_spec(value)
+    return {
+        "apiVersion": STORED_VERSION,
+        "kind": KIND_NAMES[type(value)],
+        "metadata": {"name": resource_name(value)},
+        "spec": spec,
+    }
+
+
+def encode(value: Resource) -> str:
+    """Return the text that is stored for a value."""
+    return _encode(to_stored(value))
+
+
+def decode(kind: type[T], text: str | bytes, *, name: str) -> T:
+    """Read what is stored under a name; raise `DatastoreUnusable` when it is not what it must be.
+
+    The stored name counts as part of the truth: a document under another's name is corrupt.
+    """
+    try:
+        value = from_stored(kind, json.loads(text))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
+        raise _unreadable(kind, name, f"{type(exc).__name__}: {exc}") from exc
+    except InvalidInput as exc:
+        raise _unreadable(kind, name, str(exc)) from exc
+    if resource_name(value) != name:
+        raise _unreadable(kind, name, f"it describes {resource_name(value)}")
+    return value
+
+
+def _unreadable(kind: type[object], name: str, what: str) -> DatastoreUnusable:
+    return DatastoreUnusable(
+        f"cannot read the stored {KIND_NAMES[kind]} {name}: {what};"
+        " restore the datastore from a backup, or use the version of pycni that wrote it"
+    )
+
+
+def from_stored(kind: type[T], document: dict[str, Any]) -> T:
+    """Read a document; raise `InvalidInput` with the field's path."""
+    value: Resource
+    if kind is Block:
+        value = parse_block(document["spec"])
+    elif kind is Handle:
+        value = parse_handle(document["spec"])
+    elif kind is BlockAffinity:
+        value = parse_affinity(document["spec"])
+    else:
+        value = _from_config(kind, document)
+    if not isinstance(value, kind):
+        raise InvalidInput(
+            f"kind: {KIND_NAMES[kind]} expected"
+        )  # pragma: no cover - a parser's bug
+    return value
+
+
+def _from_config(kind: type[object], document: dict[str, Any]) -> Resource:
+    metadata = Fields(document["metadata"], path="metadata")
+    name = metadata.need("name")
+    if kind is Node:
+        return parse_stored_node(name, metadata)
+    spec = Fields(document["spec"], path="spec")
+    value: Resource
+    if kind is IPPool:
+        value = parse_pool(name, spec)
+    elif kind is BGPPeer:
+        value = parse_peer(name, spec)
+    elif kind is BGPConfiguration:
+        value = parse_bgp_configuration(name, spec)
+    else:
+        value = parse_ipam_config(name, spec)
+    spec.finish()
+    return value

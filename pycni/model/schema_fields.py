@@ -1,0 +1,201 @@
+"""Reading documents field by field: typed, strict, and with the field's path in every error.
+
+A reader remembers which fields were asked for; `finish` refuses all others by name, so that a
+setting which we would not honour is never silently ignored.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import TypeVar
+
+from pycni.errors import InvalidInput
+from pycni.model.network import IPAddress, IPInterface, IPNetwork
+
+E = TypeVar("E", bound=Enum)
+
+MAX_AS_NUMBER = 2**32 - 1
+_MAX_NAME = 253
+_MAX_PASSWORD = 80  # TCP_MD5SIG_MAXKEYLEN in linux/tcp.h.
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+# What a BGP engine's configuration could mistake for its own syntax is refused, not escaped.
+_PASSWORD = re.compile(r"[!$%&()*+,\-./0-9:<=>?@A-Z\[\]^_a-z|~]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def check_name(text: str, *, path: str) -> str:
+    """Return an object's name; raise `InvalidInput` when Kubernetes would not accept it."""
+    if len(text) > _MAX_NAME or not _NAME.fullmatch(text):
+        raise InvalidInput(
+            f"{path}: {text!r} is no valid name:"
+            f" use up to {_MAX_NAME} of a-z, 0-9, '-' and '.', a letter or digit at both ends"
+        )
+    return text
+
+
+def check_password(text: str, *, path: str) -> str:
+    """Return a BGP password; raise `InvalidInput`, without repeating it, when it is unsafe."""
+    if len(text) > _MAX_PASSWORD or not _PASSWORD.fullmatch(text):
+        raise InvalidInput(
+            f"{path}: a password has 1 to {_MAX_PASSWORD} printable ASCII characters,"
+            " without blanks, quotes, braces, backslash, backtick, '#' and ';'"
+        )
+    return text
+
+
+class Fields:
+    """One mapping of a document, read field by field."""
+
+    __slots__ = ("_asked", "_mapping", "path")
+
+    def __init__(self, mapping: object, *, path: str) -> None:
+        if not isinstance(mapping, Mapping):
+            raise InvalidInput(f"{path or 'document'}: must be a mapping, not {_say(mapping)}")
+        self._mapping = mapping
+        self._asked: set[object] = set()
+        self.path = path
+
+    def at(self, name: str) -> str:
+        """Return the path of a field, for an error message."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def get(self, name: str) -> object:
+        """Return a field as it is; None when it is absent (or null, which means the same)."""
+        self._asked.add(name)
+        return self._mapping.get(name)
+
+    def skip(self, *names: str) -> None:
+        """Accept fields that mean nothing to us, whatever they hold."""
+        self._asked.update(names)
+
+    def finish(self) -> None:
+        """Raise `InvalidInput` for the first field that nobody asked for."""
+        for name in self._mapping:
+            if name not in self._asked:
+                raise InvalidInput(f"{self.at(str(name))}: unknown or unsupported field; remove it")
+
+    def child(self, name: str) -> "Fields":
+        """Return a reader of a mapping inside; an absent one reads as empty."""
+        value = self.get(name)
+        return Fields({} if value is None else value, path=self.at(name))
+
+    def items(self, name: str) -> list[object]:
+        """Return a list; an absent one reads as empty."""
+        value = self.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise InvalidInput(f"{self.at(name)}: must be a list, not {_say(value)}")
+        return value
+
+    def text(self, name: str) -> str | None:
+        """Return a string of printable characters, or None."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise InvalidInput(f"{self.at(name)}: must be a string, not {_say(value)}; quote it")
+        if _CONTROL.search(value):
+            raise InvalidInput(f"{self.at(name)}: {value!r} holds control characters")
+        return value
+
+    def need(self, name: str) -> str:
+        """Return a string that must be there and not empty."""
+        value = self.text(name)
+        if not value:
+            raise InvalidInput(f"{self.at(name)}: is missing")
+        return value
+
+    def name(self, name: str) -> str | None:
+        """Return the name of an object, or None."""
+        value = self.text(name)
+        return None if value is None else check_name(value, path=self.at(name))
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        """Return true or false."""
+        value = self.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise InvalidInput(f"{self.at(name)}: must be true or false, not {_say(value)}")
+        return value
+
+    def integer(self, name: str, *, within: range) -> int | None:
+        """Return a whole number of a range, or None."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InvalidInput(f"{self.at(name)}: must be a whole number, not {_say(value)}")
+        if value not in within:
+            raise InvalidInput(
+                f"{self.at(name)}: {value} is outside {within.start} to {within.stop - 1}"
+            )
+        return value
+
+    def as_number(self, name: str) -> int | None:
+        """Return an AS number: 65001, "65001" or, as RFC 5396 writes it, "0.65001"."""
+        value = self.get(name)
+        if isinstance(value, str):
+            match = re.fullmatch(r"(?:([0-9]{1,5})\.)?([0-9]{1,10})", value, re.ASCII)
+            if match is None or (match[1] is not None and max(map(int, match.groups())) >= 1 << 16):
+                raise InvalidInput(f"{self.at(name)}: {value!r} is no AS number")
+            value = (int(match[1] or 0) << 16) + int(match[2])
+        reader = Fields({name: value}, path=self.path)
+        return reader.integer(name, within=range(1, MAX_AS_NUMBER + 1))
+
+    def choice(self, name: str, kind: type[E], *, default: E) -> E:
+        """Return one of an enumeration's values."""
+        value = self.get(name)
+        return default if value is None else parse_choice(value, kind, path=self.at(name))
+
+    def network(self, name: str) -> IPNetwork:
+        """Return a CIDR, whose host bits must be zero."""
+        text = self.need(name)
+        try:
+            return ip_network(text)
+        except ValueError as exc:
+            raise InvalidInput(f"{self.at(name)}: {text!r} is no CIDR: {exc}") from exc
+
+    def interface(self, name: str, *, version: int) -> IPInterface | None:
+        """Return an address with the prefix length of its subnet, or None."""
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            value = ip_interface(text)
+        except ValueError as exc:
+            raise InvalidInput(f"{self.at(name)}: {exc}") from exc
+        if value.version != version:
+            raise InvalidInput(f"{self.at(name)}: {text} is no IPv{version} address")
+        return value
+
+    def address(self, name: str) -> IPAddress | None:
+        """Return an address, or None."""
+        text = self.text(name)
+        return None if text is None else parse_address(text, path=self.at(name))
+
+
+def parse_address(text: str, *, path: str) -> IPAddress:
+    """Return an address without zone ("%eth0" belongs to one machine, not to the cluster)."""
+    try:
+        value = ip_address(text)
+    except ValueError as exc:
+        raise InvalidInput(f"{path}: {text!r} is no IP address") from exc
+    if "%" in text:
+        raise InvalidInput(f"{path}: {text!r} names an interface; give the address alone")
+    return value
+
+
+def parse_choice(value: object, kind: type[E], *, path: str) -> E:
+    """Return the member of an enumeration with this value."""
+    for member in kind:
+        if member.value == value:
+            return member
+    known = ", ".join(str(member.value) for member in kind)
+    raise InvalidInput(f"{path}: {value!r} is none of {known}")
+
+
+def _say(value: object) -> str:
+    return "nothing" if value is None else f"{value!r:.60}"

@@ -1,0 +1,187 @@
+"""Blocks, handles and affinities ↔ Calico's documents `crd.projectcalico.org/v1`.
+
+Blocks and handles are read and written by every ADD and DEL, so they have hand-written code here
+instead of field readers.  Unknown fields are refused all the same: an update would drop what a
+newer version has put there.
+"""
+
+from functools import lru_cache
+from ipaddress import ip_network
+from typing import Any
+
+from pycni.errors import InvalidInput
+from pycni.model.resources import (
+    AffinityState,
+    AllocationAttribute,
+    Block,
+    BlockAffinity,
+    Handle,
+    resource_name,
+)
+from pycni.model.schema_fields import Fields, parse_choice
+
+HOST_PREFIX = "host:"
+
+_BLOCK_FIELDS = frozenset(
+    {
+        "cidr",
+        "affinity",
+        "strictAffinity",
+        "deleted",
+        "allocations",
+        "unallocated",
+        "attributes",
+        "sequenceNumber",
+        "sequenceNumberForAllocation",
+    }
+)
+_ATTRIBUTE_FIELDS = frozenset({"handle_id", "secondary"})
+_HANDLE_FIELDS = frozenset({"handleID", "block", "deleted"})
+_MAX_ORDINALS = 4096
+
+# Parsing a CIDR costs as much as a tenth of a block, and the same few come again and again.
+_network = lru_cache(maxsize=4096)(ip_network)
+
+
+def _refuse_others(spec: dict[str, Any], known: frozenset[str]) -> None:
+    for field in spec.keys() - known:
+        raise InvalidInput(
+            f"spec.{field}: unknown field; a newer version may have written it, so use that one"
+        )
+
+
+def block_spec(block: Block) -> dict[str, Any]:
+    """Return the `spec` of an IPAMBlock."""
+    spec: dict[str, Any] = {"cidr": str(block.cidr)}
+    if block.affinity is not None:
+        spec["affinity"] = HOST_PREFIX + block.affinity
+    spec |= {
+        # The CRD requires it; nothing reads it (the setting is the cluster's, in IPAMConfig).
+        "strictAffinity": False,
+        "deleted": block.is_deleted,
+        "allocations": block.allocations,
+        "unallocated": block.unallocated,
+        "attributes": [
+            {"handle_id": one.handle_id, "secondary": dict(one.secondary)}
+            for one in block.attributes
+        ],
+        "sequenceNumber": block.sequence_number,
+        "sequenceNumberForAllocation": {
+            str(ordinal): number
+            for ordinal, number in enumerate(block.sequence_numbers)
+            if number is not None
+        },
+    }
+    return spec
+
+
+def parse_block(spec: dict[str, Any]) -> Block:
+    """Read the `spec` of an IPAMBlock; `pycni.ipam.block.verify` checks that it is consistent."""
+    if not spec.keys() <= _BLOCK_FIELDS:
+        _refuse_others(spec, _BLOCK_FIELDS)
+    cidr = _network(spec["cidr"])
+    if cidr.num_addresses > _MAX_ORDINALS:
+        raise InvalidInput(f"spec.cidr: {cidr} is too large for a block")
+    numbers: list[int | None] = [None] * cidr.num_addresses
+    for ordinal, number in (spec.get("sequenceNumberForAllocation") or {}).items():
+        numbers[int(ordinal)] = number
+    return Block(
+        cidr=cidr,
+        affinity=_owner(spec.get("affinity")),
+        allocations=tuple(spec["allocations"]),
+        unallocated=tuple(spec["unallocated"]),
+        attributes=tuple(_attribute(one) for one in spec["attributes"]),
+        sequence_number=_whole(spec.get("sequenceNumber", 0)),
+        sequence_numbers=tuple(numbers),
+        is_deleted=spec.get("deleted", False) is True,
+    )
+
+
+def _whole(number: object) -> int:
+    if not isinstance(number, int):
+        raise InvalidInput(f"spec.sequenceNumber: {number!r} is no whole number")
+    return number
+
+
+def _owner(affinity: str | None) -> str | None:
+    if affinity is None:
+        return None
+    if not affinity.startswith(HOST_PREFIX):
+        raise InvalidInput(f"spec.affinity: {affinity!r} is not of the form host:NODE")
+    return affinity[len(HOST_PREFIX) :]
+
+
+def _attribute(document: dict[str, Any]) -> AllocationAttribute:
+    if not document.keys() <= _ATTRIBUTE_FIELDS:
+        raise InvalidInput(f"spec.attributes: unknown field in {sorted(document)}")
+    # Keys arrive sorted, from Go as from us; attributes that are equal therefore compare equal.
+    secondary = document.get("secondary")
+    return AllocationAttribute(
+        handle_id=document.get("handle_id"),
+        secondary=tuple(secondary.items()) if secondary else (),
+    )
+
+
+def handle_spec(handle: Handle) -> dict[str, Any]:
+    """Return the `spec` of an IPAMHandle."""
+    return {
+        "handleID": handle.id,
+        "block": {str(cidr): count for cidr, count in handle.blocks},
+        "deleted": handle.is_deleted,
+    }
+
+
+def parse_handle(spec: dict[str, Any]) -> Handle:
+    """Read the `spec` of an IPAMHandle."""
+    if not spec.keys() <= _HANDLE_FIELDS:
+        _refuse_others(spec, _HANDLE_FIELDS)
+    blocks = [(_network(cidr), _whole(count)) for cidr, count in (spec["block"] or {}).items()]
+    blocks.sort(key=lambda one: (one[0].version, one[0]))
+    return Handle(
+        id=spec["handleID"], blocks=tuple(blocks), is_deleted=spec.get("deleted", False) is True
+    )
+
+
+def affinity_document(affinity: BlockAffinity) -> dict[str, Any]:
+    """Return a whole BlockAffinity; unlike the others it needs labels, by which Calico lists."""
+    # Imported late: an ADD into a block that the node has already reads affinities, no more.
+    from base64 import b32encode
+    from hashlib import sha3_256
+
+    digest = b32encode(sha3_256(affinity.node.encode()).digest()).decode().rstrip("=")
+    return {
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "BlockAffinity",
+        "metadata": {
+            "name": resource_name(affinity),
+            "labels": {
+                "projectcalico.org/hostname-hash": digest,
+                "projectcalico.org/affinity-type": "host",
+                "projectcalico.org/ip-version": str(affinity.cidr.version),
+            },
+        },
+        "spec": {
+            "node": affinity.node,
+            "cidr": str(affinity.cidr),
+            "state": affinity.state.value,
+            "type": "host",
+            # A string here, in Calico's CRD; a boolean in all the others.
+            "deleted": "true" if affinity.is_deleted else "false",
+        },
+    }
+
+
+def parse_affinity(spec: object) -> BlockAffinity:
+    """Read the `spec` of a BlockAffinity."""
+    fields = Fields(spec, path="spec")
+    kind = fields.text("type")
+    if kind not in (None, "", "host"):
+        raise InvalidInput(f"spec.type: {kind!r} is not supported, only host is")
+    affinity = BlockAffinity(
+        node=fields.need("node"),
+        cidr=fields.network("cidr"),
+        state=parse_choice(fields.get("state"), AffinityState, path="spec.state"),
+        is_deleted=fields.text("deleted") == "true",
+    )
+    fields.finish()
+    return affinity

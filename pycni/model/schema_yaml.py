@@ -1,0 +1,178 @@
+"""Values ↔ `projectcalico.org/v3` documents, as people write them in YAML files.
+
+One file may hold several documents and Lists of objects.  All errors of a file are reported at
+once, each with file, number of the document and path of the field.  Not imported by the path of
+an ADD: YAML is slow to load.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pycni.errors import InvalidInput
+from pycni.model.resources import (
+    BGPPeer,
+    Block,
+    BlockAffinity,
+    Handle,
+    IPAMConfig,
+    IPPool,
+    Node,
+    Resource,
+    TunnelMode,
+    resource_name,
+)
+from pycni.model.schema import KIND_NAMES, to_stored
+from pycni.model.schema_config import (
+    Config,
+    config_spec,
+    parse_bgp_configuration,
+    parse_ipam_config,
+    parse_labels,
+    parse_node,
+    parse_peer,
+    parse_pool,
+)
+from pycni.model.schema_fields import Fields, check_name
+
+VERSION = "projectcalico.org/v3"
+HIDDEN_PASSWORD = "********"  # noqa: S105 - what is shown instead of one.
+
+# What a server adds to an object when it is read: harmless in a file, of no meaning to us.
+_SERVER_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp")
+
+_PARSERS: dict[str, Callable[[str, Fields], Config]] = {
+    "IPPool": parse_pool,
+    "BGPPeer": parse_peer,
+    "BGPConfiguration": parse_bgp_configuration,
+    "IPAMConfig": parse_ipam_config,
+    "IPAMConfiguration": parse_ipam_config,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One value out of a file, and where it stood there."""
+
+    value: Config
+    where: str
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, of which YAML would silently keep the last."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    loader.flatten_mapping(node)
+    result: dict[Hashable, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is no string", key_node.start_mark
+            )
+        if key in result:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is given twice", key_node.start_mark
+            )
+        result[key] = loader.construct_object(value_node, deep=True)
+    return result
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse_manifests(text: str, *, source: str) -> tuple[Manifest, ...]:
+    """Read all objects of a file; raise one `InvalidInput` that lists every mistake in it."""
+    try:
+        documents = list(yaml.load_all(text, Loader=_Loader))
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+        raise InvalidInput(f"cannot read {source}: {_one_line(exc)}") from exc
+    found: list[Manifest] = []
+    mistakes: list[str] = []
+    seen: dict[tuple[str, str], str] = {}
+    for where, document in _objects(documents, source):
+        try:
+            value = parse_document(document)
+        except InvalidInput as exc:
+            mistakes.append(f"{where}: {exc}")
+            continue
+        key = (KIND_NAMES[type(value)], value.name)
+        if key in seen:
+            mistakes.append(f"{where}: {key[0]} {key[1]} stands in {seen[key]} already")
+        seen[key] = where
+        found.append(Manifest(value, where))
+    if mistakes:
+        raise InvalidInput("\n".join(mistakes))
+    return tuple(found)
+
+
+def _one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split()) or type(exc).__name__
+
+
+def _objects(documents: list[object], source: str) -> Iterator[tuple[str, object]]:
+    """Number the objects: a List's items one by one, empty documents not at all."""
+    for number, document in enumerate(documents, start=1):
+        where = f"{source}, document {number}"
+        if document is None:
+            continue
+        if isinstance(document, dict) and isinstance(document.get("items"), list):
+            for index, item in enumerate(document["items"]):
+                yield f"{where}, items[{index}]", item
+        else:
+            yield where, document
+
+
+def parse_document(document: object) -> Config:
+    """Read one object; raise `InvalidInput` with the field's path."""
+    fields = Fields(document, path="")
+    version = fields.need("apiVersion")
+    if version != VERSION:
+        raise InvalidInput(f"apiVersion: {version!r} is not supported; use {VERSION}")
+    kind = fields.need("kind")
+    metadata = fields.child("metadata")
+    name = check_name(metadata.need("name"), path="metadata.name")
+    metadata.skip(*_SERVER_FIELDS)
+    spec = fields.child("spec")
+    value: Config
+    if kind == "Node":
+        value = parse_node(name, spec, labels=parse_labels(metadata))
+    elif kind in _PARSERS:
+        value = _PARSERS[kind](name, spec)
+    else:
+        known = ", ".join(sorted([*_PARSERS, "Node"]))
+        raise InvalidInput(f"kind: {kind!r} cannot be applied; known are {known}")
+    for reader in (spec, metadata, fields):
+        reader.finish()
+    _refuse_unsupported(value)
+    return value
+
+
+def _refuse_unsupported(value: Config) -> None:
+    if isinstance(value, IPPool) and value.vxlan_mode is not TunnelMode.NEVER:
+        raise InvalidInput(
+            f"spec.vxlanMode: {value.vxlan_mode.value} is not supported; use Never, and ipipMode"
+        )
+    if isinstance(value, BGPPeer) and value.password == HIDDEN_PASSWORD:
+        raise InvalidInput("spec.password: stars stand for a hidden password; give the real one")
+
+
+def to_document(value: Resource) -> dict[str, Any]:
+    """Return a value's v3 document, as `get -o yaml` shows it; passwords are hidden."""
+    metadata: dict[str, Any] = {"name": resource_name(value)}
+    kind = KIND_NAMES[type(value)]
+    match value:
+        case Block() | Handle() | BlockAffinity():
+            spec = to_stored(value)["spec"]
+        case _:
+            spec = config_spec(value)
+    if isinstance(value, Node) and value.labels:
+        metadata["labels"] = dict(value.labels)
+    if isinstance(value, IPAMConfig):
+        kind = "IPAMConfiguration"
+    if "password" in spec:
+        spec["password"] = HIDDEN_PASSWORD
+    return {"apiVersion": VERSION, "kind": kind, "metadata": metadata, "spec": spec}
