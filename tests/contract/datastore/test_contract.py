@@ -1,0 +1,379 @@
+"""What every implementation of the `Datastore` door does, whatever it is made of."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
+from typing import Protocol, TypeVar
+
+import pytest
+
+from pycni.errors import AlreadyExists, Conflict, EventsLost, NotFound, TryAgain
+from pycni.model.resources import (
+    AffinityState,
+    AllocationAttribute,
+    AssignmentMode,
+    BGPConfiguration,
+    BGPPeer,
+    Block,
+    BlockAffinity,
+    Handle,
+    IPAMConfig,
+    IPPool,
+    Node,
+    PoolUse,
+    Resource,
+    TunnelMode,
+    resource_name,
+)
+from pycni.ports import Change, Cursor, Datastore, Revision
+
+T = TypeVar("T", bound=Resource)
+
+V4 = IPv4Network("192.168.39.192/30")
+V6 = IPv6Network("fd00::/126")
+
+VALUES: list[Resource] = [
+    IPPool(
+        "pool",
+        IPv4Network("192.168.0.0/16"),
+        ipip_mode=TunnelMode.CROSS_SUBNET,
+        nat_outgoing=True,
+        is_disabled=True,
+        disable_bgp_export=True,
+        node_selector="!all()",
+        allowed_uses=frozenset({PoolUse.TUNNEL}),
+        assignment_mode=AssignmentMode.MANUAL,
+    ),
+    IPPool("six", IPv6Network("fd00::/48"), block_size=122),
+    Node(
+        "node-0",
+        ipv4=IPv4Interface("10.10.7.20/20"),
+        as_number=65001,
+        ipip_tunnel_address=IPv4Address("192.168.39.192"),
+        labels=(("a", "b"), ("c", "")),
+    ),
+    Node("bare"),
+    BGPPeer("peer", IPv4Address("10.0.0.1"), 65001, node="node-0", port=1179, password="pä"[:1]),
+    BGPConfiguration(as_number=65000, is_node_mesh_enabled=False, listen_port=1179),
+    IPAMConfig(is_strict_affinity=True, is_auto_allocating_blocks=False, max_blocks_per_host=3),
+    BlockAffinity("node-0", V4, AffinityState.PENDING_DELETION),
+    Block(
+        V4,
+        "node-0",
+        allocations=(None, 0, 1, 0),
+        unallocated=(0,),
+        attributes=(
+            AllocationAttribute("h", (("node", "n"), ("pod", "ü\u2028\ud800"))),
+            AllocationAttribute(None),
+        ),
+        sequence_number=2**63 + 1,
+        sequence_numbers=(None, 5, 2**63, None),
+    ),
+    Block(V6, None, (None,) * 4, (3, 2, 1, 0), sequence_numbers=(None,) * 4),
+    Handle("Net.ABC", ((V4, 2), (V6, 1))),
+    Handle("empty"),
+]
+
+
+class Handles(Protocol):
+    async def one(self) -> Datastore: ...
+
+
+Session = Callable[[], AbstractAsyncContextManager[Handles]]
+
+
+def run(session: Session, story: Callable[[Datastore], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with session() as handles:
+            await story(await handles.one())
+
+    asyncio.run(main())
+
+
+def run_two(session: Session, story: Callable[[Datastore, Datastore], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with session() as handles:
+            await story(await handles.one(), await handles.one())
+
+    asyncio.run(main())
+
+
+def handle(name: str, count: int = 1) -> Handle:
+    return Handle(name, ((V4, count),))
+
+
+async def take(watch: AsyncIterator[Change[T]], count: int) -> list[Change[T]]:
+    async with asyncio.timeout(10):
+        return [await anext(watch) for _ in range(count)]
+
+
+async def stop(*watches: AsyncIterator[Change[T]]) -> None:
+    for watch in watches:
+        await watch.aclose()  # type: ignore[attr-defined]  # Each is an asynchronous generator.
+
+
+# --- objects ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_every_kind_comes_back_as_it_went_in(session: Session, value: Resource) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        created = await one.create(value)
+
+        assert await other.get(type(value), resource_name(value)) == created
+        assert (await other.list(type(value))).items == (created,)
+        assert created.value == value
+
+    run_two(session, story)
+
+
+def test_absent_objects_are_none(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        await store.create(handle("a"))
+
+        assert await store.get(Handle, "b") is None
+        assert await store.get(Node, "a") is None
+        assert (await store.list(Node)).items == ()
+
+    run(session, story)
+
+
+def test_lists_are_in_the_order_of_names(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        for name in ("b", "a.10", "a", "a.9", "c-é"):
+            await store.create(handle(name))
+
+        listing = await store.list(Handle)
+
+        assert [one.value.id for one in listing.items] == ["a", "a.10", "a.9", "b", "c-é"]
+
+    run(session, story)
+
+
+def test_a_name_is_created_once(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        first = await one.create(handle("A"))
+
+        with pytest.raises(AlreadyExists, match="cannot create IPAMHandle a: it exists"):
+            await other.create(handle("a", 2))
+        assert await one.get(Handle, "a") == first
+
+    run_two(session, story)
+
+
+def test_an_update_needs_the_current_revision(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        first = await one.create(handle("a"))
+        second = await other.update(handle("a", 2), if_revision=first.revision)
+
+        with pytest.raises(Conflict, match="cannot update IPAMHandle a: it was changed"):
+            await one.update(handle("a", 3), if_revision=first.revision)
+        assert await one.get(Handle, "a") == second
+        assert second.revision != first.revision
+
+    run_two(session, story)
+
+
+def test_a_delete_needs_the_current_revision(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        first = await store.create(handle("a"))
+        second = await store.update(handle("a", 2), if_revision=first.revision)
+
+        with pytest.raises(Conflict):
+            await store.delete(Handle, "a", if_revision=first.revision)
+        await store.delete(Handle, "a", if_revision=second.revision)
+        assert await store.get(Handle, "a") is None
+
+    run(session, story)
+
+
+def test_what_is_gone_is_not_found(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        first = await store.create(handle("a"))
+        await store.delete(Handle, "a", if_revision=first.revision)
+
+        with pytest.raises(NotFound, match="cannot update IPAMHandle a: it does not exist"):
+            await store.update(handle("a"), if_revision=first.revision)
+        with pytest.raises(NotFound):
+            await store.delete(Handle, "a", if_revision=first.revision)
+
+    run(session, story)
+
+
+def test_a_recreated_object_has_another_revision(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        first = await store.create(handle("a"))
+        await store.delete(Handle, "a", if_revision=first.revision)
+        second = await store.create(handle("a"))
+
+        assert second.revision != first.revision
+        with pytest.raises(Conflict):
+            await store.update(handle("a", 2), if_revision=first.revision)
+
+    run(session, story)
+
+
+def test_a_foreign_revision_is_a_conflict(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        await store.create(handle("a"))
+
+        with pytest.raises(Conflict):
+            await store.update(handle("a", 2), if_revision=Revision("no such thing"))
+
+    run(session, story)
+
+
+def test_a_closed_handle_refuses_work(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        await one.close()
+
+        with pytest.raises(TryAgain, match="closed"):
+            await one.get(Handle, "a")
+        assert await other.get(Handle, "a") is None
+
+    run_two(session, story)
+
+
+# --- watching -----------------------------------------------------------------------------------
+
+
+def test_a_watch_sees_each_later_change_once_and_in_order(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        old = await one.create(handle("old"))
+        listing = await one.list(Handle)
+        a = await other.create(handle("a"))
+        await other.create(Node("of-another-kind"))
+        a2 = await one.update(handle("a", 2), if_revision=a.revision)
+        await other.delete(Handle, "old", if_revision=old.revision)
+        watch = one.watch(Handle, after=listing.cursor)
+
+        changes = await take(watch, 3)
+        b = await other.create(handle("b"))
+        changes += await take(watch, 1)
+
+        assert [(change.name, change.stored) for change in changes] == [
+            ("a", a),
+            ("a", a2),
+            ("old", None),
+            ("b", b),
+        ]
+        await stop(watch)
+
+    run_two(session, story)
+
+
+def test_a_watch_goes_on_from_any_change(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        start = (await store.list(Handle)).cursor
+        for name in "abc":
+            await store.create(handle(name))
+        first = store.watch(Handle, after=start)
+        seen = await take(first, 2)
+        await stop(first)
+
+        second = store.watch(Handle, after=seen[-1].cursor)
+
+        assert [change.name for change in await take(second, 1)] == ["c"]
+        await stop(second)
+
+    run(session, story)
+
+
+def test_a_waiting_watch_is_woken_by_another_handle(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        watch = one.watch(Handle, after=(await one.list(Handle)).cursor)
+        waiting = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0.02)
+        started = asyncio.get_running_loop().time()
+
+        await other.create(handle("a"))
+        change = await waiting
+
+        assert change.name == "a"
+        # Far below the periodic look of the sqlite implementation: the bell works.
+        assert asyncio.get_running_loop().time() - started < 0.5
+        await stop(watch)
+
+    run_two(session, story)
+
+
+def test_closing_ends_a_waiting_watch(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        watch = store.watch(Handle, after=(await store.list(Handle)).cursor)
+        waiting = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+
+        await store.close()
+
+        with pytest.raises(TryAgain, match="closed"):
+            await waiting
+
+    run(session, story)
+
+
+def test_a_cursor_older_than_the_log_loses_events(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        keeper = await store.create(handle("keeper"))
+        start = (await store.list(Handle)).cursor
+        stored = await store.create(Node("busy"))
+        for number in range(2100):
+            stored = await store.update(
+                replace(stored.value, as_number=number + 1), if_revision=stored.revision
+            )
+
+        watch = store.watch(Handle, after=start)
+        with pytest.raises(EventsLost, match="list again"):
+            await anext(watch)
+        # What left the log long ago is still there, and can be changed.
+        assert await store.get(Handle, "keeper") == keeper
+        await store.update(handle("keeper", 2), if_revision=keeper.revision)
+        (again,) = (await store.list(Handle)).items
+        assert again.value == handle("keeper", 2)
+
+    run(session, story)
+
+
+@pytest.mark.parametrize("token", ["", "x", "-1", "999999"])
+def test_a_cursor_of_another_store_loses_events(session: Session, token: str) -> None:
+    async def story(store: Datastore) -> None:
+        watch = store.watch(Handle, after=Cursor(token))
+
+        with pytest.raises(EventsLost):
+            await anext(watch)
+
+    run(session, story)
+
+
+# --- many writers -------------------------------------------------------------------------------
+
+
+def test_no_update_is_lost_in_a_storm(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        await one.create(handle("counter", 0))
+        watch = one.watch(Handle, after=(await one.list(Handle)).cursor)
+
+        async def add(store: Datastore) -> None:
+            for _ in range(10):
+                while True:
+                    stored = await store.get(Handle, "counter")
+                    assert stored is not None
+                    await asyncio.sleep(0)
+                    count = stored.value.blocks[0][1] + 1
+                    try:
+                        await store.update(handle("counter", count), if_revision=stored.revision)
+                        break
+                    except Conflict:
+                        continue
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(10):
+                group.create_task(add(one if number % 2 else other))
+
+        changes = await take(watch, 100)
+        counts = [change.stored.value.blocks[0][1] for change in changes if change.stored]
+        assert counts == list(range(1, 101))
+        await stop(watch)
+
+    run_two(session, story)
