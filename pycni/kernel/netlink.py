@@ -116,7 +116,7 @@ class NetlinkSocket:
         """Send all requests, in order; return an answer for each, whatever became of the others."""
         answers: list[Ack] = []
         for start in range(0, len(requests), BATCH):
-            answers += self._exchange(requests[start : start + BATCH])[0]
+            answers += self.exchange(requests[start : start + BATCH])[0]
         return answers
 
     def call(self, *requests: Request) -> list[Message]:
@@ -124,13 +124,14 @@ class NetlinkSocket:
 
         The kernel performs all of them even when an early one fails; the first error is raised.
         """
-        answers, replies = self._exchange(requests)
+        answers, replies = self.exchange(requests)
         for answer in answers:
             if answer.errno:
                 raise KernelError(answer.errno, answer.text)
         return replies
 
-    def _exchange(self, requests: Sequence[Request]) -> tuple[list[Ack], list[Message]]:
+    def exchange(self, requests: Sequence[Request]) -> tuple[list[Ack], list[Message]]:
+        """Send a few requests at once; return an answer for each, and what else they brought."""
         first = self._sequence + 1
         self._sequence += len(requests)
         packed = [

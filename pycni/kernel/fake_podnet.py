@@ -1,0 +1,121 @@
+"""An in-memory `PodNet` on top of a `FakeKernel`: pods are identified by their descriptor."""
+
+import asyncio
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pycni.errors import AlreadyExists, InvalidInput, PycniError
+from pycni.kernel import podcheck, podplan
+from pycni.kernel.fake import FakeKernel
+from pycni.kernel.fake_tables import Refused
+from pycni.model.network import Link
+from pycni.plan.iproute import route_text
+from pycni.ports import PlugRequest, PlugResult
+
+
+@dataclass(frozen=True, slots=True)
+class _Plugged:
+    request: PlugRequest
+    pod_mac: str
+
+
+class FakePodNet:
+    """Implements `pycni.ports.PodNet`; the host side is the kernel that it was made with.
+
+    `host_netns_fd` is the descriptor number that stands for the host's own namespace.
+    """
+
+    def __init__(self, kernel: FakeKernel, *, host_netns_fd: int = -1) -> None:
+        self._kernel = kernel
+        self._host_netns_fd = host_netns_fd
+        self._plugged: dict[str, _Plugged] = {}
+        self._failures: list[PycniError] = []
+        self._count = 0
+
+    def fail_next(self, error: PycniError) -> None:
+        """Let the next `plug` fail half-way with this error."""
+        self._failures.append(error)
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+    def plug(self, request: PlugRequest) -> PlugResult:
+        """Build the pair and everything on it."""
+        podplan.require_plausible(request)
+        if request.netns_fd == self._host_netns_fd:
+            raise InvalidInput("the pod's network namespace is the host's own")
+        self._forget_gone()
+        self._make_room(request)
+        self._kernel.add_link(
+            request.host_veth, mtu=request.mtu, mac=podplan.HOST_MAC, alias=request.alias
+        )
+        try:
+            if self._failures:
+                raise self._failures.pop(0)
+            self._add_routes(request)
+        except BaseException:
+            self._kernel.delete_link(request.host_veth)
+            raise
+        for name, value in podplan.host_sysctls(request).items():
+            self._kernel.write_sysctl(name, value)
+        self._count += 1
+        pod_mac = f"02:00:00:00:{self._count >> 8:02x}:{self._count & 0xFF:02x}"
+        self._plugged[request.host_veth] = _Plugged(request, pod_mac)
+        return PlugResult(host_mac=podplan.HOST_MAC, pod_mac=pod_mac)
+
+    async def unplug(self, *, host_veth: str, alias: str) -> bool:
+        """Delete the pair when it is the one made for `alias`."""
+        podplan.require_ifname(host_veth)
+        await asyncio.sleep(0)
+        self._forget_gone()
+        plugged = self._plugged.get(host_veth)
+        if plugged is None or plugged.request.alias != alias:
+            return False
+        del self._plugged[host_veth]
+        self._kernel.delete_link(host_veth)
+        return True
+
+    def check(self, request: PlugRequest) -> Sequence[str]:
+        """Compare what is there with what `plug` builds."""
+        podplan.require_plausible(request)
+        self._forget_gone()
+        plugged = self._plugged.get(request.host_veth)
+        host = podcheck.Side(self._kernel.link(request.host_veth))
+        host.routes = set(self._kernel.routes())
+        host.sysctls = {n: self._kernel.sysctl(n) for n in podplan.host_sysctls(request)}
+        pod = podcheck.Side()
+        if plugged is not None:
+            pod.link = Link(request.ifname, 2, "veth", plugged.request.mtu, is_up=True)
+            pod.addresses = set(podplan.pod_addresses(plugged.request))
+            pod.routes = set(podplan.pod_routes(plugged.request))
+            pod.sysctls = dict(podplan.pod_sysctls(plugged.request))
+        return podcheck.differences(request, host=host, pod=pod)
+
+    def _forget_gone(self) -> None:
+        for name in [n for n in self._plugged if self._kernel.link(n) is None]:
+            del self._plugged[name]
+
+    def _make_room(self, request: PlugRequest) -> None:
+        holder = self._kernel.link(request.host_veth)
+        if holder is not None:
+            if holder.alias != request.alias:
+                raise AlreadyExists(
+                    f"cannot make {request.host_veth}: an interface of that name is not ours"
+                )
+            self._plugged.pop(request.host_veth, None)
+            self._kernel.delete_link(request.host_veth)
+        for other in self._plugged.values():
+            theirs = (other.request.netns_fd, other.request.ifname)
+            if theirs == (request.netns_fd, request.ifname):
+                raise InvalidInput(
+                    f"interface {request.ifname} exists already in the pod's network namespace"
+                )
+
+    def _add_routes(self, request: PlugRequest) -> None:
+        for route in podplan.host_routes(request):
+            try:
+                self._kernel.create_route(route)
+            except Refused as exc:
+                kind = AlreadyExists if exc.errno == errno.EEXIST else PycniError
+                raise kind(f"cannot add route {route_text(route)}: {exc.text}") from exc

@@ -1,0 +1,104 @@
+"""Read the two ends of a pod's pair, and say how they differ from what `plug` builds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from socket import AF_INET, AF_INET6
+
+from pycni.kernel import podplan, wire_link, wire_route
+from pycni.kernel.names import LinkIndexes
+from pycni.kernel.netlink import KernelError, NetlinkSocket
+from pycni.kernel.sysctl import read_sysctl
+from pycni.model.network import IPInterface, Link, Route
+from pycni.plan.iproute import route_text
+from pycni.ports import PlugRequest
+
+
+@dataclass(slots=True)
+class Side:
+    """One end as it is: no link means that nothing else was read."""
+
+    link: Link | None = None
+    addresses: set[IPInterface] = field(default_factory=set)
+    routes: set[Route] = field(default_factory=set)
+    sysctls: dict[str, str | None] = field(default_factory=dict)
+
+
+def read_side(socket: NetlinkSocket, *, ifname: str, sysctls: Mapping[str, str]) -> Side:
+    """Read one end; sysctls come from the calling thread's namespace."""
+    try:
+        replies = socket.call(wire_link.get_link(name=ifname))
+    except KernelError:
+        return Side()
+    names = LinkIndexes(socket)
+    link = next(filter(None, (wire_link.read_link(reply.body) for reply in replies)), None)
+    side = Side(link)
+    for message in socket.dump(wire_link.dump_addresses()):
+        address = wire_link.read_address(message.body, name_of=names.name_of)
+        if address is not None and address.ifname == ifname:
+            side.addresses.add(address.interface)
+    reader = wire_route.RouteReader(names.name_of)
+    for family in (AF_INET, AF_INET6):
+        for message in socket.dump(wire_route.dump_request(family)):
+            route = reader.read(message.body)
+            if route is not None and ifname in route.oifs:
+                side.routes.add(route)
+    side.sysctls = {name: read_sysctl(name) for name in sysctls}
+    return side
+
+
+def differences(request: PlugRequest, *, host: Side, pod: Side) -> list[str]:
+    """Return each difference as a sentence; none means that all is as it was built."""
+    host_name, pod_name = f"host interface {request.host_veth}", f"pod interface {request.ifname}"
+    found = [
+        *_of_link(host_name, link=host.link, mtu=request.mtu),
+        *_of_link(pod_name, link=pod.link, mtu=request.mtu),
+    ]
+    if host.link is not None:
+        if host.link.mac != podplan.HOST_MAC:
+            found.append(f"{host_name} has MAC {host.link.mac} instead of {podplan.HOST_MAC}")
+        if host.link.alias != request.alias:
+            found.append(f"{host_name} has alias {host.link.alias!r} instead of {request.alias!r}")
+        found += _missing_routes(podplan.host_routes(request), have=host.routes, where="the host")
+        found += _of_sysctls(podplan.host_sysctls(request), have=host.sysctls, where="on the host")
+    if pod.link is not None:
+        found += [
+            f"{pod_name} lacks address {address}"
+            for address in podplan.pod_addresses(request)
+            if address not in pod.addresses
+        ]
+        found += _missing_routes(podplan.pod_routes(request), have=pod.routes, where="the pod")
+        found += _of_sysctls(podplan.pod_sysctls(request), have=pod.sysctls, where="in the pod")
+    return found
+
+
+def _of_link(name: str, *, link: Link | None, mtu: int) -> list[str]:
+    if link is None:
+        return [f"{name} does not exist"]
+    found = []
+    if link.kind != "veth":
+        found.append(f"{name} is of kind {link.kind!r} instead of 'veth'")
+    if not link.is_up:
+        found.append(f"{name} is down")
+    if link.mtu != mtu:
+        found.append(f"{name} has MTU {link.mtu} instead of {mtu}")
+    return found
+
+
+def _missing_routes(want: list[Route], *, have: set[Route], where: str) -> list[str]:
+    # By key and device: the reconciler may since have given the host's route its own protocol.
+    there = {(route.key, hop) for route in have for hop in route.next_hops}
+    return [
+        f"{where} lacks route {route_text(route)}"
+        for route in want
+        if not {(route.key, hop) for hop in route.next_hops} <= there
+    ]
+
+
+def _of_sysctls(
+    want: Mapping[str, str], *, have: Mapping[str, str | None], where: str
+) -> list[str]:
+    return [
+        f"sysctl {name} {where} is {have.get(name)} instead of {value}"
+        for name, value in want.items()
+        if have.get(name) != value
+    ]

@@ -1,0 +1,147 @@
+"""What a pod's interface consists of: decided here, done by `podnet`, compared by `check`."""
+
+import re
+from collections.abc import Iterable
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+)
+
+from pycni.errors import InvalidInput
+from pycni.kernel.sysctl import interface_sysctl
+from pycni.model.network import (
+    IPV6_DEFAULT_PRIORITY,
+    IPAddress,
+    IPInterface,
+    IPNetwork,
+    NextHop,
+    Route,
+    RouteKey,
+    Scope,
+)
+from pycni.plan.podroute import pod_route
+from pycni.ports import PlugRequest
+
+HOST_MAC = "ee:ee:ee:ee:ee:ee"
+"""The same on every host end: a pod's neighbour entry for its gateway never goes stale."""
+
+GATEWAY_V4 = IPv4Address("169.254.1.1")
+HOST_LINK_LOCAL = IPv6Interface("fe80::ecee:eeff:feee:eeee/64")
+"""What the kernel makes of `HOST_MAC` (EUI-64); set in so many words, because it need not."""
+
+_MAX_IFNAME = 15
+_MIN_MTU, _MIN_MTU_V6, _MAX_MTU = 68, 1280, 65535
+_IFNAME = re.compile(r"[^\s/\x00:]+")
+
+
+def require_plausible(request: PlugRequest) -> None:
+    """Raise `InvalidInput` for what the kernel would refuse, or worse, accept."""
+    for name in (request.ifname, request.host_veth):
+        require_ifname(name)
+    if not request.addresses:
+        raise InvalidInput(f"cannot plug {request.ifname}: the request has no address")
+    if not (request.alias.isprintable() and 0 < len(request.alias.encode()) < 256):
+        raise InvalidInput(f"interface alias {request.alias!r} is not 1 to 255 printable bytes")
+    lowest = _MIN_MTU_V6 if _has_version(request.addresses, 6) else _MIN_MTU
+    if not lowest <= request.mtu <= _MAX_MTU:
+        raise InvalidInput(f"MTU {request.mtu} is not between {lowest} and {_MAX_MTU}")
+
+
+def require_ifname(name: str) -> None:
+    """Raise `InvalidInput` unless the kernel takes the name for an interface."""
+    if len(name.encode()) > _MAX_IFNAME or name in {".", ".."} or not _IFNAME.fullmatch(name):
+        raise InvalidInput(
+            f"interface name {name!r} is invalid: 1 to {_MAX_IFNAME} bytes "
+            "without '/', ':' and blanks"
+        )
+
+
+def _has_version(addresses: Iterable[IPInterface], version: int) -> bool:
+    return any(address.version == version for address in addresses)
+
+
+def host_routes(request: PlugRequest) -> list[Route]:
+    """Return the node's routes to the pod's addresses."""
+    return [
+        pod_route(address.ip, host_veth=request.host_veth, protocol=request.route_protocol)
+        for address in request.addresses
+    ]
+
+
+def pod_addresses(request: PlugRequest) -> list[IPInterface]:
+    """Return the pod's addresses: alone in their networks, whatever prefix was asked for."""
+    return [ip_interface(address.ip) for address in request.addresses]
+
+
+def pod_routes(request: PlugRequest) -> list[Route]:
+    """Return the pod's own routes: to the gateway, then everything else by it."""
+    routes: list[Route] = []
+    for version, gateway in ((4, GATEWAY_V4), (6, HOST_LINK_LOCAL.ip)):
+        if not _has_version(request.addresses, version):
+            continue
+        if version == GATEWAY_V4.version:
+            # An IPv6 gateway is link-local and needs no route of its own.
+            hop = frozenset((NextHop(request.ifname),))
+            routes.append(Route(RouteKey(IPv4Network(GATEWAY_V4)), scope=Scope.LINK, next_hops=hop))
+        default: IPNetwork = IPv4Network("0.0.0.0/0") if version == 4 else IPv6Network("::/0")
+        wanted = {route for route in request.routes if route.version == version}
+        if request.has_default_route:
+            wanted.add(default)
+        routes += [
+            _by_gateway(dst, gateway=gateway, ifname=request.ifname)
+            for dst in sorted(wanted, key=lambda net: (int(net.network_address), net.prefixlen))
+        ]
+    return routes
+
+
+def _by_gateway(dst: IPNetwork, *, gateway: IPAddress, ifname: str) -> Route:
+    priority = IPV6_DEFAULT_PRIORITY if isinstance(gateway, IPv6Address) else 0
+    hop = frozenset((NextHop(ifname, gateway),))
+    return Route(RouteKey(dst, priority=priority), next_hops=hop)
+
+
+def host_sysctls(request: PlugRequest) -> dict[str, str]:
+    """Return the settings of the host end, to be made before it goes up."""
+    name = request.host_veth
+    wanted = {
+        # The gateway 169.254.1.1 exists nowhere: the host end answers ARP for it, at once
+        # (by default a proxy waits up to 0.8 s).
+        interface_sysctl("ipv4", ifname=name, key="proxy_arp"): "1",
+        interface_sysctl("ipv4.neigh", ifname=name, key="proxy_delay"): "0",
+        interface_sysctl("ipv4", ifname=name, key="forwarding"): "1",
+        # Strict reverse path: only the pod's /32 leads back here, so even without nftables
+        # a source that isn't the pod's own is dropped.
+        interface_sysctl("ipv4", ifname=name, key="rp_filter"): "1",
+        # With 1, a pod reaches sockets that are bound to 127.0.0.1 only.
+        interface_sysctl("ipv4", ifname=name, key="route_localnet"): "0",
+    }
+    if _has_version(request.addresses, 6):
+        wanted |= {
+            interface_sysctl("ipv6", ifname=name, key="disable_ipv6"): "0",
+            interface_sysctl("ipv6", ifname=name, key="accept_dad"): "0",
+            interface_sysctl("ipv6", ifname=name, key="accept_ra"): "0",
+            interface_sysctl("ipv6", ifname=name, key="proxy_ndp"): "1",
+            interface_sysctl("ipv6", ifname=name, key="forwarding"): "1",
+        }
+    return wanted
+
+
+def pod_sysctls(request: PlugRequest) -> dict[str, str]:
+    """Return the settings of the pod's namespace and interface, to be made before it goes up."""
+    forwarding = "1" if request.allow_ip_forwarding else "0"
+    wanted = {"net.ipv4.ip_forward": forwarding}
+    if _has_version(request.addresses, 6):
+        wanted |= {
+            # Also for all: a runtime may have made the namespace without IPv6.
+            "net.ipv6.conf.all.disable_ipv6": "0",
+            "net.ipv6.conf.default.disable_ipv6": "0",
+            "net.ipv6.conf.lo.disable_ipv6": "0",
+            interface_sysctl("ipv6", ifname=request.ifname, key="disable_ipv6"): "0",
+            interface_sysctl("ipv6", ifname=request.ifname, key="accept_dad"): "0",
+            "net.ipv6.conf.all.forwarding": forwarding,
+        }
+    return wanted
