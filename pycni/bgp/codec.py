@@ -26,8 +26,10 @@ from pycni.model.bgp import (
 )
 from pycni.model.network import IPAddress, IPNetwork
 
+MULTIPROTOCOL_CAPABILITY = "1"
 GRACEFUL_RESTART_CAPABILITY = "64"
 _PASSWORD_FORBIDDEN = frozenset("\"'{}[];\\#$`")
+_RECEIVED = "parsed; open; update; notification; refresh;"
 MAX_PASSWORD_LENGTH = 80
 """TCP_MD5SIG_MAXKEYLEN of linux/tcp.h."""
 
@@ -78,17 +80,29 @@ def _state(peer: IPAddress, neighbor: Mapping[str, object]) -> Iterator[BgpEvent
 
 
 def _open(peer: IPAddress, capabilities: Mapping[str, dict[str, object]]) -> PeerOpened:
+    # Without the multiprotocol capability a session carries IPv4 (RFC 4760, section 8).
+    named = capabilities.get(MULTIPROTOCOL_CAPABILITY, {}).get("families", ["ipv4/unicast"])
+    families = frozenset(f for f in Family if f.value.replace(" ", "/") in _strings(named))
     restart = capabilities.get(GRACEFUL_RESTART_CAPABILITY)
     if restart is None:
-        return PeerOpened(peer, restart_time_s=None, preserved=frozenset())
+        return PeerOpened(peer, restart_time_s=None, preserved=frozenset(), families=families)
     # ExaBGP's labels are swapped: the forwarding bit (F) of a family shows as "restart".
     flags = restart["address-family-flags"]
     if not isinstance(flags, dict):
         raise TypeError("address-family-flags is no object")
     preserved = {f for f in Family if "restart" in flags.get(f.value.replace(" ", "/"), ())}
     return PeerOpened(
-        peer, restart_time_s=int(str(restart["time"])), preserved=frozenset(preserved)
+        peer,
+        restart_time_s=int(str(restart["time"])),
+        preserved=frozenset(preserved),
+        families=families,
     )
+
+
+def _strings(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise TypeError("families is no list")
+    return [str(item) for item in value]
 
 
 def _update(peer: IPAddress, message: Mapping[str, dict[str, object]]) -> Iterator[BgpEvent]:
@@ -183,6 +197,7 @@ def render_configuration(
 
 
 def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
+    restart = neighbour.restart_time_s
     families = " ".join(f"{f.value};" for f in Family if f in neighbour.families)
     lines = [
         f"router-id {neighbour.router_id};",
@@ -197,10 +212,8 @@ def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
         "adj-rib-out true;",
         "group-updates true;",
         f"family {{ {families} }}",
-        "capability { asn4 enable; route-refresh enable;"
-        f" graceful-restart {neighbour.restart_time_s:d}; }}",
-        "api { processes [ agent ]; neighbor-changes;"
-        " receive { parsed; open; update; notification; refresh; } }",
+        f"capability {{ asn4 enable; route-refresh enable; graceful-restart {restart:d}; }}",
+        f"api {{ processes [ agent ]; neighbor-changes; receive {{ {_RECEIVED} }} }}",
     ]
     if neighbour.port != 179:
         lines.append(f"connect {neighbour.port:d};")

@@ -40,6 +40,7 @@ class PeerState:
     restart_time_s: float | None = None
     stale_until: float = inf
     is_own_restart: bool = False
+    families: frozenset[Family] = frozenset({Family.IPV4})
     finished: set[Family] = field(default_factory=set)
     last_error: str = ""
     paths: dict[IPNetwork, Path] = field(default_factory=dict)
@@ -65,10 +66,10 @@ class Rib:
         """Return when `expire` has something to do; inf when never."""
         return min((p.stale_until for p in self.peers.values()), default=inf)
 
-    def has_heard_all(self, peers: Iterable[IPAddress], *, families: Iterable[Family]) -> bool:
-        """Tell whether each of these peers has sent End-of-RIB for each family."""
-        wanted = set(families)
-        return all(p in self.peers and wanted <= self.peers[p].finished for p in peers)
+    def has_heard_all(self, peers: Iterable[IPAddress]) -> bool:
+        """Tell whether each of these peers has sent End-of-RIB for each family of its session."""
+        known = (self.peers.get(p) for p in peers)
+        return all(p is not None and p.is_up and p.families <= p.finished for p in known)
 
     def feed(self, event: BgpEvent, *, now: float) -> set[IPNetwork]:
         """Apply one event; return the prefixes whose paths changed."""
@@ -122,6 +123,7 @@ class Rib:
     def _opened(self, event: PeerOpened, *, now: float) -> set[IPNetwork]:
         peer = self._peer(event.peer)
         peer.finished.clear()
+        peer.families = event.families
         if event.restart_time_s is None:
             peer.restart_time_s = None
             return self._drop(event.peer, _stale(peer.paths.values()))

@@ -83,7 +83,7 @@ class SpeakerLost:
 
 @dataclass(frozen=True, slots=True)
 class PeerOpened:
-    """A peer's OPEN: its restart time, and for which families it kept its forwarding state.
+    """A peer's OPEN: its families, restart time, and where it kept its forwarding state.
 
     `restart_time_s` None: it does not support graceful restart (RFC 4724, section 3).
     """
@@ -91,6 +91,7 @@ class PeerOpened:
     peer: IPAddress
     restart_time_s: int | None
     preserved: frozenset[Family]
+    families: frozenset[Family] = frozenset({Family.IPV4})
 
 
 @dataclass(frozen=True, slots=True)

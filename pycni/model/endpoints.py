@@ -7,7 +7,7 @@ is in place ("ready"), so that whoever comes after a crash knows what may have b
 from dataclasses import dataclass
 from enum import Enum
 
-from pycni.model.network import IPInterface, IPNetwork
+from pycni.model.network import IPInterface
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,11 +49,10 @@ class WorkloadEndpoint:
     state: EndpointState
     addresses: tuple[AssignedAddress, ...] = ()
     mtu: int = 0
+    host_mac: str = ""
     pod_mac: str = ""
     pod_namespace: str = ""
     pod_name: str = ""
-    ipam: str = "pycni-ipam"
-    routes: tuple[IPNetwork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

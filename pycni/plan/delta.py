@@ -1,4 +1,4 @@
-"""Compare what is wanted with what is there, and return the operations that lead from one to the other.
+"""Compare what is wanted with what is there; return the operations that lead from one to another.
 
 Pure.  Nothing that is not ours ever appears in a plan: ownership is decided here, from what an
 object says of itself, so that a restarted agent knows its own.  Additions come before removals, a
@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pycni.model.network import (
-    MAIN_TABLE,
     AddAddress,
-    AddRoute,
     Address,
+    AddRoute,
     CreateTunnel,
     DeleteAddress,
     DeleteLink,
@@ -31,41 +30,7 @@ from pycni.model.network import (
     SetSysctl,
 )
 from pycni.plan.desired import Desired
-
-ALIAS_PREFIX = "pycni:"
-"""Start of the ifalias of every host veth that we make; the endpoint's key follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """How to recognise what is ours in the kernel."""
-
-    route_protocol: int
-    tunnel_name: str
-    pools: frozenset[IPNetwork]
-    host_veths: frozenset[str]
-
-    def owns(self, route: Route) -> bool:
-        """Tell whether a route is ours: our protocol in a pool or on our tunnel, or a pod's."""
-        if route.key.table != MAIN_TABLE:
-            return False
-        if route.oifs and route.oifs <= self.host_veths:
-            return True
-        if route.protocol != self.route_protocol:
-            return False
-        return self.tunnel_name in route.oifs or self._lies_in_pool(route.key.dst)
-
-    def _lies_in_pool(self, prefix: IPNetwork) -> bool:
-        return any(
-            pool.version == prefix.version and prefix.subnet_of(pool)  # type: ignore[arg-type]  # same version
-            for pool in self.pools
-        )
-
-
-def host_veths(have: KernelState, *, recorded: Iterable[str]) -> frozenset[str]:
-    """Return the names of interfaces that are ours: recorded, or saying so in their ifalias."""
-    by_alias = {link.name for link in have.links.values() if link.alias.startswith(ALIAS_PREFIX)}
-    return frozenset(by_alias.union(recorded))
+from pycni.plan.ownership import Ownership
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +64,34 @@ class RouteConflict:
 
 @dataclass(slots=True)
 class Plan:
-    """Operations in a safe order, and what stands in the way."""
+    """Operations in a safe order, and what stands in the way.
+
+    `waiting` routes are wanted, but their interface does not exist (yet).
+    """
 
     ops: list[Op] = field(default_factory=list)
     conflicts: list[RouteConflict] = field(default_factory=list)
+    waiting: list[Route] = field(default_factory=list)
 
 
 def plan(want: Desired, have: KernelState, *, ownership: Ownership, gate: Gate) -> Plan:
     """Plan everything: links, addresses, sysctls, routes, nftables."""
     result = Plan()
     result.ops += plan_tunnels(want, have)
+    result.ops += plan_pod_links(want, have)
     result.ops += plan_new_addresses(want, have)
     result.ops += plan_sysctls(want.sysctls, have.sysctls)
     routes = plan_routes(
         want.routes,
         have,
         keys=[*want.routes, *(k for k in have.routes if k not in want.routes)],
+        tunnels=frozenset(want.tunnels),
         ownership=ownership,
         gate=gate,
     )
     result.ops += routes.ops
     result.conflicts += routes.conflicts
+    result.waiting += routes.waiting
     if gate.blocks_ready:
         result.ops += plan_old_addresses(want, have, ownership=ownership)
         result.ops += plan_old_tunnels(want, have, ownership=ownership)
@@ -132,10 +104,14 @@ def plan_routes(
     have: KernelState,
     *,
     keys: Iterable[RouteKey],
+    tunnels: frozenset[str],
     ownership: Ownership,
     gate: Gate,
 ) -> Plan:
-    """Plan the routes under these keys; additions and replacements first, removals last."""
+    """Plan the routes under these keys; additions and replacements first, removals last.
+
+    `tunnels` are the devices that the same plan brings about, or that are there already.
+    """
     result = Plan()
     removals: list[Op] = []
     for key in keys:
@@ -145,7 +121,9 @@ def plan_routes(
         if wanted is None:
             removals += [DeleteRoute(r) for r in ours if gate.may_delete(r)]
             continue
-        if wanted in ours:
+        if not wanted.oifs <= (have.links.keys() | tunnels):
+            result.waiting.append(wanted)
+        elif wanted in ours:
             removals += [DeleteRoute(r) for r in ours if r != wanted and gate.may_delete(r)]
         elif ours:
             result.ops.append(ReplaceRoute(old=ours[0], new=wanted))
@@ -168,6 +146,15 @@ def plan_tunnels(want: Desired, have: KernelState) -> list[Op]:
         if link is None or not link.is_up or link.mtu != tunnel.mtu:
             ops.append(SetLink(name, mtu=tunnel.mtu))
     return ops
+
+
+def plan_pod_links(want: Desired, have: KernelState) -> list[Op]:
+    """Set up the host ends of pods that somebody set down; one that is gone is gone."""
+    return [
+        SetLink(name, mtu=have.links[name].mtu)
+        for name in sorted(want.pod_links)
+        if name in have.links and not have.links[name].is_up
+    ]
 
 
 def plan_old_tunnels(want: Desired, have: KernelState, *, ownership: Ownership) -> list[Op]:
@@ -211,6 +198,8 @@ def plan_sysctls(want: dict[str, str], have: dict[str, str]) -> Sequence[Op]:
 
 def plan_ruleset(want: Desired, have: KernelState, *, gate: Gate) -> list[Op]:
     """Replace our table when its digest differs; delete it when none is wanted."""
+    if have.nat_unavailable is not None:
+        return []
     if want.ruleset is not None:
         return [] if have.ruleset == want.ruleset.digest else [SetRuleset(want.ruleset)]
     if have.ruleset is not None and gate.blocks_ready:

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
 from pycni.model.bgp import Advertisement, Neighbour
-from pycni.model.endpoints import EndpointState, WorkloadEndpoint
 from pycni.model.network import (
     Address,
     IPAddress,
-    IPNetwork,
     Route,
     RouteKey,
     RouteType,
@@ -21,16 +19,18 @@ from pycni.model.network import (
     Tunnel,
 )
 from pycni.plan.imports import Rejected, judge_prefix
-from pycni.plan.inputs import IPIP_OVERHEAD, Inputs
-from pycni.plan.podroute import host_veth_sysctls, pod_route
-from pycni.plan.ruleset import RulesetInputs, render
+from pycni.plan.inputs import IPIP_OVERHEAD, Inputs, route_key
+from pycni.plan.nat import NatInputs, render
+from pycni.plan.podroute import pod_route
+from pycni.plan.podsysctls import host_veth_sysctls, interface_sysctl
 
 
 @dataclass(slots=True)
 class Desired:
-    """What is wanted: kind → {key: value}."""
+    """What is wanted: kind → {key: value}; `pod_links` maps pods' host ends to their MTUs."""
 
     tunnels: dict[str, Tunnel] = field(default_factory=dict)
+    pod_links: dict[str, int] = field(default_factory=dict)
     addresses: set[Address] = field(default_factory=set)
     routes: dict[RouteKey, Route] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
@@ -39,9 +39,9 @@ class Desired:
 
 def compute(inputs: Inputs) -> Desired:
     """Compute everything that is wanted in the kernel."""
-    tunnels = wanted_tunnels(inputs)
     return Desired(
-        tunnels=tunnels,
+        tunnels=wanted_tunnels(inputs),
+        pod_links=wanted_pod_links(inputs),
         addresses=wanted_addresses(inputs),
         routes=wanted_routes(inputs),
         sysctls=wanted_sysctls(inputs),
@@ -73,6 +73,11 @@ def wanted_addresses(inputs: Inputs) -> set[Address]:
     return {Address(inputs.settings.tunnel_name, ip_interface(node.ipip_tunnel_address))}
 
 
+def wanted_pod_links(inputs: Inputs) -> dict[str, int]:
+    """Return the host ends of our pods, which must be up, with their MTUs."""
+    return {e.host_veth: e.mtu for e in inputs.pods.values()}
+
+
 # --- routes -------------------------------------------------------------------------------------
 
 
@@ -89,19 +94,19 @@ def wanted_routes(inputs: Inputs) -> dict[RouteKey, Route]:
 def wanted_route_keys(inputs: Inputs) -> Iterator[RouteKey]:
     """Yield every key that might be wanted (some come more than once)."""
     for cidr in inputs.own_blocks():
-        yield RouteKey(cidr)
+        yield route_key(cidr)
     for prefix in inputs.pods:
-        yield RouteKey(prefix)
+        yield route_key(prefix)
     for nlri in inputs.paths:
-        yield RouteKey(nlri)
+        yield route_key(nlri)
 
 
 def route(inputs: Inputs, key: RouteKey) -> Route | None:
     """Return the route wanted under one key: a pod of ours, else a block of ours, else learned."""
-    if key != RouteKey(key.dst):
+    if key != route_key(key.dst):
         return None
     endpoint = inputs.pods.get(key.dst)
-    if endpoint is not None and endpoint.host_veth in inputs.links:
+    if endpoint is not None:
         return pod_route(
             key.dst.network_address,
             host_veth=endpoint.host_veth,
@@ -137,15 +142,11 @@ def wanted_sysctls(inputs: Inputs) -> dict[str, str]:
     tunnel = inputs.settings.tunnel_name
     if tunnel in wanted_tunnels(inputs):
         # Replies may come back by the underlay when a pool is CrossSubnet: strict would drop them.
-        wanted[f"net.ipv4.conf.{tunnel}.rp_filter"] = "0"
+        wanted[interface_sysctl("ipv4", ifname=tunnel, key="rp_filter")] = "0"
     for endpoint in inputs.pods.values():
-        if endpoint.host_veth in inputs.links:
-            wanted.update(host_veth_sysctls(endpoint.host_veth, version=_version(endpoint)))
+        versions = frozenset(a.interface.version for a in endpoint.addresses)
+        wanted |= host_veth_sysctls(endpoint.host_veth, versions=versions)
     return wanted
-
-
-def _version(endpoint: WorkloadEndpoint) -> frozenset[int]:
-    return frozenset(a.interface.version for a in endpoint.addresses)
 
 
 def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
@@ -153,11 +154,12 @@ def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
     if inputs.node is None or not inputs.pools:
         return None
     return render(
-        RulesetInputs(
-            interface_prefix=inputs.settings.interface_prefix,
+        NatInputs(
             pools=frozenset(p.cidr for p in inputs.pools.values()),
             nat_pools=frozenset(p.cidr for p in inputs.pools.values() if p.nat_outgoing),
-            node_addresses=frozenset(inputs.nodes_by_address),
+            nodes=frozenset(inputs.nodes_by_address),
+            interface_prefix=inputs.settings.interface_prefix,
+            has_ipip=inputs.has_tunnel(),
         )
     )
 

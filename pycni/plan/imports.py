@@ -9,9 +9,9 @@ affinity is judged again when that arrives.
 from dataclasses import dataclass
 
 from pycni.model.bgp import Path
-from pycni.model.network import IPNetwork, NextHop, Route, RouteKey
+from pycni.model.network import IPNetwork, NextHop, Route
 from pycni.model.resources import IPPool, Node, TunnelMode
-from pycni.plan.inputs import Inputs, host_prefix, is_confirmed
+from pycni.plan.inputs import Inputs, host_prefix, is_confirmed, route_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def judge_prefix(inputs: Inputs, nlri: IPNetwork) -> Verdict:
         if a not in best
     ]
     route = Route(
-        key=RouteKey(nlri),
+        key=route_key(nlri),
         next_hops=frozenset(a.next_hop for a in best),
         protocol=inputs.settings.route_protocol,
     )
@@ -99,7 +99,7 @@ def _conflict_with_own(inputs: Inputs, nlri: IPNetwork) -> str | None:
     """Return why a prefix would take away something of this node's own, None if it doesn't."""
     for address in inputs.addresses:
         local = host_prefix(address.interface.ip)
-        if nlri == local or nlri == address.interface.network:
+        if nlri in (local, address.interface.network):
             return f"{nlri} is an address or subnet of this node ({address.ifname})"
     if inputs.is_own_block(nlri):
         return f"{nlri} is a block of this node"

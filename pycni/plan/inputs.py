@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from pycni.model.bgp import Path
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
+    IPV6_DEFAULT_PRIORITY,
     PROTOCOL_BIRD,
     PROTOCOL_BOOT,
     Address,
@@ -18,6 +19,7 @@ from pycni.model.network import (
     IPInterface,
     IPNetwork,
     Link,
+    RouteKey,
 )
 from pycni.model.resources import (
     AffinityState,
@@ -160,6 +162,11 @@ def _pod_prefixes(endpoint: WorkloadEndpoint) -> Iterator[IPNetwork]:
 def is_confirmed(affinity: BlockAffinity) -> bool:
     """Tell whether a claim counts: pending ones may still lose, dying ones are on their way out."""
     return affinity.state is AffinityState.CONFIRMED and not affinity.is_deleted
+
+
+def route_key(prefix: IPNetwork) -> RouteKey:
+    """Return the key under which we write a prefix: main table, the kernel's default priority."""
+    return RouteKey(prefix, priority=IPV6_DEFAULT_PRIORITY if prefix.version == 6 else 0)
 
 
 def host_prefix(address: IPAddress) -> IPNetwork:

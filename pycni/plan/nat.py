@@ -88,7 +88,7 @@ def _merged(prefixes: Iterable[IPNetwork], version: int) -> list[str]:
     # An interval set refuses prefixes that overlap.
     merged: Iterable[IPNetwork] = (
         collapse_addresses(p for p in prefixes if isinstance(p, IPv4Network))
-        if version == 4  # noqa: PLR2004 - a version
+        if version == 4
         else collapse_addresses(p for p in prefixes if isinstance(p, IPv6Network))
     )
     return [str(prefix) for prefix in merged]

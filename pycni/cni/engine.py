@@ -1,0 +1,294 @@
+"""What both engines share: the steps of ADD and DEL, with undo.
+
+The agent and the in-process engine run these same functions over the same files, locks and
+datastore.  Order is everything here: the intent record is written before the first effect, each
+step that took effect is undone when a later one fails, and a DEL goes on past errors and keeps in
+the journal what it could not release.  Every step may be the last one before a crash; the record
+then tells the next ADD, DEL, GC or the agent what may have been left behind.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from pycni.cni.errors import CniError, Code
+from pycni.cni.protocol import Request
+from pycni.cni.results import AddResult, render_result
+from pycni.errors import PycniError, TryAgain
+from pycni.ipam.allocator import AssignRequest
+from pycni.model.endpoints import (
+    AssignedAddress,
+    EndpointKey,
+    EndpointState,
+    PendingRelease,
+    WorkloadEndpoint,
+)
+from pycni.model.network import PROTOCOL_BOOT, IPInterface, IPNetwork
+from pycni.plan.ownership import alias_of
+from pycni.ports import Endpoints, PlugRequest, PodNet
+
+_log = logging.getLogger(__name__)
+
+LOCK_TIMEOUT_S = 30.0
+WORK_TIMEOUT_S = 25.0
+"""Counted from the moment at which the lock is held: waiting does not eat into the work."""
+
+
+class Addresses(Protocol):
+    """The part of the allocator that the engine needs."""
+
+    async def assign(self, request: AssignRequest) -> tuple[AssignedAddress, ...]:
+        """Assign addresses; nothing stays assigned when it raises."""
+        ...
+
+    async def release(self, handle_id: str, *, addresses: Sequence[AssignedAddress]) -> None:
+        """Release addresses unless they were given to somebody else meanwhile."""
+        ...
+
+    async def release_by_handle(self, handle_id: str) -> None:
+        """Release all that a handle holds."""
+        ...
+
+    async def handles(self, *, prefix: str) -> Sequence[str]:
+        """Return the handles of this node's allocations that begin with a prefix."""
+        ...
+
+    async def holder(self, interface: IPInterface) -> str | None:
+        """Return the handle that holds an address."""
+        ...
+
+    async def ping(self) -> None:
+        """Raise unless an address could be assigned now (exhaustion does not count)."""
+        ...
+
+
+@dataclass(slots=True)
+class Engine:
+    """The tools of the verbs.
+
+    `default_mtu` tells the MTU for pods when the configuration names none; `on_change` hears of
+    each key whose record changed; `is_abandoned` tells whether nobody waits for the answer.
+    """
+
+    node: str
+    addresses: Addresses
+    endpoints: Endpoints
+    podnet: PodNet
+    default_mtu: Callable[[], Awaitable[int]]
+    run_dir: Path
+    on_change: Callable[[EndpointKey], None] = field(default=lambda _key: None)
+    route_protocol: int = PROTOCOL_BOOT
+    clock: Callable[[], float] = time.time
+
+
+# --- ADD ----------------------------------------------------------------------------------------
+
+
+async def add(
+    engine: Engine,
+    request: Request,
+    *,
+    netns_fd: int,
+    is_abandoned: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Give one pod its interface and address; return the result document."""
+    if request.config.prev_result is not None:
+        raise CniError(
+            Code.INVALID_CONFIGURATION,
+            "pycni must be the first plugin of the list: move it before the others",
+        )
+    async with engine.endpoints.lock(request.key, timeout_s=LOCK_TIMEOUT_S):
+        if is_abandoned():
+            raise TryAgain(f"the caller of ADD {request.key} is gone")
+        async with _deadline(request.key):
+            endpoint = await _existing(engine, request, netns_fd=netns_fd)
+            if endpoint is None:
+                endpoint = await _make(engine, request, netns_fd=netns_fd)
+    return _result(request, endpoint)
+
+
+async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint | None:
+    """Return the endpoint of a repeated ADD; remove what an unfinished one left behind."""
+    record = engine.endpoints.get(request.key)
+    if record is not None and record.state is EndpointState.READY:
+        plug = plug_request(engine, request, record, netns_fd=netns_fd)
+        if not engine.podnet.check(plug):
+            return record
+    await _settle(engine, request.key)
+    if record is not None:
+        await remove(engine, record)
+    return None
+
+
+async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
+    """Intent, address, interface, record: undo all of it when one fails."""
+    endpoint = WorkloadEndpoint(
+        key=request.key,
+        node=engine.node,
+        netns=request.netns,
+        host_veth=request.host_veth,
+        handle_id=request.handle_id,
+        state=EndpointState.INTENT,
+        mtu=request.config.mtu or await engine.default_mtu(),
+        pod_namespace=request.args.pod_namespace,
+        pod_name=request.args.pod_name,
+    )
+    async with AsyncExitStack() as undo:
+        engine.endpoints.put(endpoint)
+        undo.callback(engine.endpoints.remove, request.key)
+        assigned = await engine.addresses.assign(_assign_request(engine, request))
+        undo.push_async_callback(_release, engine, endpoint, assigned)
+        # From here on a crash leaves a record that names the addresses it must give back.
+        endpoint = replace(endpoint, addresses=assigned)
+        engine.endpoints.put(endpoint)
+        plug = plug_request(engine, request, endpoint, netns_fd=netns_fd)
+        built = engine.podnet.plug(plug)
+        undo.push_async_callback(_unplug, engine, endpoint)
+        endpoint = replace(
+            endpoint, state=EndpointState.READY, host_mac=built.host_mac, pod_mac=built.pod_mac
+        )
+        engine.endpoints.put(endpoint)
+        undo.pop_all()
+    engine.on_change(request.key)
+    return endpoint
+
+
+def _assign_request(engine: Engine, request: Request) -> AssignRequest:
+    now = datetime.fromtimestamp(engine.clock(), UTC)
+    attributes = {"node": engine.node, "timestamp": f"{now:%Y-%m-%d %H:%M:%S.%f} +0000 UTC"}
+    if request.args.pod_name:
+        attributes |= {"namespace": request.args.pod_namespace, "pod": request.args.pod_name}
+    pools: tuple[IPNetwork | str, ...] = request.config.ipv4_pools + request.config.ipv6_pools
+    return AssignRequest(
+        handle_id=request.handle_id,
+        attributes=tuple(sorted(attributes.items())),
+        pools=pools,
+        address=request.args.ip,
+    )
+
+
+def plug_request(
+    engine: Engine, request: Request, endpoint: WorkloadEndpoint, *, netns_fd: int
+) -> PlugRequest:
+    return PlugRequest(
+        netns_fd=netns_fd,
+        ifname=request.ifname,
+        host_veth=endpoint.host_veth,
+        alias=alias_of(endpoint.key),
+        addresses=tuple(a.interface for a in endpoint.addresses),
+        mtu=endpoint.mtu,
+        route_protocol=engine.route_protocol,
+        has_default_route=request.config.has_default_route,
+        allow_ip_forwarding=request.config.allow_ip_forwarding,
+    )
+
+
+def _result(request: Request, endpoint: WorkloadEndpoint) -> dict[str, Any]:
+    result = AddResult(
+        host_veth=endpoint.host_veth,
+        host_mac=endpoint.host_mac,
+        ifname=request.ifname,
+        pod_mac=endpoint.pod_mac,
+        netns=request.netns,
+        mtu=endpoint.mtu,
+        addresses=[a.interface.ip for a in endpoint.addresses],
+        has_default_route=request.config.has_default_route,
+        dns=request.config.dns,
+    )
+    return render_result(result, version=request.config.cni_version)
+
+
+# --- DEL ----------------------------------------------------------------------------------------
+
+
+async def delete(
+    engine: Engine, request: Request, *, is_abandoned: Callable[[], bool] = lambda: False
+) -> None:
+    """Take everything back that an ADD gave; nothing there is success."""
+    async with engine.endpoints.lock(request.key, timeout_s=LOCK_TIMEOUT_S):
+        if is_abandoned():
+            raise TryAgain(f"the caller of DEL {request.key} is gone")
+        record = engine.endpoints.get(request.key)
+        if record is None:
+            record = _guess(engine, request)
+        async with _deadline(request.key):
+            await remove(engine, record)
+
+
+def _guess(engine: Engine, request: Request) -> WorkloadEndpoint:
+    """Return what a lost record would have said: names follow from the request."""
+    return WorkloadEndpoint(
+        key=request.key,
+        node=engine.node,
+        netns=request.netns,
+        host_veth=request.host_veth,
+        handle_id=request.handle_id,
+        state=EndpointState.INTENT,
+    )
+
+
+async def remove(engine: Engine, endpoint: WorkloadEndpoint) -> None:
+    """Remove interface, then addresses, then record; what fails to be released is journalled.
+
+    The interface goes first: were the address free before, another pod could get it while the
+    old route still leads here.
+    """
+    await _unplug(engine, endpoint)
+    await _release(engine, endpoint, endpoint.addresses)
+    engine.endpoints.remove(endpoint.key)
+    engine.on_change(endpoint.key)
+
+
+async def _unplug(engine: Engine, endpoint: WorkloadEndpoint) -> None:
+    await engine.podnet.unplug(host_veth=endpoint.host_veth, alias=alias_of(endpoint.key))
+
+
+async def _release(
+    engine: Engine, endpoint: WorkloadEndpoint, addresses: Sequence[AssignedAddress]
+) -> None:
+    """Release, or keep the debt in the journal: a DEL never fails for the datastore's sake."""
+    try:
+        if addresses:
+            await engine.addresses.release(endpoint.handle_id, addresses=addresses)
+        else:
+            await engine.addresses.release_by_handle(endpoint.handle_id)
+    except PycniError as exc:
+        _log.warning(
+            "cannot release addresses now, journalled",
+            extra={"endpoint": str(endpoint.key), "reason": str(exc)},
+        )
+        engine.endpoints.journal(
+            PendingRelease(endpoint.key, handle_id=endpoint.handle_id, addresses=tuple(addresses))
+        )
+
+
+async def _settle(engine: Engine, key: EndpointKey) -> None:
+    """Do the release that an earlier DEL of this key still owes, before anything is assigned."""
+    for pending in engine.endpoints.pending():
+        if pending.key == key:
+            await pay(engine, pending)
+
+
+async def pay(engine: Engine, pending: PendingRelease) -> None:
+    """Do one journalled release; sequence numbers keep it from freeing a newer address."""
+    if pending.addresses:
+        await engine.addresses.release(pending.handle_id, addresses=pending.addresses)
+    else:
+        await engine.addresses.release_by_handle(pending.handle_id)
+    engine.endpoints.settle(pending)
+
+
+@asynccontextmanager
+async def _deadline(key: EndpointKey) -> AsyncIterator[None]:
+    """Turn a time-out of the work into "try again later"."""
+    try:
+        async with asyncio.timeout(WORK_TIMEOUT_S):
+            yield
+    except TimeoutError as exc:
+        raise TryAgain(f"the work for {key} took over {WORK_TIMEOUT_S:g} s: try again") from exc

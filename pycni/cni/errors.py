@@ -1,0 +1,52 @@
+"""The error codes of the CNI specification, and how ours map to them."""
+
+from enum import IntEnum
+
+from pycni.errors import (
+    Conflict,
+    DatastoreUnusable,
+    InvalidInput,
+    PycniError,
+    TryAgain,
+)
+
+
+class Code(IntEnum):
+    """Error codes of the specification (section "Error") and ours from 100 on."""
+
+    INCOMPATIBLE_VERSION = 1
+    UNSUPPORTED_FIELD = 2
+    UNKNOWN_CONTAINER = 3
+    INVALID_ENVIRONMENT = 4
+    IO_FAILURE = 5
+    UNDECODABLE = 6
+    INVALID_CONFIGURATION = 7
+    TRY_AGAIN = 11
+    UNAVAILABLE = 50
+    LIMITED_CONNECTIVITY = 51
+    INTERNAL = 100
+    CHECK_FAILED = 101
+
+
+class CniError(Exception):
+    """An error as the runtime sees it: a code, one sentence, and details for the log."""
+
+    def __init__(self, code: Code, msg: str, details: str = "") -> None:
+        super().__init__(msg)
+        self.code = code
+        self.msg = msg
+        self.details = details
+
+
+def as_cni_error(error: PycniError) -> CniError:
+    """Give one of our errors the specification's code."""
+    match error:
+        case TryAgain() | Conflict():
+            code = Code.TRY_AGAIN
+        case DatastoreUnusable():
+            code = Code.IO_FAILURE
+        case InvalidInput():
+            code = Code.INVALID_CONFIGURATION
+        case _:
+            code = Code.INTERNAL
+    return CniError(code, str(error))

@@ -1,0 +1,163 @@
+"""The network configuration that a runtime gives on standard input, checked.
+
+Pure.  Keys are Calico's where Calico has them; a key of a known name must have the right type, an
+unknown one is ignored, as the specification wants it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any, TypeVar
+
+from pycni.cni.errors import CniError, Code
+from pycni.model.network import IPNetwork
+
+T = TypeVar("T")
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
+KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """The network configuration, checked; key names are Calico's where Calico has them."""
+
+    name: str
+    cni_version: str
+    nodename: str = ""
+    mtu: int = 0
+    run_dir: str = "/run/pycni"
+    state_dir: str = "/var/lib/pycni"
+    datastore: str = ""
+    ipv4_pools: tuple[IPNetwork | str, ...] = ()
+    ipv6_pools: tuple[IPNetwork | str, ...] = ()
+    log_level: str = "info"
+    allow_ip_forwarding: bool = False
+    has_default_route: bool = True
+    dns: Mapping[str, Any] = field(default_factory=dict)
+    prev_result: Mapping[str, Any] | None = None
+    valid_attachments: frozenset[tuple[str, str]] | None = None
+
+
+def _bad(text: str) -> CniError:
+    return CniError(Code.INVALID_CONFIGURATION, f"network configuration: {text}")
+
+
+def _typed(document: Mapping[str, Any], key: str, kind: type[T], default: T) -> T:
+    value = document.get(key, default)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise _bad(f"{key!r} must be of type {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def read_config(
+    document: Mapping[str, Any], *, version: str, is_check: bool, is_gc: bool
+) -> NetworkConfig:
+    """Check a configuration; CHECK and GC need a key of their own."""
+    name = document.get("name")
+    if not isinstance(name, str) or not IDENTIFIER.match(name):
+        raise _bad("'name' must be a string of letters, digits, '_', '.' and '-'")
+    _check_datastore_type(document)
+    prev_result = document.get("prevResult")
+    if prev_result is not None and not isinstance(prev_result, dict):
+        raise _bad("'prevResult' must be an object")
+    if is_check and prev_result is None:
+        raise _bad("CHECK needs 'prevResult', the result of the ADD")
+    ipam = _ipam(document)
+    settings = _typed(document, "container_settings", dict, {})
+    run_dir = _absolute(_typed(document, "run_dir", str, "/run/pycni"), "run_dir")
+    state_dir = _absolute(_typed(document, "state_dir", str, "/var/lib/pycni"), "state_dir")
+    return NetworkConfig(
+        name=name,
+        cni_version=version,
+        nodename=_nodename(document),
+        mtu=_mtu(document),
+        run_dir=run_dir,
+        state_dir=state_dir,
+        datastore=_absolute(
+            _typed(document, "datastore", str, f"{state_dir}/pycni.db"), "datastore"
+        ),
+        ipv4_pools=_pools(ipam, "ipv4_pools"),
+        ipv6_pools=_pools(ipam, "ipv6_pools"),
+        log_level=_log_level(document),
+        allow_ip_forwarding=_typed(settings, "allow_ip_forwarding", bool, False),
+        has_default_route=_typed(document, "isDefaultGateway", bool, True),
+        dns=_typed(document, "dns", dict, {}),
+        prev_result=prev_result,
+        valid_attachments=_attachments(document) if is_gc else None,
+    )
+
+
+def _nodename(document: Mapping[str, Any]) -> str:
+    name: str = _typed(document, "nodename", str, "")
+    if name and not KUBERNETES_NAME.match(name):
+        raise _bad(f"'nodename' {name!r} is no node name (lower-case letters, digits, '-', '.')")
+    return name
+
+
+def _check_datastore_type(document: Mapping[str, Any]) -> None:
+    kind = _typed(document, "datastore_type", str, "sqlite")
+    if kind != "sqlite":
+        raise _bad(f"datastore_type {kind!r} is not supported: use 'sqlite'")
+
+
+def _ipam(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    ipam: Mapping[str, Any] = _typed(document, "ipam", dict, {})
+    kind = _typed(ipam, "type", str, "pycni-ipam")
+    if kind != "pycni-ipam":
+        raise _bad(f"ipam type {kind!r} is not supported: use 'pycni-ipam'")
+    return ipam
+
+
+def _mtu(document: Mapping[str, Any]) -> int:
+    mtu: int = _typed(document, "mtu", int, 0)
+    if mtu and not 68 <= mtu <= 65535:  # 68: every IPv4 module must forward it (RFC 791, 3.2)
+        raise _bad(f"'mtu' {mtu} is outside 68–65535: leave it out to derive it from the node")
+    return mtu
+
+
+def _log_level(document: Mapping[str, Any]) -> str:
+    level: str = _typed(document, "log_level", str, "info").lower()
+    if level not in ("debug", "info", "warning", "error", "none"):
+        raise _bad(f"'log_level' {level!r} is unknown: use debug, info, warning, error or none")
+    return level
+
+
+def _absolute(path: str, key: str) -> str:
+    if not path.startswith("/") or "\x00" in path:
+        raise _bad(f"{key!r} must be an absolute path, not {path!r}")
+    return path
+
+
+def _pools(ipam: Mapping[str, Any], key: str) -> tuple[IPNetwork | str, ...]:
+    """Read a list of pools; each is a CIDR or the name of a pool."""
+    pools: list[IPNetwork | str] = []
+    for item in _typed(ipam, key, list, []):
+        if not isinstance(item, str) or not item:
+            raise _bad(f"ipam.{key} must hold strings: pool names or CIDRs")
+        if "/" not in item:
+            pools.append(item)
+            continue
+        try:
+            pools.append(ip_network(item))
+        except ValueError as exc:
+            raise _bad(f"ipam.{key}: {item!r} is no CIDR: {exc}") from exc
+    return tuple(pools)
+
+
+def _attachments(document: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """Read the attachments that GC must keep (SPEC.md 1.1.0, section "GC")."""
+    items = document.get("cni.dev/valid-attachments", document.get("cni.dev/attachments"))
+    if not isinstance(items, list):
+        raise _bad("GC needs 'cni.dev/valid-attachments', a list (empty: nothing is valid)")
+    keep = set()
+    for item in items:
+        if not isinstance(item, dict):
+            raise _bad("'cni.dev/valid-attachments' must hold objects")
+        container, ifname = item.get("containerID"), item.get("ifname")
+        if not isinstance(container, str) or not isinstance(ifname, str):
+            raise _bad("each of 'cni.dev/valid-attachments' needs 'containerID' and 'ifname'")
+        keep.add((container, ifname))
+    return frozenset(keep)

@@ -1,0 +1,264 @@
+"""The CNI protocol (SPEC.md 0.3.1 to 1.1.0): environment and standard input to a request.
+
+Pure.  `parse` turns environment and standard input into a `Request`, or raises `CniError` with the
+specification's code and a sentence that names the next step; nothing has had an effect by then.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import ip_address
+from typing import Any
+
+from pycni.cni.errors import CniError, Code
+from pycni.cni.netconf import IDENTIFIER, KUBERNETES_NAME, NetworkConfig, read_config
+from pycni.cni.results import SUPPORTED_VERSIONS
+from pycni.model.endpoints import EndpointKey
+from pycni.model.network import IPAddress
+
+MAX_IFNAME_LENGTH = 15
+MAX_STDIN = 1 << 20
+
+_INTERFACE = re.compile(r"[^\s/:\x00-\x1f]{1,15}\Z")
+
+
+class Command(Enum):
+    """The verbs of CNI_COMMAND."""
+
+    ADD = "ADD"
+    DEL = "DEL"
+    CHECK = "CHECK"
+    GC = "GC"
+    STATUS = "STATUS"
+    VERSION = "VERSION"
+
+
+_NEEDS = {
+    Command.ADD: ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    Command.CHECK: ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    Command.DEL: ("CNI_CONTAINERID", "CNI_IFNAME"),
+    Command.GC: (),
+    Command.STATUS: (),
+    Command.VERSION: (),
+}
+_SINCE = {Command.CHECK: (0, 4, 0), Command.GC: (1, 1, 0), Command.STATUS: (1, 1, 0)}
+
+
+@dataclass(frozen=True, slots=True)
+class CniArgs:
+    """What CNI_ARGS said that we know; `host_veth` fixes the host interface's name."""
+
+    pod_namespace: str = ""
+    pod_name: str = ""
+    ip: IPAddress | None = None
+    host_veth: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call of the plugin, checked."""
+
+    command: Command
+    config: NetworkConfig
+    container_id: str = ""
+    netns: str = ""
+    ifname: str = ""
+    args: CniArgs = field(default_factory=CniArgs)
+
+    @property
+    def key(self) -> EndpointKey:
+        """Return CNI's identity of the attachment."""
+        return EndpointKey(self.config.name, self.container_id, self.ifname)
+
+    @property
+    def handle_id(self) -> str:
+        """Return the IPAM handle; Calico's for eth0, with the interface's name for further ones."""
+        suffix = "" if self.ifname == "eth0" else f".{self.ifname}"
+        return f"{self.config.name}.{self.container_id}{suffix}"
+
+    @property
+    def host_veth(self) -> str:
+        """Return the host interface's name.
+
+        For Kubernetes pods it follows from namespace and name, as Calico's does.  Otherwise the
+        whole key is hashed: eleven characters of a container id collide, since cnitool's ids all
+        begin with the same eight.
+        """
+        if self.args.host_veth:
+            return self.args.host_veth
+        if self.args.pod_name:
+            seed = f"{self.args.pod_namespace}.{self.args.pod_name}"
+        else:
+            seed = str(self.key)
+        return "cali" + hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()[:11]
+
+
+# --- parsing ------------------------------------------------------------------------------------
+
+
+def parse(environment: Mapping[str, str], stdin: bytes) -> Request:
+    """Check everything that the runtime gave us."""
+    command = _command(environment)
+    document = _document(stdin)
+    version = _version(document, command)
+    if command is Command.VERSION:
+        return Request(command, NetworkConfig(name="", cni_version=version))
+    missing = [name for name in _NEEDS[command] if not environment.get(name)]
+    if missing:
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"{command.value} needs {', '.join(missing)} in the environment: set it and call again",
+        )
+    config = read_config(
+        document,
+        version=version,
+        is_check=command is Command.CHECK,
+        is_gc=command is Command.GC,
+    )
+    if not _NEEDS[command]:
+        return Request(command, config)
+    return Request(
+        command,
+        config,
+        container_id=_container_id(environment["CNI_CONTAINERID"]),
+        netns=environment.get("CNI_NETNS", ""),
+        ifname=_ifname(environment["CNI_IFNAME"], "CNI_IFNAME"),
+        args=_args(environment.get("CNI_ARGS", "")),
+    )
+
+
+def _command(environment: Mapping[str, str]) -> Command:
+    text = environment.get("CNI_COMMAND", "")
+    try:
+        return Command(text)
+    except ValueError:
+        known = ", ".join(c.value for c in Command)
+        said = f"CNI_COMMAND={text!r} is unknown" if text else "CNI_COMMAND is not set"
+        raise CniError(Code.INVALID_ENVIRONMENT, f"{said}: use one of {known}") from None
+
+
+def _document(stdin: bytes) -> dict[str, Any]:
+    if len(stdin) > MAX_STDIN:
+        raise CniError(
+            Code.UNDECODABLE, f"the network configuration is larger than {MAX_STDIN} bytes"
+        )
+    try:
+        document = json.loads(stdin)
+    except (ValueError, RecursionError) as exc:
+        raise CniError(
+            Code.UNDECODABLE, f"standard input is no JSON network configuration: {exc}"
+        ) from exc
+    if not isinstance(document, dict):
+        raise CniError(Code.UNDECODABLE, "standard input must be a JSON object")
+    return document
+
+
+def _version(document: Mapping[str, Any], command: Command) -> str:
+    version = document.get("cniVersion", "0.1.0")
+    if command is Command.VERSION:
+        return version if isinstance(version, str) else SUPPORTED_VERSIONS[-1]
+    if version not in SUPPORTED_VERSIONS:
+        raise CniError(
+            Code.INCOMPATIBLE_VERSION,
+            f"cniVersion {version!r} is not supported: use one of {', '.join(SUPPORTED_VERSIONS)}",
+        )
+    since = _SINCE.get(command, (0, 0, 0))
+    if tuple(map(int, str(version).split("."))) < since:
+        raise CniError(
+            Code.INCOMPATIBLE_VERSION,
+            f"{command.value} does not exist in CNI {version}:"
+            f" it came with {'.'.join(map(str, since))}",
+        )
+    return str(version)
+
+
+def _container_id(text: str) -> str:
+    if not IDENTIFIER.match(text):
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_CONTAINERID={text!r} must begin with a letter or digit and hold only"
+            " letters, digits, '_', '.' and '-'",
+        )
+    return text
+
+
+def _ifname(text: str, variable: str) -> str:
+    if text in (".", "..") or not _INTERFACE.match(text):
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"{variable}={text!r} is no interface name: use 1 to {MAX_IFNAME_LENGTH} characters"
+            " without '/', ':' or white space",
+        )
+    return text
+
+
+def _args(text: str) -> CniArgs:
+    """Read CNI_ARGS ("K=V;K=V"); an unknown key is an error unless IgnoreUnknown is set."""
+    pairs: dict[str, str] = {}
+    for item in filter(None, text.split(";")):
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise CniError(
+                Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {item!r} is not of the form KEY=VALUE"
+            )
+        pairs[name] = value
+    ignore = pairs.pop("IgnoreUnknown", "").lower() in ("1", "true", "yes", "t", "on")
+    pairs.pop("K8S_POD_INFRA_CONTAINER_ID", None)
+    pairs.pop("K8S_POD_UID", None)
+    args = CniArgs(
+        pod_namespace=_kubernetes_name(pairs.pop("K8S_POD_NAMESPACE", ""), "K8S_POD_NAMESPACE"),
+        pod_name=_kubernetes_name(pairs.pop("K8S_POD_NAME", ""), "K8S_POD_NAME"),
+        ip=_requested_ip(pairs.pop("IP", "")),
+        host_veth=_host_veth(pairs.pop("HOST_VETH", "")),
+    )
+    if bool(args.pod_name) != bool(args.pod_namespace):
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            "CNI_ARGS: K8S_POD_NAMESPACE and K8S_POD_NAME belong together: give both or none",
+        )
+    if pairs and not ignore:
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_ARGS: unknown key {', '.join(sorted(pairs))}: remove it or add IgnoreUnknown=1",
+        )
+    return args
+
+
+def _kubernetes_name(text: str, key: str) -> str:
+    if text and not KUBERNETES_NAME.match(text):
+        raise CniError(
+            Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {key}={text!r} is no name of Kubernetes"
+        )
+    return text
+
+
+def _requested_ip(text: str) -> IPAddress | None:
+    if not text:
+        return None
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise CniError(
+            Code.INVALID_ENVIRONMENT, f"CNI_ARGS: IP={text!r} is no address, such as 192.168.0.10"
+        ) from None
+
+
+def _host_veth(text: str) -> str:
+    if text and not (_INTERFACE.match(text) and text.startswith("cali")):
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_ARGS: HOST_VETH={text!r} must be an interface name that begins with 'cali'",
+        )
+    return text
+
+
+def version_of(stdin: bytes) -> str:
+    """Return the version to answer in, even to a request that can't be parsed."""
+    try:
+        version = json.loads(stdin).get("cniVersion")
+    except (ValueError, AttributeError, RecursionError):
+        version = None
+    return version if version in SUPPORTED_VERSIONS else SUPPORTED_VERSIONS[-1]

@@ -1,0 +1,120 @@
+"""CHECK, GC and STATUS: compare, clean up, and say whether an ADD could work."""
+
+from collections.abc import Mapping
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+from pycni.cni.engine import LOCK_TIMEOUT_S, Engine, plug_request, remove
+from pycni.cni.errors import CniError, Code
+from pycni.cni.protocol import Request
+from pycni.errors import PycniError, TryAgain
+from pycni.model.endpoints import EndpointState, WorkloadEndpoint
+
+UNAVAILABLE_AFTER_S = 30.0
+"""How long no ADD could work before STATUS says so."""
+
+
+async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
+    """Compare kernel, record, datastore and result; raise with every difference found."""
+    record = engine.endpoints.get(request.key)
+    if record is None or record.state is not EndpointState.READY:
+        raise CniError(
+            Code.UNKNOWN_CONTAINER,
+            f"there is no endpoint {request.key} on {engine.node}: delete the pod and add it again",
+        )
+    plug = plug_request(engine, request, record, netns_fd=netns_fd)
+    findings = list(engine.podnet.check(plug))
+    findings += _compare_result(request.config.prev_result or {}, record)
+    for assigned in record.addresses:
+        holder = await engine.addresses.holder(assigned.interface)
+        if holder != record.handle_id:
+            held = f"held by {holder}" if holder else "free"
+            findings.append(f"address {assigned.interface.ip} is {held} in the datastore")
+    if findings:
+        raise CniError(
+            Code.CHECK_FAILED,
+            f"endpoint {request.key} is not as it was made: {findings[0]}"
+            + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""),
+            details="; ".join(findings),
+        )
+
+
+def _compare_result(result: Mapping[str, Any], record: WorkloadEndpoint) -> list[str]:
+    """Compare the runtime's memory of the ADD with our record."""
+    try:
+        said = {ip_interface(item["address"]) for item in result.get("ips", ())}
+    except (KeyError, TypeError, ValueError) as exc:
+        return [f"prevResult can't be read: {exc!r}"]
+    ours = {ip_interface(str(a.interface)) for a in record.addresses}
+    return [f"prevResult lacks our address {missing}" for missing in sorted(map(str, ours - said))]
+
+
+async def collect_garbage(engine: Engine, request: Request) -> None:
+    """Remove every endpoint of this network that the runtime doesn't list, and its addresses."""
+    keep = request.config.valid_attachments or frozenset()
+    failures: list[str] = []
+    gone = [
+        e.key
+        for e in engine.endpoints.list()
+        if e.key.network == request.config.name and (e.key.container_id, e.key.ifname) not in keep
+    ]
+    for key in gone:
+        try:
+            async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
+                record = engine.endpoints.get(key)
+                if record is not None:
+                    await remove(engine, record)
+        except (PycniError, OSError) as exc:
+            failures.append(f"{key}: {exc}")
+    failures += await _collect_handles(engine, request, keep)
+    if failures:
+        raise TryAgain(f"GC could not remove everything: {'; '.join(failures)}")
+
+
+async def _collect_handles(
+    engine: Engine, request: Request, keep: frozenset[tuple[str, str]]
+) -> list[str]:
+    """Release handles of this network and node that belong to no attachment that is to stay."""
+    name = request.config.name
+    valid = {f"{name}.{c}" if i == "eth0" else f"{name}.{c}.{i}" for c, i in keep}
+    valid |= {e.handle_id for e in engine.endpoints.list() if e.key.network == name}
+    failures = []
+    for handle_id in await engine.addresses.handles(prefix=f"{name}."):
+        if handle_id in valid:
+            continue
+        try:
+            await engine.addresses.release_by_handle(handle_id)
+        except PycniError as exc:
+            failures.append(f"{handle_id}: {exc}")
+    return failures
+
+
+async def status(engine: Engine) -> None:
+    """Answer whether ADD can work: 50 only once it could not for 30 s on end.
+
+    A runtime takes the first error for "the node's network is not ready" and the node's healthy
+    pods are evicted in the end.  When trouble began is kept in a file, because the in-process
+    engine lives for one request only.
+    """
+    since = engine.run_dir / "trouble-since"
+    try:
+        await engine.addresses.ping()
+    except PycniError as exc:
+        now = engine.clock()
+        began = _began(since, now)
+        if now - began >= UNAVAILABLE_AFTER_S:
+            raise CniError(Code.UNAVAILABLE, f"no ADD can work: {exc}") from exc
+        return
+    since.unlink(missing_ok=True)
+
+
+def _began(since: Path, now: float) -> float:
+    try:
+        return float(since.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        since.write_text(f"{now}", encoding="ascii")
+        return now
+    except ValueError:
+        since.unlink(missing_ok=True)
+        return now

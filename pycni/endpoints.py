@@ -1,0 +1,254 @@
+"""Endpoint records, their locks and the journal of unfinished releases, as files.
+
+Both engines, the agent and the one that runs in process, use these same files, so that either can
+go on where the other died.  Records and locks live in the run directory, which a reboot empties
+together with the namespaces that they describe; the journal lives in the state directory and is
+flushed to disk, because an address stays assigned across reboots.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+from pycni.errors import DatastoreUnusable, TryAgain
+from pycni.model.endpoints import (
+    AssignedAddress,
+    EndpointKey,
+    EndpointState,
+    PendingRelease,
+    WorkloadEndpoint,
+)
+
+_FIRST_RETRY_S = 0.001
+_LAST_RETRY_S = 0.02
+
+
+class FileEndpoints:
+    """The `Endpoints` door over two directories; any number of processes may use it at once."""
+
+    def __init__(self, *, run_dir: Path, state_dir: Path) -> None:
+        self._records = run_dir / "endpoints"
+        self._locks = run_dir / "locks"
+        self._journal = state_dir / "journal"
+        for directory in (self._records, self._locks, self._journal):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def directory(self) -> Path:
+        """Return the directory of the records, for watching."""
+        return self._records
+
+    # --- records --------------------------------------------------------------------------------
+
+    def get(self, key: EndpointKey) -> WorkloadEndpoint | None:
+        """Return the record, or None."""
+        return self._read(self._records / _file_name(key))
+
+    def list(self) -> Sequence[WorkloadEndpoint]:
+        """Return all records, in the order of their keys."""
+        found = (self._read(path) for path in self._records.glob("*.json"))
+        return sorted((e for e in found if e is not None), key=lambda e: e.key)
+
+    def put(self, endpoint: WorkloadEndpoint) -> None:
+        """Write or replace a record, atomically."""
+        _write(self._records / _file_name(endpoint.key), _endpoint_document(endpoint))
+
+    def remove(self, key: EndpointKey) -> None:
+        """Remove a record; absent is success."""
+        (self._records / _file_name(key)).unlink(missing_ok=True)
+
+    @staticmethod
+    def _read(path: Path) -> WorkloadEndpoint | None:
+        document = _read_json(path)
+        return None if document is None else _endpoint_value(path, document)
+
+    # --- locks ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def lock(self, key: EndpointKey, *, timeout_s: float) -> AsyncIterator[None]:
+        """Hold the lock of one key across processes; raise `TryAgain` after `timeout_s`.
+
+        The file goes with the lock.  Whoever waited for it then holds a lock on a file without a
+        name, notices, and starts over with the new one.
+        """
+        path = self._locks / _file_name(key, suffix=".lock")
+        fd = await _acquire(path, key, timeout_s=timeout_s)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(fd)
+
+    # --- journal --------------------------------------------------------------------------------
+
+    def journal(self, pending: PendingRelease) -> None:
+        """Keep a release that could not be done; it is on disk when this returns."""
+        _write(self._journal / _file_name(pending.key), _pending_document(pending), is_durable=True)
+
+    def pending(self) -> Sequence[PendingRelease]:
+        """Return the journalled releases."""
+        documents = ((p, _read_json(p)) for p in sorted(self._journal.glob("*.json")))
+        return [_pending_value(p, d) for p, d in documents if d is not None]
+
+    def settle(self, pending: PendingRelease) -> None:
+        """Forget a journalled release that has been done; absent is success."""
+        (self._journal / _file_name(pending.key)).unlink(missing_ok=True)
+
+
+async def _acquire(path: Path, key: EndpointKey, *, timeout_s: float) -> int:
+    """Take the lock without ever blocking the event loop; return the open descriptor."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    delay = _FIRST_RETRY_S
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.stat(path).st_ino == os.fstat(fd).st_ino:  # noqa: ASYNC240, PTH116  # no wait
+                    return fd
+        except BlockingIOError:
+            pass
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        if loop.time() >= deadline:
+            raise TryAgain(
+                f"another request for {key} has been running for over {timeout_s:g} s: try again"
+            )
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, _LAST_RETRY_S)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def _file_name(key: EndpointKey, *, suffix: str = ".json") -> str:
+    # Container ids may be longer than a file name may be; the key itself is in the record.
+    return hashlib.sha256(str(key).encode()).hexdigest()[:40] + suffix
+
+
+def _write(path: Path, document: dict[str, Any], *, is_durable: bool = False) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(document).encode())
+        if is_durable:
+            os.fsync(fd)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+    temporary.rename(path)
+    if is_durable:
+        _flush_directory(path.parent)
+
+
+def _flush_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        document = json.loads(text)
+    except ValueError as exc:
+        raise _damaged(path, exc) from exc
+    if not isinstance(document, dict):
+        raise _damaged(path, "it holds no object")
+    return document
+
+
+def _damaged(path: Path, why: object) -> DatastoreUnusable:
+    return DatastoreUnusable(f"cannot read {path}: {why}; move it away and delete the pod")
+
+
+# --- documents ----------------------------------------------------------------------------------
+
+
+def _addresses_document(addresses: Sequence[AssignedAddress]) -> list[dict[str, Any]]:
+    return [{"address": str(a.interface), "sequence": a.sequence_number} for a in addresses]
+
+
+def _addresses_value(items: Any) -> tuple[AssignedAddress, ...]:  # noqa: ANN401  # JSON
+    return tuple(AssignedAddress(ip_interface(i["address"]), i["sequence"]) for i in items)
+
+
+def _key_document(key: EndpointKey) -> dict[str, str]:
+    return {"network": key.network, "containerID": key.container_id, "ifname": key.ifname}
+
+
+def _key_value(item: dict[str, str]) -> EndpointKey:
+    return EndpointKey(item["network"], item["containerID"], item["ifname"])
+
+
+def _endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
+    return {
+        "key": _key_document(endpoint.key),
+        "node": endpoint.node,
+        "netns": endpoint.netns,
+        "hostVeth": endpoint.host_veth,
+        "handle": endpoint.handle_id,
+        "state": endpoint.state.value,
+        "addresses": _addresses_document(endpoint.addresses),
+        "mtu": endpoint.mtu,
+        "hostMAC": endpoint.host_mac,
+        "podMAC": endpoint.pod_mac,
+        "podNamespace": endpoint.pod_namespace,
+        "podName": endpoint.pod_name,
+    }
+
+
+def _endpoint_value(path: Path, document: dict[str, Any]) -> WorkloadEndpoint:
+    try:
+        return WorkloadEndpoint(
+            key=_key_value(document["key"]),
+            node=document["node"],
+            netns=document["netns"],
+            host_veth=document["hostVeth"],
+            handle_id=document["handle"],
+            state=EndpointState(document["state"]),
+            addresses=_addresses_value(document["addresses"]),
+            mtu=document["mtu"],
+            host_mac=document["hostMAC"],
+            pod_mac=document["podMAC"],
+            pod_namespace=document["podNamespace"],
+            pod_name=document["podName"],
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise _damaged(path, repr(exc)) from exc
+
+
+def _pending_document(pending: PendingRelease) -> dict[str, Any]:
+    return {
+        "key": _key_document(pending.key),
+        "handle": pending.handle_id,
+        "addresses": _addresses_document(pending.addresses),
+    }
+
+
+def _pending_value(path: Path, document: dict[str, Any]) -> PendingRelease:
+    try:
+        return PendingRelease(
+            key=_key_value(document["key"]),
+            handle_id=document["handle"],
+            addresses=_addresses_value(document["addresses"]),
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise _damaged(path, repr(exc)) from exc

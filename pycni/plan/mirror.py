@@ -1,0 +1,131 @@
+"""Keep a picture of the kernel true from its events and from our own operations.
+
+Pure.  The picture is refreshed by snapshots; between them these functions change it, and say which
+route keys deserve a second look and when the picture can no longer be trusted: the kernel drops
+IPv4 routes without a word when their interface goes down or loses its last address.
+"""
+
+from dataclasses import dataclass, field
+
+from pycni.model.network import (
+    AddAddress,
+    AddressChanged,
+    AddRoute,
+    DeleteAddress,
+    DeleteRoute,
+    DeleteRuleset,
+    KernelEvent,
+    KernelState,
+    LinkChanged,
+    LinkGone,
+    Op,
+    ReplaceRoute,
+    Route,
+    RouteChanged,
+    RouteKey,
+    RulesetChanged,
+    SetRuleset,
+    SetSysctl,
+)
+
+
+@dataclass(slots=True)
+class Effect:
+    """What an event means for the next pass: keys to look at, other kinds, or everything anew."""
+
+    keys: set[RouteKey] = field(default_factory=set)
+    is_other_dirty: bool = False
+    is_doubtful: bool = False
+
+
+def apply_event(state: KernelState, event: KernelEvent) -> Effect:
+    """Change the picture by one event of the kernel."""
+    match event:
+        case LinkChanged():
+            return _link_changed(state, event)
+        case LinkGone():
+            state.links.pop(event.name, None)
+            return Effect(keys=_drop_routes_by(state, event.name), is_other_dirty=True)
+        case AddressChanged():
+            if event.is_present:
+                state.addresses.add(event.address)
+            else:
+                state.addresses.discard(event.address)
+            return Effect(is_other_dirty=True, is_doubtful=True)
+        case RouteChanged():
+            _route_changed(state, event)
+            return Effect(keys={event.route.key})
+        case RulesetChanged():
+            state.ruleset = event.digest
+            return Effect(is_other_dirty=True)
+
+
+def _link_changed(state: KernelState, event: LinkChanged) -> Effect:
+    old = state.links.get(event.link.name)
+    state.links[event.link.name] = event.link
+    if old == event.link:
+        return Effect()
+    effect = Effect(is_other_dirty=True)
+    if old is not None and old.is_up and not event.link.is_up:
+        effect.keys = _drop_routes_by(state, event.link.name)
+        effect.is_doubtful = bool(effect.keys)
+    elif old is None or (not old.is_up and event.link.is_up):
+        effect.keys = {
+            k for k, routes in state.routes.items() if _leave_by(routes, event.link.name)
+        }
+    return effect
+
+
+def _leave_by(routes: tuple[Route, ...], name: str) -> bool:
+    return any(name in route.oifs for route in routes)
+
+
+def _drop_routes_by(state: KernelState, name: str) -> set[RouteKey]:
+    keys = {k for k, routes in state.routes.items() if _leave_by(routes, name)}
+    for key in keys:
+        _set_routes(state, key, tuple(r for r in state.routes[key] if name not in r.oifs))
+    return keys
+
+
+def _route_changed(state: KernelState, event: RouteChanged) -> None:
+    there = state.routes.get(event.route.key, ())
+    if not event.is_present:
+        _set_routes(state, event.route.key, tuple(r for r in there if r != event.route))
+    elif event.is_replacement:
+        # A replacement takes the place of the first route of its key.
+        _set_routes(state, event.route.key, (event.route, *there[1:]))
+    elif event.route not in there:
+        _set_routes(state, event.route.key, (*there, event.route))
+
+
+def _set_routes(state: KernelState, key: RouteKey, routes: tuple[Route, ...]) -> None:
+    if routes:
+        state.routes[key] = routes
+    else:
+        state.routes.pop(key, None)
+
+
+def apply_op(state: KernelState, op: Op) -> None:
+    """Change the picture by an operation of ours that succeeded, before its event arrives."""
+    match op:
+        case AddRoute():
+            _route_changed(state, RouteChanged(op.route, is_present=True))
+        case DeleteRoute():
+            _route_changed(state, RouteChanged(op.route, is_present=False))
+        case ReplaceRoute():
+            there = state.routes.get(op.new.key, ())
+            routes = tuple(r for r in there if r not in (op.old, op.new))
+            _set_routes(state, op.new.key, (*routes, op.new))
+        case AddAddress():
+            state.addresses.add(op.address)
+        case DeleteAddress():
+            state.addresses.discard(op.address)
+        case SetSysctl():
+            state.sysctls[op.name] = op.value
+        case SetRuleset():
+            state.ruleset = op.ruleset.digest
+        case DeleteRuleset():
+            state.ruleset = None
+        case _:
+            # Links: their event carries the index and more, which we don't know.
+            return
