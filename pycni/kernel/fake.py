@@ -82,8 +82,6 @@ class FakeKernel:
     """
 
     def __init__(self) -> None:
-        self._tables = FakeTables(tell=self._tell)
-        self._tables.add_link(Link("lo", 1, mtu=65536, mac="00:00:00:00:00:00", is_up=True))
         self._sysctls: dict[str, str] = {}
         self._ruleset: str | None = None
         self._events: FakeEvents | None = None
@@ -91,6 +89,8 @@ class FakeKernel:
         self.nat_unavailable: NatUnavailable | None = None
         self.applied: list[Op] = []
         """Every operation that was attempted, for tests that care about order."""
+        self._tables = FakeTables(tell=self._tell)
+        self._tables.add_link(Link("lo", 1, mtu=65536, mac="00:00:00:00:00:00", is_up=True))
 
     # --- the door -------------------------------------------------------------------------------
 
@@ -253,24 +253,14 @@ class FakeKernel:
 
     def _perform(self, op: Op) -> None:
         match op:
-            case CreateTunnel(tunnel=tunnel):
-                self._create_tunnel(tunnel.name, kind=tunnel.kind, mtu=tunnel.mtu)
-            case SetLink(name=name, mtu=mtu):
-                self._tables.require_link(name)
-                self.change_link(name, is_up=True, mtu=mtu)
-            case DeleteLink(name=name):
-                if name in self._tables.links:
-                    self._tables.delete_link(name)
+            case CreateTunnel() | SetLink() | DeleteLink():
+                self._perform_on_link(op)
             case AddAddress(address=address):
                 self._tables.add_address(address)
             case DeleteAddress(address=address):
                 self._tables.delete_address(address)
-            case AddRoute(route=route):
-                self._tables.add_route(route)
-            case ReplaceRoute(old=old, new=new):
-                self._tables.replace_route(old, new=new)
-            case DeleteRoute(route=route):
-                self._tables.delete_route(route)
+            case AddRoute() | ReplaceRoute() | DeleteRoute():
+                self._perform_on_route(op)
             case SetSysctl(name=name, value=value):
                 if not self._sysctl_exists(name):
                     raise Refused(errno.ENOENT, "no such sysctl")
@@ -281,6 +271,26 @@ class FakeKernel:
                 self._set_ruleset(None)
             case _:
                 assert_never(op)
+
+    def _perform_on_link(self, op: CreateTunnel | SetLink | DeleteLink) -> None:
+        match op:
+            case CreateTunnel(tunnel=tunnel):
+                self._create_tunnel(tunnel.name, kind=tunnel.kind, mtu=tunnel.mtu)
+            case SetLink(name=name, mtu=mtu):
+                self._tables.require_link(name)
+                self.change_link(name, is_up=True, mtu=mtu)
+            case DeleteLink(name=name):
+                if name in self._tables.links:
+                    self._tables.delete_link(name)
+
+    def _perform_on_route(self, op: AddRoute | ReplaceRoute | DeleteRoute) -> None:
+        match op:
+            case AddRoute(route=route):
+                self._tables.add_route(route)
+            case ReplaceRoute(old=old, new=new):
+                self._tables.replace_route(old, new=new)
+            case DeleteRoute(route=route):
+                self._tables.delete_route(route)
 
     def _create_tunnel(self, name: str, *, kind: str, mtu: int) -> None:
         present = self._tables.links.get(name)

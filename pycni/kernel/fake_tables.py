@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Interface, IPv6Network
+from ipaddress import IPv6Interface, IPv6Network
 
 from pycni.model.network import (
     IPV6_DEFAULT_PRIORITY,
@@ -233,22 +233,21 @@ class FakeTables:
     def _require_reachable(self, gateway: IPAddress, *, oif: str) -> None:
         if gateway.version == _IPV6 and gateway.is_link_local:
             return
+        # The kernel looks among the routes by that very device only.
         matching = [
-            route
+            (route.key.dst.prefixlen, hop.gateway is None)
             for route in self._all_routes()
-            if route.key.dst.version == gateway.version
+            for hop in route.next_hops
+            if hop.oif == oif
             and route.key.table == MAIN_TABLE
+            and route.key.dst.version == gateway.version
             and gateway in route.key.dst
         ]
-        best = max(matching, key=lambda route: route.key.dst.prefixlen, default=None)
-        if best is not None and any(
-            hop.oif == oif and hop.gateway is None for hop in best.next_hops
-        ):
-            return
-        if isinstance(gateway, IPv4Address):
-            code = errno.EINVAL if best is not None else errno.ENETUNREACH
+        if not matching:
+            code = errno.ENETUNREACH if gateway.version != _IPV6 else errno.EHOSTUNREACH
             raise Refused(code, "Nexthop has invalid gateway")
-        raise Refused(errno.EHOSTUNREACH, "No route to host")
+        if not max(matching)[1]:
+            raise Refused(errno.EINVAL, "Nexthop has invalid gateway")
 
 
 def _normal(route: Route) -> Route:
