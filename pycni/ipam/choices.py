@@ -1,0 +1,44 @@
+"""What to do with one block, as it is at the moment of looking: pure, for the loops to repeat."""
+
+from collections.abc import Callable
+
+from pycni.errors import InvalidInput
+from pycni.ipam import block as arithmetic
+from pycni.ipam.requests import AssignRequest
+from pycni.model.network import IPAddress
+from pycni.model.resources import Block
+
+# The block afterwards and the address given, or None to pass the block over.
+Choose = Callable[[Block], tuple[Block, IPAddress] | None]
+
+
+def any_address(request: AssignRequest, *, only_of: str | None) -> Choose:
+    """Choose the block's next address, from a block of the node `only_of` (None: any node's)."""
+
+    def choose(block: Block) -> tuple[Block, IPAddress] | None:
+        if only_of is not None and block.affinity != only_of:
+            return None
+        after, addresses = arithmetic.auto_assign(
+            block, count=1, handle_id=request.handle_id, attributes=request.attributes
+        )
+        return (after, addresses[0]) if addresses else None
+
+    return choose
+
+
+def one_address(request: AssignRequest, address: IPAddress, *, only_of: str | None) -> Choose:
+    """Choose a particular address; raise `AlreadyExists` when it is in use."""
+
+    def choose(block: Block) -> tuple[Block, IPAddress]:
+        if only_of is not None and block.affinity != only_of:
+            raise InvalidInput(
+                f"cannot assign {address} to {request.handle_id}: its block {block.cidr} belongs"
+                f" to {block.affinity or 'no node'}, not to {only_of}, and strictAffinity forbids"
+                " to borrow"
+            )
+        after = arithmetic.assign(
+            block, address, handle_id=request.handle_id, attributes=request.attributes
+        )
+        return after, address
+
+    return choose

@@ -1,0 +1,90 @@
+"""Handles: the reverse index from a holder to its blocks, kept by compare-and-swap.
+
+A handle is raised before the block gives an address and lowered after the block has it back.  So
+a crash in between leaves a handle that counts too much, never an address that no handle knows;
+releasing by handle looks into the blocks themselves and drops what was counted too much.
+"""
+
+from pycni.errors import AlreadyExists, Conflict, NotFound
+from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
+from pycni.model.network import IPNetwork
+from pycni.model.resources import Handle, resource_name
+from pycni.ports import Datastore, Stored
+
+
+def _with_count(handle: Handle, cidr: IPNetwork, *, change: int) -> Handle:
+    blocks = dict(handle.blocks)
+    count = blocks.pop(cidr, 0) + change
+    if count > 0:
+        blocks[cidr] = count
+    return Handle(handle.id, tuple(sorted(blocks.items(), key=_order)))
+
+
+def _order(entry: tuple[IPNetwork, int]) -> tuple[int, int, int]:
+    cidr = entry[0]
+    return cidr.version, int(cidr.network_address), cidr.prefixlen
+
+
+class Handles:
+    """Raises and lowers handles in a datastore."""
+
+    __slots__ = ("_datastore", "_retries")
+
+    def __init__(self, datastore: Datastore, *, retries: Retries) -> None:
+        self._datastore = datastore
+        self._retries = retries
+
+    async def get(self, handle_id: str) -> Stored[Handle] | None:
+        """Return a handle, or None."""
+        return await self._datastore.get(Handle, resource_name(Handle(handle_id)))
+
+    async def increment(self, handle_id: str, *, cidr: IPNetwork) -> None:
+        """Count one more address of a block."""
+        for attempt in range(ATTEMPTS):
+            await self._retries.pause(attempt)
+            # Nearly every handle is new: try that first and save a read.
+            fresh = _with_count(Handle(handle_id), cidr, change=1)
+            try:
+                await self._datastore.create(fresh)
+            except AlreadyExists:
+                if await self._add_to_existing(handle_id, cidr):
+                    return
+            else:
+                return
+        raise gave_up(f"raise handle {handle_id}")
+
+    async def _add_to_existing(self, handle_id: str, cidr: IPNetwork) -> bool:
+        stored = await self.get(handle_id)
+        if stored is None:
+            return False
+        raised = _with_count(stored.value, cidr, change=1)
+        try:
+            await self._datastore.update(raised, if_revision=stored.revision)
+        except (Conflict, NotFound):
+            return False
+        return True
+
+    async def decrement(self, handle_id: str, *, cidr: IPNetwork, count: int) -> None:
+        """Count fewer addresses of a block; a handle without any is deleted."""
+        for attempt in range(ATTEMPTS):
+            await self._retries.pause(attempt)
+            stored = await self.get(handle_id)
+            if stored is None:
+                return
+            lowered = _with_count(stored.value, cidr, change=-count)
+            try:
+                if lowered.blocks:
+                    await self._datastore.update(lowered, if_revision=stored.revision)
+                else:
+                    await self.delete(stored)
+            except Conflict:
+                continue
+            except NotFound:
+                return
+            return
+        raise gave_up(f"lower handle {handle_id}")
+
+    async def delete(self, stored: Stored[Handle]) -> None:
+        """Delete a handle as it was read."""
+        name = resource_name(stored.value)
+        await self._datastore.delete(Handle, name, if_revision=stored.revision)

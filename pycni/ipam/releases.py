@@ -1,0 +1,144 @@
+"""Taking addresses back: the loops around blocks in the other direction, and undoing.
+
+Block first, handle second: a crash in between leaves a handle that counts too much, which the
+next release by that handle drops.  A block without owner goes with its last address.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+from pycni.errors import Conflict, NotFound, PycniError
+from pycni.ipam import block as arithmetic
+from pycni.ipam.claims import get_block
+from pycni.ipam.handles import Handles
+from pycni.ipam.pools import holds
+from pycni.ipam.requests import Released
+from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
+from pycni.model.endpoints import AssignedAddress
+from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.resources import Block, cidr_name
+from pycni.ports import Datastore
+
+
+class Releases:
+    """Takes addresses back from blocks in a datastore."""
+
+    __slots__ = ("_datastore", "_handles", "_retries")
+
+    def __init__(self, datastore: Datastore, *, handles: Handles, retries: Retries) -> None:
+        self._datastore = datastore
+        self._handles = handles
+        self._retries = retries
+
+    async def release(self, addresses: Sequence[AssignedAddress], *, handle_id: str) -> Released:
+        """Take addresses back, each only if this handle has it with this sequence number.
+
+        What is free already counts as done.
+        """
+        released: list[IPAddress] = []
+        refused: list[IPAddress] = []
+        by_block = await self._by_block(addresses, handle_id)
+        for cidr, wanted in by_block.items():
+            outcome = await self._release_in(
+                cidr,
+                lambda one: arithmetic.release(one, wanted, handle_id=handle_id),  # noqa: B023 - used at once.
+            )
+            if outcome.released:
+                await self._handles.decrement(handle_id, cidr=cidr, count=len(outcome.released))
+            released += outcome.released
+            refused += outcome.refused
+        return Released(tuple(released), tuple(refused))
+
+    async def _by_block(
+        self, addresses: Sequence[AssignedAddress], handle_id: str
+    ) -> dict[IPNetwork, dict[IPAddress, int | None]]:
+        """Group addresses by their blocks: the handle's, else all (its pool may be gone)."""
+        handle = await self._handles.get(handle_id)
+        known = [cidr for cidr, _ in handle.value.blocks] if handle else []
+        everything: list[IPNetwork] | None = None
+        result: dict[IPNetwork, dict[IPAddress, int | None]] = {}
+        for one in addresses:
+            address = one.interface.ip
+            cidr = _holder(known, address)
+            if cidr is None:
+                if everything is None:
+                    listing = await self._datastore.list(Block)
+                    everything = [stored.value.cidr for stored in listing.items]
+                cidr = _holder(everything, address)
+            if cidr is not None:
+                result.setdefault(cidr, {})[address] = one.sequence_number
+        return result
+
+    async def _release_in(
+        self, cidr: IPNetwork, decide: Callable[[Block], arithmetic.Release]
+    ) -> arithmetic.Release | Released:
+        for attempt in range(ATTEMPTS):
+            await self._retries.pause(attempt)
+            stored = await get_block(self._datastore, cidr)
+            if stored is None:
+                return Released()
+            outcome = decide(stored.value)
+            if not outcome.released:
+                return outcome
+            try:
+                if outcome.block.affinity is None and arithmetic.is_empty(outcome.block):
+                    name = cidr_name(cidr)
+                    await self._datastore.delete(Block, name, if_revision=stored.revision)
+                else:
+                    await self._datastore.update(outcome.block, if_revision=stored.revision)
+            except (Conflict, NotFound):
+                continue
+            return outcome
+        raise gave_up(f"release from block {cidr}")
+
+    async def held_by(self, handle_id: str) -> tuple[arithmetic.Given, ...]:
+        """Return what a handle holds, according to the blocks themselves."""
+        handle = await self._handles.get(handle_id)
+        held: list[arithmetic.Given] = []
+        for cidr, _ in handle.value.blocks if handle else ():
+            stored = await get_block(self._datastore, cidr)
+            if stored is not None:
+                held += arithmetic.given_to(stored.value, handle_id)
+        return tuple(held)
+
+    async def release_by_handle(self, handle_id: str) -> tuple[IPAddress, ...]:
+        """Take back all that a handle holds, and the handle; an unknown one is success."""
+        released: list[IPAddress] = []
+        for attempt in range(ATTEMPTS):
+            await self._retries.pause(attempt)
+            stored = await self._handles.get(handle_id)
+            if stored is None:
+                return tuple(released)
+            held_as = stored.value.id
+            for cidr, _ in stored.value.blocks:
+                outcome = await self._release_in(
+                    cidr,
+                    lambda one: arithmetic.release_by_handle(one, held_as),  # noqa: B023 - used at once.
+                )
+                released += outcome.released
+            try:
+                await self._handles.delete(stored)
+            except (Conflict, NotFound):
+                continue
+            return tuple(released)
+        raise gave_up(f"release handle {handle_id}")
+
+    async def take_back(
+        self, cidr: IPNetwork, planned: Mapping[IPAddress, int | None], handle_id: str
+    ) -> None:
+        """Undo a write of which it may be unknown whether it happened: block, then handle."""
+        if planned:
+            await self._release_in(cidr, partial(arithmetic.release, wanted=planned))
+        await self._handles.decrement(handle_id, cidr=cidr, count=1)
+
+
+async def undoing(reason: BaseException, undo: Awaitable[None]) -> None:
+    """Undo after an error; a failure of that must not hide the error itself."""
+    try:
+        await undo
+    except PycniError as exc:
+        reason.add_note(f"undoing it failed too ({exc}); releasing by the handle repairs that")
+
+
+def _holder(cidrs: Iterable[IPNetwork], address: IPAddress) -> IPNetwork | None:
+    return next((cidr for cidr in cidrs if holds(cidr, address)), None)

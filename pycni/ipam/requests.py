@@ -1,0 +1,88 @@
+"""What is asked of the allocator, and what it answers: values and the door to remembered facts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pycni.errors import InvalidInput
+from pycni.model.endpoints import AssignedAddress
+from pycni.model.network import IPAddress
+from pycni.model.resources import BlockAffinity, IPPool, PoolUse
+from pycni.ports import Datastore
+
+FAMILIES = (4, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class AssignRequest:
+    """One address of each family in `versions` (4, 6), held by a handle.
+
+    `addresses` asks for particular ones, each of which serves its family; `pools` restricts to
+    pools of these names or CIDRs; `attributes` are kept beside the address for people and garbage
+    collectors (Calico's `namespace`, `pod`, `node`, `timestamp`).
+    """
+
+    handle_id: str
+    attributes: tuple[tuple[str, str], ...] = ()
+    versions: tuple[int, ...] = (4,)
+    pools: tuple[str, ...] = ()
+    addresses: tuple[IPAddress, ...] = ()
+    use: PoolUse = PoolUse.WORKLOAD
+
+    def __post_init__(self) -> None:
+        if not self.handle_id:
+            raise InvalidInput("cannot assign an address without a handle")
+        if not self.versions and not self.addresses:
+            raise InvalidInput(f"cannot assign nothing to {self.handle_id}: name 4, 6 or both")
+        if not set(self.versions) <= set(FAMILIES):
+            raise InvalidInput(f"cannot assign IP versions {self.versions}: 4 and 6 exist")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The addresses given; `borrowed` are those that lie in another node's block."""
+
+    addresses: tuple[AssignedAddress, ...]
+    borrowed: frozenset[IPAddress] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What a release came to; `refused` were given to somebody else meanwhile."""
+
+    released: tuple[IPAddress, ...] = ()
+    refused: tuple[IPAddress, ...] = ()
+
+
+class View(Protocol):
+    """Pools and affinities as somebody remembers them, perhaps a little behind.
+
+    The agent's watches can serve these without asking the datastore.  What is behind costs a
+    detour, never a wrong assignment: every decision is made on the block itself.
+    """
+
+    async def pools(self) -> Sequence[IPPool]:
+        """Return all pools."""
+        ...
+
+    async def affinities(self, node: str) -> Sequence[BlockAffinity]:
+        """Return a node's affinities."""
+        ...
+
+
+class DatastoreView:
+    """The view of someone who remembers nothing: ask each time."""
+
+    __slots__ = ("_datastore",)
+
+    def __init__(self, datastore: Datastore) -> None:
+        self._datastore = datastore
+
+    async def pools(self) -> Sequence[IPPool]:
+        """Return all pools."""
+        return [stored.value for stored in (await self._datastore.list(IPPool)).items]
+
+    async def affinities(self, node: str) -> Sequence[BlockAffinity]:
+        """Return a node's affinities."""
+        listing = await self._datastore.list(BlockAffinity)
+        return [stored.value for stored in listing.items if stored.value.node == node]
