@@ -134,11 +134,9 @@ def fresh_namespace() -> Iterator[None]:
         os.close(home)
 
 
-@pytest.fixture(params=["fake", "real"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    if request.param == "fake":
-        yield FakeWorld()
-        return
+@contextmanager
+def fresh_world() -> Iterator[RealWorld]:
+    """Yield the real kernel, and leave nothing of what was done to it."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes a network namespace")
     with fresh_namespace():
@@ -147,3 +145,18 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
             yield real
         finally:
             real.kernel.close()
+
+
+@pytest.fixture
+def real_world() -> Iterator[RealWorld]:
+    with fresh_world() as real:
+        yield real
+
+
+@pytest.fixture(params=["fake", "real"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+    else:
+        with fresh_world() as real:
+            yield real
