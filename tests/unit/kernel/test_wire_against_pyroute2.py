@@ -1,0 +1,212 @@
+"""Our bytes against pyroute2, which encodes and decodes the same messages on its own."""
+
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from pycni.kernel import wire_link, wire_route
+from pycni.kernel.wire import messages
+from pycni.model.network import (
+    Address,
+    IPNetwork,
+    Link,
+    NextHop,
+    Route,
+    RouteKey,
+    RouteType,
+    Scope,
+)
+from pycni.plan.iproute import hop_order
+
+INDEXES = {"eth0": 2, "tunl0": 3, "cali0": 70_000}
+NAMES = {index: name for name, index in INDEXES.items()}
+
+
+def index_of(name: str) -> int:
+    return INDEXES[name]
+
+
+@st.composite
+def networks(draw: st.DrawFn, *, version: int) -> IPNetwork:
+    bits = 32 if version == 4 else 128
+    address, length = draw(st.integers(0, 2**bits - 1)), draw(st.integers(0, bits))
+    masked = address >> (bits - length) << (bits - length)
+    return IPv4Network((masked, length)) if version == 4 else IPv6Network((masked, length))
+
+
+@st.composite
+def next_hops(draw: st.DrawFn, *, version: int) -> frozenset[NextHop]:
+    count = draw(st.integers(1, 3))
+    ways = st.tuples(
+        st.sampled_from(sorted(INDEXES)),
+        st.none() | st.ip_addresses(v=version) | st.ip_addresses(v=6),
+        st.booleans(),
+        st.integers(1, 256) if count > 1 else st.just(1),
+    )
+    drawn = draw(st.lists(ways, min_size=count, max_size=count, unique_by=lambda w: w[:2]))
+    return frozenset(NextHop(*way) for way in drawn)
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> Route:
+    version = draw(st.sampled_from([4, 6]))
+    kind = draw(st.sampled_from([RouteType.UNICAST, RouteType.BLACKHOLE, RouteType.UNREACHABLE]))
+    is_unicast = kind is RouteType.UNICAST
+    return Route(
+        RouteKey(
+            draw(networks(version=version)),
+            draw(st.integers(1, 254) | st.integers(256, 2**32 - 1)),
+            draw(st.sampled_from([0, 8, 16])),
+            draw(st.integers(0, 2**32 - 1)),
+        ),
+        kind,
+        draw(st.sampled_from([Scope.UNIVERSE, Scope.LINK, Scope(100)])),
+        draw(next_hops(version=version)) if is_unicast else frozenset(),
+        draw(st.none() | st.ip_addresses(v=version)),
+        draw(st.integers(0, 255)),
+        draw(st.none() | st.integers(68, 65535)),
+    )
+
+
+@given(routes())
+def test_pyroute2_reads_what_we_meant(route: Route) -> None:
+    request = wire_route.add_request(route, index_of=index_of)
+
+    seen = rtmsg(request.packed(7))
+    seen.decode()
+
+    header = seen["header"]
+    assert (header["type"], header["sequence_number"]) == (24, 7)
+    assert header["flags"] == 0x601
+    assert (seen["type"], seen["proto"], seen["scope"]) == (
+        route.type,
+        route.protocol,
+        route.scope,
+    )
+    assert (seen["dst_len"], seen["tos"]) == (route.key.dst.prefixlen, route.key.tos)
+    dst = seen.get_attr("RTA_DST")
+    assert (ip_address(dst) if dst else None) == (
+        route.key.dst.network_address if route.key.dst.prefixlen else None
+    )
+    assert (seen.get_attr("RTA_TABLE") or seen["table"]) == route.key.table
+    assert (seen.get_attr("RTA_PRIORITY") or 0) == route.key.priority
+    source = seen.get_attr("RTA_PREFSRC")
+    assert (ip_address(source) if source else None) == route.src
+    metrics = seen.get_attr("RTA_METRICS")
+    assert (metrics.get_attr("RTAX_MTU") if metrics else None) == route.mtu
+    assert hops_of(seen) == [
+        (index_of(hop.oif), hop.gateway, hop.is_onlink, hop.weight)
+        for hop in hop_order(route.next_hops)
+    ]
+
+
+def hops_of(seen: rtmsg) -> list[tuple[int, object, bool, int]]:
+    def gateway(part: rtmsg) -> object:
+        text = part.get_attr("RTA_GATEWAY") or (part.get_attr("RTA_VIA") or {}).get("addr")
+        return ip_address(text) if text else None
+
+    multipath = seen.get_attr("RTA_MULTIPATH")
+    if multipath:
+        return [
+            (part["oif"], gateway(part), bool(part["flags"] & 4), part["hops"] + 1)
+            for part in multipath
+        ]
+    oif = seen.get_attr("RTA_OIF")
+    return [(oif, gateway(seen), bool(seen["flags"] & 4), 1)] if oif else []
+
+
+@given(routes())
+def test_we_read_what_we_wrote(route: Route) -> None:
+    request = wire_route.append_request(route, index_of=index_of)
+
+    (message,) = messages(request.packed(1))
+
+    assert wire_route.RouteReader(NAMES.get).read(message.body) == route
+
+
+@given(routes())
+def test_we_read_what_pyroute2_writes(route: Route) -> None:
+    theirs = rtmsg(wire_route.add_request(route, index_of=index_of).packed(1))
+    theirs.decode()
+    again = rtmsg()
+    again.setvalue(theirs)
+    again.encode()
+
+    (message,) = messages(bytes(again.data))
+
+    assert wire_route.RouteReader(NAMES.get).read(message.body) == route
+
+
+def test_pyroute2_reads_our_addresses() -> None:
+    for text, flags in (("10.1.2.3/32", 0), ("fd00::1/128", 2)):
+        seen = ifaddrmsg(wire_link.add_address(ip_interface(text), index=9).packed(1))
+        seen.decode()
+
+        assert f"{seen.get_attr('IFA_LOCAL')}/{seen['prefixlen']}" == text
+        assert (seen["index"], seen["flags"]) == (9, flags)
+
+
+def test_pyroute2_reads_our_veth_pair() -> None:
+    request = wire_link.create_veth(
+        host="cali0", host_mac=b"\xee" * 6, peer="eth0", peer_netns_fd=5, mtu=1480
+    )
+
+    seen = ifinfmsg(request.packed(1))
+    seen.decode()
+
+    assert seen.get_attr("IFLA_IFNAME") == "cali0"
+    assert seen.get_attr("IFLA_ADDRESS") == "ee:ee:ee:ee:ee:ee"
+    assert seen.get_attr("IFLA_MTU") == 1480
+    peer = seen.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
+    assert peer.get_attr("IFLA_IFNAME") == "eth0"
+    assert peer.get_attr("IFLA_NET_NS_FD") == 5
+    assert peer.get_attr("IFLA_MTU") == 1480
+
+
+@pytest.mark.parametrize("kind", ["ipip", "bridge"])
+def test_pyroute2_reads_our_tunnel(kind: str) -> None:
+    seen = ifinfmsg(wire_link.create_tunnel(name="tunl0", kind=kind, mtu=1480).packed(1))
+    seen.decode()
+
+    assert seen.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_KIND") == kind
+
+
+def test_we_read_links_that_pyroute2_writes() -> None:
+    theirs = ifinfmsg()
+    theirs["index"], theirs["flags"] = 7, 1
+    theirs["attrs"] = [
+        ("IFLA_IFNAME", "cali0"),
+        ("IFLA_MTU", 1480),
+        ("IFLA_ADDRESS", "ee:ee:ee:ee:ee:ee"),
+        ("IFLA_IFALIAS", "pycni a/b/eth0"),
+        ("IFLA_CARRIER", 0),
+        ("IFLA_GROUP", 9),
+        ("IFLA_LINK", 4),
+        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth")]}),
+    ]
+    theirs.encode()
+
+    (message,) = messages(bytes(theirs.data))
+
+    assert wire_link.read_link(message.body) == Link(
+        "cali0", 7, "veth", 1480, "ee:ee:ee:ee:ee:ee", True, False, "pycni a/b/eth0"
+    )
+    assert wire_link.read_group(message.body) == 9
+    assert wire_link.read_peer_index(message.body) == 4
+
+
+def test_a_peer_address_is_not_ours() -> None:
+    theirs = ifaddrmsg()
+    theirs["family"], theirs["prefixlen"], theirs["index"] = 2, 30, 3
+    theirs["attrs"] = [("IFA_ADDRESS", "10.0.0.2"), ("IFA_LOCAL", "10.0.0.1")]
+    theirs.encode()
+
+    (message,) = messages(bytes(theirs.data))
+
+    address = wire_link.read_address(message.body, name_of=NAMES.get)
+    assert address == Address("tunl0", ip_interface("10.0.0.1/30"))
