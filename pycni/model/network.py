@@ -57,7 +57,7 @@ class Scope(IntEnum):
     @classmethod
     def _missing_(cls, value: object) -> "Scope | None":
         """Accept the numbers between, which an administrator may use for routes of their own."""
-        if not isinstance(value, int) or not 0 <= value <= cls.NOWHERE.value:
+        if not isinstance(value, int) or not 0 <= value <= 255:
             return None
         member = int.__new__(cls, value)
         member._name_, member._value_ = f"SCOPE_{value}", value

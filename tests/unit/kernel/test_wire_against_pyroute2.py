@@ -1,6 +1,7 @@
 """Our bytes against pyroute2, which encodes and decodes the same messages on its own."""
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,8 @@ from pycni.model.network import (
 )
 from pycni.plan.iproute import hop_order
 
+Version = Literal[4, 6]
+
 INDEXES = {"eth0": 2, "tunl0": 3, "cali0": 70_000}
 NAMES = {index: name for name, index in INDEXES.items()}
 
@@ -40,7 +43,7 @@ def networks(draw: st.DrawFn, *, version: int) -> IPNetwork:
 
 
 @st.composite
-def next_hops(draw: st.DrawFn, *, version: int) -> frozenset[NextHop]:
+def next_hops(draw: st.DrawFn, *, version: Version) -> frozenset[NextHop]:
     count = draw(st.integers(1, 3))
     ways = st.tuples(
         st.sampled_from(sorted(INDEXES)),
@@ -54,7 +57,7 @@ def next_hops(draw: st.DrawFn, *, version: int) -> frozenset[NextHop]:
 
 @st.composite
 def routes(draw: st.DrawFn) -> Route:
-    version = draw(st.sampled_from([4, 6]))
+    version: Version = draw(st.sampled_from([4, 6]))
     kind = draw(st.sampled_from([RouteType.UNICAST, RouteType.BLACKHOLE, RouteType.UNREACHABLE]))
     is_unicast = kind is RouteType.UNICAST
     return Route(

@@ -1,0 +1,70 @@
+"""The text of our nftables table; what it does to packets is tested on the real kernel."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from pycni.errors import InvalidInput
+from pycni.plan.nat import NatInputs, render, rule_count
+
+POOL = ip_network("192.168.0.0/16")
+POOL6 = ip_network("fd00::/48")
+INPUTS = NatInputs(
+    pools=frozenset({POOL, POOL6, ip_network("10.244.0.0/16")}),
+    nat_pools=frozenset({POOL}),
+    nodes=frozenset({ip_address("10.0.0.1"), ip_address("10.0.0.2"), ip_address("fd99::1")}),
+)
+
+
+def test_sets_hold_the_pools_and_nodes_by_family() -> None:
+    text = render(INPUTS).text
+
+    assert (
+        "set pools4 { type ipv4_addr; flags interval; elements = { 10.244.0.0/16, 192.168.0.0/16 };"
+        in text
+    )
+    assert "set pools6 { type ipv6_addr; flags interval; elements = { fd00::/48 };" in text
+    assert "set nodes4 { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 };" in text
+    assert "set nat_pools6 { type ipv6_addr; flags interval; }" in text
+
+
+def test_overlapping_pools_are_merged() -> None:
+    inside = ip_network("192.168.7.0/24")
+
+    assert render(NatInputs(pools=frozenset({POOL, inside}))) == render(
+        NatInputs(pools=frozenset({POOL}))
+    )
+
+
+def test_equal_inputs_have_the_same_digest_and_others_another() -> None:
+    assert render(INPUTS) == render(INPUTS)
+    assert render(INPUTS).digest != render(NatInputs()).digest
+    assert f"chain digest_{render(INPUTS).digest} {{ }}" in render(INPUTS).text
+
+
+def test_the_digest_tells_the_number_of_rules() -> None:
+    with_vxlan = NatInputs(vxlan_port=4789)
+
+    assert rule_count(render(INPUTS).digest) == 7
+    assert rule_count(render(with_vxlan).digest) == 11
+    assert rule_count("nonsense") == -1
+
+
+def test_what_is_not_used_is_not_filtered() -> None:
+    text = render(NatInputs(has_ipip=False, blocks_spoofing=False)).text
+
+    assert "l4proto" not in text
+    assert "udp" not in text
+    assert "fib saddr" not in text
+
+
+@pytest.mark.parametrize("prefix", ['cali"; flush', "", "cali*", "a b", "x" * 15])
+def test_an_interface_prefix_is_no_place_for_syntax(prefix: str) -> None:
+    with pytest.raises(InvalidInput, match="interface prefix"):
+        NatInputs(interface_prefix=prefix)
+
+
+@pytest.mark.parametrize("port", [0, 65536])
+def test_the_vxlan_port_is_a_port(port: int) -> None:
+    with pytest.raises(InvalidInput, match="port"):
+        NatInputs(vxlan_port=port)
