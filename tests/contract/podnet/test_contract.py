@@ -153,7 +153,7 @@ def test_plug_names_the_device_that_has_the_pods_route(node: Node) -> None:
     node.add_host_link("other")
     node.add_host_route(ip_network("192.168.0.1/32"), dev="other")
 
-    with pytest.raises(AlreadyExists, match="leads to other|File exists"):
+    with pytest.raises(AlreadyExists, match=r"leads to other|File exists"):
         node.podnet.plug(request)
 
     assert not node.has_host_link(request.host_veth)
@@ -174,8 +174,10 @@ def test_extra_routes_go_by_the_gateway(node: Node) -> None:
     missing = node.podnet.check(replace(request, has_default_route=True))
     assert missing == [
         "the pod lacks route default via 169.254.1.1 dev eth0",
-        "the pod lacks route default via fe80::ecee:eeff:feee:eeee dev eth0 "
-        "metric 1024 pref medium",
+        (
+            "the pod lacks route default via fe80::ecee:eeff:feee:eeee dev eth0 "
+            "metric 1024 pref medium"
+        ),
     ]
 
 
