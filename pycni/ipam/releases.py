@@ -126,9 +126,15 @@ class Releases:
     async def take_back(
         self, cidr: IPNetwork, planned: Mapping[IPAddress, int | None], handle_id: str
     ) -> None:
-        """Undo a write of which it may be unknown whether it happened: block, then handle."""
+        """Undo a write of which it may be unknown whether it happened: block, then handle.
+
+        Sequence number and handle are both compared: had another writer been faster, it would have
+        given the same address with the same number, but under its own handle.
+        """
         if planned:
-            await self._release_in(cidr, partial(arithmetic.release, wanted=planned))
+            await self._release_in(
+                cidr, partial(arithmetic.release, wanted=planned, handle_id=handle_id)
+            )
         await self._handles.decrement(handle_id, cidr=cidr, count=1)
 
 

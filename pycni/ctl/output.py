@@ -1,0 +1,103 @@
+"""Printing for people and programs, and the datastore that a command works on."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from pycni.datastore.sqlite import DEFAULT_PATH, SqliteDatastore, open_sqlite
+from pycni.errors import PycniError
+
+FORMATS = ("table", "yaml", "json")
+
+_BOLD = "\x1b[1m"
+_RED = "\x1b[31m"
+_PLAIN = "\x1b[0m"
+
+
+def add_output_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `-o`, the format of the output."""
+    parser.add_argument(
+        "-o", "--output", choices=FORMATS, default="table", help="format (default: %(default)s)"
+    )
+
+
+def is_colourful(stream: TextIO) -> bool:
+    """Return whether colours would reach a person (see no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print columns, as narrow as they go; nothing but the headers when there are no rows."""
+    lines = [list(headers), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    for number, line in enumerate(lines):
+        text = "  ".join(
+            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
+        if number == 0 and is_colourful(sys.stdout):
+            text = f"{_BOLD}{text}{_PLAIN}"
+        print(text)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def print_documents(documents: Sequence[dict[str, Any]], *, form: str) -> None:
+    """Print documents as JSON (a List, unless there is one) or YAML (one after another)."""
+    if form == "json":
+        whole: object = documents[0] if len(documents) == 1 else list_of(documents)
+        print(json.dumps(whole, indent=2, ensure_ascii=False))
+        return
+    import yaml
+
+    for number, document in enumerate(documents):
+        if number:
+            print("---")
+        # Through JSON, because YAML would spell tuples as Python objects.
+        plain = json.loads(json.dumps(document))
+        print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
+
+
+def list_of(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a Kubernetes List."""
+    return {"apiVersion": "v1", "kind": "List", "items": list(documents)}
+
+
+async def open_datastore(
+    args: argparse.Namespace, *, is_read_only: bool = False
+) -> SqliteDatastore:
+    """Open the datastore that the command line names."""
+    path = Path(getattr(args, "datastore", None) or DEFAULT_PATH)
+    return await open_sqlite(path, is_read_only=is_read_only)
+
+
+def command(
+    work: Callable[[argparse.Namespace], Coroutine[Any, Any, int]],
+) -> Callable[[argparse.Namespace], int]:
+    """Wrap an asynchronous command: run it, and print an expected error as a sentence."""
+
+    def run(args: argparse.Namespace) -> int:
+        try:
+            return asyncio.run(work(args))
+        except PycniError as exc:
+            print_error(str(exc))
+            return 1
+
+    return run
+
+
+def print_error(text: str) -> None:
+    """Print an error, one line for each of its lines."""
+    for line in text.splitlines():
+        label = f"{_RED}error:{_PLAIN}" if is_colourful(sys.stderr) else "error:"
+        print(f"{label} {line}", file=sys.stderr)

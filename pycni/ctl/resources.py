@@ -1,0 +1,265 @@
+"""`pycnictl get`, `apply` and `delete`: objects of the datastore, as people write and read them.
+
+The rules of what may be written are in `pycni.model`; nothing is decided here.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pycni.ctl.output import (
+    add_output_argument,
+    command,
+    open_datastore,
+    print_documents,
+    print_table,
+)
+from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
+from pycni.ipam import block as arithmetic
+from pycni.ipam.allocator import Allocator
+from pycni.ipam.pools import holds
+from pycni.model.resources import (
+    BGPConfiguration,
+    BGPPeer,
+    Block,
+    IPAMConfig,
+    IPPool,
+    Node,
+    Resource,
+    resource_name,
+)
+from pycni.model.schema import KIND_NAMES
+from pycni.model.schema_config import Config
+from pycni.model.schema_rules import merged, mistakes_of
+from pycni.model.schema_yaml import parse_manifests, to_document
+from pycni.ports import Datastore, Stored
+
+CONFIG_KINDS: tuple[type[Config], ...] = (IPPool, Node, BGPPeer, BGPConfiguration, IPAMConfig)
+
+# Plural first: it is what the help shows.
+_ALIASES: dict[type[Resource], tuple[str, ...]] = {
+    IPPool: ("pools", "pool", "ippools", "ippool"),
+    BGPPeer: ("peers", "peer", "bgppeers", "bgppeer"),
+    Node: ("nodes", "node"),
+    Block: ("blocks", "block", "ipamblocks", "ipamblock"),
+    BGPConfiguration: ("bgpconfiguration", "bgpconfigurations", "bgpconfig"),
+    IPAMConfig: ("ipamconfiguration", "ipamconfigurations", "ipamconfig"),
+}
+
+_COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] = {
+    IPPool: (
+        ("NAME", lambda pool: pool.name),
+        ("CIDR", lambda pool: pool.cidr),
+        ("BLOCK", lambda pool: f"/{pool.block_size}"),
+        ("IPIP", lambda pool: pool.ipip_mode.value),
+        ("NAT", lambda pool: pool.nat_outgoing),
+        ("MODE", lambda pool: pool.assignment_mode.value),
+        ("DISABLED", lambda pool: pool.is_disabled),
+    ),
+    BGPPeer: (
+        ("NAME", lambda peer: peer.name),
+        ("PEER", lambda peer: peer.peer_ip),
+        ("PORT", lambda peer: peer.port),
+        ("AS", lambda peer: peer.as_number),
+        ("NODE", lambda peer: peer.node or "(all)"),
+        ("PASSWORD", lambda peer: peer.password is not None),
+    ),
+    Node: (
+        ("NAME", lambda node: node.name),
+        ("IPV4", lambda node: node.ipv4),
+        ("IPV6", lambda node: node.ipv6),
+        ("AS", lambda node: node.as_number),
+        ("TUNNEL", lambda node: node.ipip_tunnel_address),
+    ),
+    Block: (
+        ("CIDR", lambda block: block.cidr),
+        ("NODE", lambda block: block.affinity),
+        ("USED", lambda block: len(block.allocations) - arithmetic.free_count(block)),
+        ("FREE", arithmetic.free_count),
+    ),
+    BGPConfiguration: (
+        ("NAME", lambda config: config.name),
+        ("AS", lambda config: config.as_number),
+        ("MESH", lambda config: config.is_node_mesh_enabled),
+        ("PORT", lambda config: config.listen_port),
+    ),
+    IPAMConfig: (
+        ("NAME", lambda config: config.name),
+        ("STRICT", lambda config: config.is_strict_affinity),
+        ("AUTO-BLOCKS", lambda config: config.is_auto_allocating_blocks),
+        ("MAX-BLOCKS", lambda config: config.max_blocks_per_host or "(20)"),
+    ),
+}
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add get, apply and delete to a command line."""
+    kinds = ", ".join(names[0] for names in _ALIASES.values())
+    get = subparsers.add_parser(
+        "get", help="show objects of the datastore", epilog="example: pycnictl get pools -o yaml"
+    )
+    get.add_argument("kind", help=kinds)
+    get.add_argument("name", nargs="?", help="one object only")
+    add_output_argument(get)
+    get.set_defaults(func=command(_get))
+
+    apply = subparsers.add_parser(
+        "apply",
+        help="create or change objects from a file",
+        description="Checks the whole file before anything is written.",
+        epilog="example: pycnictl apply -f pool.yaml",
+    )
+    apply.add_argument(
+        "-f", "--filename", required=True, help="YAML, projectcalico.org/v3; - reads stdin"
+    )
+    apply.set_defaults(func=command(_apply))
+
+    delete = subparsers.add_parser(
+        "delete", help="delete an object", epilog="example: pycnictl delete peer rack-1"
+    )
+    delete.add_argument("kind", help=kinds)
+    delete.add_argument("name", help="its name; of a block also its CIDR")
+    delete.set_defaults(func=command(_delete))
+
+
+def kind_of(text: str) -> type[Resource]:
+    """Return the kind that a word of the command line means."""
+    for kind, names in _ALIASES.items():
+        if text.lower() in names:
+            return kind
+    known = ", ".join(names[0] for names in _ALIASES.values())
+    raise InvalidInput(f"there is no kind {text!r}: use one of {known}")
+
+
+# --- get ----------------------------------------------------------------------------------------
+
+
+async def _get(args: argparse.Namespace) -> int:
+    kind = kind_of(args.kind)
+    datastore = await open_datastore(args, is_read_only=True)
+    try:
+        items: Sequence[Stored[Any]] = (await datastore.list(kind)).items
+    finally:
+        await datastore.close()
+    values = [stored.value for stored in items]
+    if args.name is not None:
+        values = [value for value in values if _is_called(value, args.name)]
+        if not values:
+            raise NotFound(f"there is no {KIND_NAMES[kind]} {args.name}")
+    if args.output == "table":
+        columns = _COLUMNS[kind]
+        rows = [[read(value) for _, read in columns] for value in values]
+        print_table([header for header, _ in columns], rows)
+    else:
+        print_documents([to_document(value) for value in values], form=args.output)
+    return 0
+
+
+def _is_called(value: Resource, name: str) -> bool:
+    return name == resource_name(value) or (isinstance(value, Block) and name == str(value.cidr))
+
+
+# --- apply --------------------------------------------------------------------------------------
+
+
+async def _apply(args: argparse.Namespace) -> int:
+    manifests = parse_manifests(_read(args.filename), source=args.filename)
+    if not manifests:
+        raise InvalidInput(f"{args.filename} holds no object")
+    datastore = await open_datastore(args)
+    try:
+        existing = await _existing(datastore)
+        mistakes = mistakes_of(manifests, existing=[stored.value for stored in existing.values()])
+        if mistakes:
+            raise InvalidInput("\n".join([*mistakes, "nothing was changed"]))
+        for manifest in manifests:
+            value = manifest.value
+            outcome = await _store(datastore, value, existing.get((type(value), value.name)))
+            print(f"{KIND_NAMES[type(value)]} {value.name} {outcome}")
+    finally:
+        await datastore.close()
+    return 0
+
+
+def _read(filename: str) -> str:
+    try:
+        return sys.stdin.read() if filename == "-" else Path(filename).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidInput(f"cannot read {filename}: {exc}") from exc
+
+
+async def _existing(datastore: Datastore) -> dict[tuple[type[object], str], Stored[Any]]:
+    result: dict[tuple[type[object], str], Stored[Any]] = {}
+    for kind in CONFIG_KINDS:
+        items: Sequence[Stored[Any]] = (await datastore.list(kind)).items
+        result |= {(kind, stored.value.name): stored for stored in items}
+    return result
+
+
+async def _store(datastore: Datastore, value: Config, existing: Stored[Any] | None) -> str:
+    try:
+        if existing is None:
+            await datastore.create(value)
+            return "created"
+        wanted = merged(value, existing=existing.value)
+        if wanted == existing.value:
+            return "unchanged"
+        await datastore.update(wanted, if_revision=existing.revision)
+    except (AlreadyExists, Conflict, NotFound) as exc:
+        raise Conflict(f"{exc}; what was printed above is done, run the command again") from exc
+    return "configured"
+
+
+# --- delete -------------------------------------------------------------------------------------
+
+
+async def _delete(args: argparse.Namespace) -> int:
+    kind = kind_of(args.kind)
+    datastore = await open_datastore(args)
+    try:
+        items: Sequence[Stored[Any]] = (await datastore.list(kind)).items
+        found = [stored for stored in items if _is_called(stored.value, args.name)]
+        if not found:
+            raise NotFound(f"there is no {KIND_NAMES[kind]} {args.name}")
+        value = found[0].value
+        if isinstance(value, Block):
+            await _delete_block(datastore, found[0])
+        else:
+            if isinstance(value, IPPool):
+                await _refuse_used_pool(datastore, value)
+            await datastore.delete(kind, resource_name(value), if_revision=found[0].revision)
+    finally:
+        await datastore.close()
+    print(f"{KIND_NAMES[kind]} {args.name} deleted")
+    return 0
+
+
+async def _refuse_used_pool(datastore: Datastore, pool: IPPool) -> None:
+    used = sum(
+        len(arithmetic.given(stored.value))
+        for stored in (await datastore.list(Block)).items
+        if holds(pool.cidr, stored.value.cidr)
+    )
+    if used:
+        raise InvalidInput(
+            f"cannot delete pool {pool.name}: {used} of its addresses are in use;"
+            " set disabled: true, delete the pods that use it, then try again"
+        )
+
+
+async def _delete_block(datastore: Datastore, stored: Stored[Block]) -> None:
+    block = stored.value
+    refused = InvalidInput(
+        f"cannot delete block {block.cidr}: {len(arithmetic.given(block))} of its addresses are"
+        " in use; delete the pods that use them first"
+    )
+    if not arithmetic.is_empty(block):
+        raise refused
+    if block.affinity is None:
+        await datastore.delete(Block, resource_name(block), if_revision=stored.revision)
+        return
+    owner = Allocator(datastore, node=block.affinity)
+    if not await owner.release_affinity(block.cidr, only_if_empty=True):
+        raise refused
