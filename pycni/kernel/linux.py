@@ -11,7 +11,7 @@ from itertools import groupby
 from socket import AF_INET, AF_INET6
 from typing import assert_never
 
-from pycni.errors import InvalidInput
+from pycni.errors import PycniError, TryAgain
 from pycni.kernel import wire_link, wire_route
 from pycni.kernel.monitor import KernelEvents
 from pycni.kernel.names import LinkIndexes
@@ -74,6 +74,14 @@ class LinuxKernel:
             self._events.close()
         self._events = KernelEvents(nftables=self._nftables)
         return self._events
+
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Read some sysctls now; those that don't exist are left out."""
+        return {n: v for n in names if (v := read_sysctl(n)) is not None}
+
+    def drop_counters(self) -> dict[str, int]:
+        """Return how many packets each drop rule of our nftables table has met."""
+        return self._nftables.counters()
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -156,8 +164,9 @@ class LinuxKernel:
                 code = exc.errno or errno.EIO
                 text = f"cannot {_attempt(op)}: {exc.strerror or os.strerror(code)}"
                 failures.append(Failure(op, code, text))
-            except InvalidInput as exc:
-                failures.append(Failure(op, errno.EINVAL, f"cannot {_attempt(op)}: {exc}"))
+            except PycniError as exc:
+                code = errno.EAGAIN if isinstance(exc, TryAgain) else errno.EINVAL
+                failures.append(Failure(op, code, f"cannot {_attempt(op)}: {exc}"))
         return failures
 
     async def _perform(self, op: Op) -> None:
@@ -192,9 +201,13 @@ class LinuxKernel:
                 self._call(wire_link.delete_link(name=name), accept={errno.ENODEV})
 
     def _require_kind(self, name: str, *, kind: str) -> None:
-        for message in self._requests.call(wire_link.get_link(name=name)):
-            link = wire_link.read_link(message.body)
-            if link is not None and link.kind != kind:
+        acks, replies = self._requests.exchange([wire_link.get_link(name=name)])
+        if acks[0].errno:
+            # The kernel has one tunnel per pair of endpoints, and `tunl0` is that for any to any.
+            text = f"another {kind} tunnel has the same endpoints; is there a tunl0?"
+            raise KernelError(errno.EEXIST, text)
+        for link in filter(None, (wire_link.read_link(reply.body) for reply in replies)):
+            if link.kind != kind:
                 raise KernelError(errno.EEXIST, f"it exists and is of kind {link.kind!r}")
 
     def _set_address(self, op: AddAddress | DeleteAddress) -> None:

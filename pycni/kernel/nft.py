@@ -10,9 +10,9 @@ import shutil
 import socket
 import struct
 
+from pycni.errors import TryAgain
 from pycni.kernel.netlink import (
     NETLINK_NETFILTER,
-    DumpInterruptedError,
     KernelError,
     NetlinkSocket,
     join_group,
@@ -157,10 +157,9 @@ class Nftables:
         head = _NFGENMSG.pack(_NFPROTO_INET, 0, 0)
         try:
             return self._socket.dump(Request(kind, 0, head + text(_NFTA_TABLE, TABLE)))
-        except (KernelError, DumpInterruptedError) as exc:
+        except KernelError as exc:
             # Without nf_tables in the kernel there is no such message, and so no table of ours.
-            code = getattr(exc, "errno", None)
-            if code in {errno.EINVAL, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOENT}:
+            if exc.errno in {errno.EINVAL, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOENT}:
                 return []
             raise
 
@@ -180,9 +179,12 @@ async def _run_nft(*arguments: str, stdin: str) -> tuple[int, str]:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             _, complaint = await process.communicate(stdin.encode())
-    except BaseException:
+    except BaseException as exc:
         process.kill()
         await process.wait()
+        if isinstance(exc, TimeoutError):
+            raise TryAgain(f"nft gave no answer within {_TIMEOUT_S:.0f} s") from exc
         raise
     first_line = complaint.decode(errors="replace").strip().partition("\n")[0]
-    return process.returncode or 0, first_line
+    # Without the place in a file that was our pipe.
+    return process.returncode or 0, first_line.rpartition("Error: ")[2]
