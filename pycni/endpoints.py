@@ -56,6 +56,15 @@ class FileEndpoints:
         found = (self._read(path) for path in self._records.glob("*.json"))
         return sorted((e for e in found if e is not None), key=lambda e: e.key)
 
+    def read_file(self, name: str) -> WorkloadEndpoint | None:
+        """Return the record in the file of that name, or None."""
+        return self._read(self._records / name)
+
+    @staticmethod
+    def file_name(key: EndpointKey) -> str:
+        """Return the name of a record's file."""
+        return _file_name(key)
+
     def put(self, endpoint: WorkloadEndpoint) -> None:
         """Write or replace a record, atomically."""
         _write(self._records / _file_name(endpoint.key), _endpoint_document(endpoint))
@@ -112,7 +121,7 @@ async def _acquire(path: Path, key: EndpointKey, *, timeout_s: float) -> int:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):
-                if os.stat(path).st_ino == os.fstat(fd).st_ino:  # noqa: ASYNC240, PTH116  # no wait
+                if os.stat(path).st_ino == os.fstat(fd).st_ino:  # noqa: PTH116  # no wait
                     return fd
         except BlockingIOError:
             pass

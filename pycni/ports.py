@@ -107,6 +107,10 @@ class Kernel(Protocol):
         """
         ...
 
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Read some sysctls now; those that don't exist are left out."""
+        ...
+
     async def apply(self, ops: Sequence[Op]) -> Sequence[Failure]:
         """Perform the operations in order and go on after a failing one; return the failures.
 

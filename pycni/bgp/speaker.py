@@ -64,6 +64,7 @@ class ExaBgpSpeaker:
         self._helper_python = helper_python
         self._wanted = _Wanted()
         self._announced: frozenset[Advertisement] = frozenset()
+        self._written: tuple[object, ...] = ()
         self._changed = asyncio.Event()
         self._queue: asyncio.Queue[BgpEvent] = asyncio.Queue()
         self._up: set[IPAddress] = set()
@@ -144,7 +145,6 @@ class ExaBgpSpeaker:
             await self._end()
 
     async def _serve(self, lost: asyncio.Future[str], waiter: asyncio.Task[int]) -> str:
-        configured = self._configuration_key()
         while True:
             changed = asyncio.create_task(self._changed.wait(), name="speaker-changed")
             try:
@@ -158,9 +158,8 @@ class ExaBgpSpeaker:
                 return lost.result()
             self._changed.clear()
             self._send_advertisements()
-            if self._configuration_key() != configured:
+            if self._configuration_key() != self._written:
                 await asyncio.sleep(RELOAD_DEBOUNCE_S)
-                configured = self._configuration_key()
                 await self._reload()
 
     async def _end(self) -> None:
@@ -221,6 +220,7 @@ class ExaBgpSpeaker:
 
     def _write_configuration(self) -> Path:
         """Write the file that holds the neighbours and their passwords, atomically, mode 0600."""
+        self._written = self._configuration_key()
         directory = self._private_directory()
         bridge = directory / "bridge.py"
         source = Path(__file__).with_name("bridge.py").read_bytes()

@@ -15,13 +15,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.cni.results import AddResult, render_result
 from pycni.errors import PycniError, TryAgain
-from pycni.ipam.allocator import AssignRequest
+from pycni.ipam.allocator import Allocator
+from pycni.ipam.requests import AssignRequest
 from pycni.model.endpoints import (
     AssignedAddress,
     EndpointKey,
@@ -29,9 +30,9 @@ from pycni.model.endpoints import (
     PendingRelease,
     WorkloadEndpoint,
 )
-from pycni.model.network import PROTOCOL_BOOT, IPInterface, IPNetwork
+from pycni.model.network import PROTOCOL_BOOT
 from pycni.plan.ownership import alias_of
-from pycni.ports import Endpoints, PlugRequest, PodNet
+from pycni.ports import Datastore, Endpoints, PlugRequest, PodNet
 
 _log = logging.getLogger(__name__)
 
@@ -40,44 +41,17 @@ WORK_TIMEOUT_S = 25.0
 """Counted from the moment at which the lock is held: waiting does not eat into the work."""
 
 
-class Addresses(Protocol):
-    """The part of the allocator that the engine needs."""
-
-    async def assign(self, request: AssignRequest) -> tuple[AssignedAddress, ...]:
-        """Assign addresses; nothing stays assigned when it raises."""
-        ...
-
-    async def release(self, handle_id: str, *, addresses: Sequence[AssignedAddress]) -> None:
-        """Release addresses unless they were given to somebody else meanwhile."""
-        ...
-
-    async def release_by_handle(self, handle_id: str) -> None:
-        """Release all that a handle holds."""
-        ...
-
-    async def handles(self, *, prefix: str) -> Sequence[str]:
-        """Return the handles of this node's allocations that begin with a prefix."""
-        ...
-
-    async def holder(self, interface: IPInterface) -> str | None:
-        """Return the handle that holds an address."""
-        ...
-
-    async def ping(self) -> None:
-        """Raise unless an address could be assigned now (exhaustion does not count)."""
-        ...
-
-
 @dataclass(slots=True)
 class Engine:
     """The tools of the verbs.
 
     `default_mtu` tells the MTU for pods when the configuration names none; `on_change` hears of
-    each key whose record changed; `is_abandoned` tells whether nobody waits for the answer.
+    each key whose record changed.
     """
 
     node: str
-    addresses: Addresses
+    datastore: Datastore
+    allocator: Allocator
     endpoints: Endpoints
     podnet: PodNet
     default_mtu: Callable[[], Awaitable[int]]
@@ -142,7 +116,8 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
     async with AsyncExitStack() as undo:
         engine.endpoints.put(endpoint)
         undo.callback(engine.endpoints.remove, request.key)
-        assigned = await engine.addresses.assign(_assign_request(engine, request))
+        assignment = await engine.allocator.assign(_assign_request(engine, request))
+        assigned = assignment.addresses
         undo.push_async_callback(_release, engine, endpoint, assigned)
         # From here on a crash leaves a record that names the addresses it must give back.
         endpoint = replace(endpoint, addresses=assigned)
@@ -164,18 +139,22 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
     attributes = {"node": engine.node, "timestamp": f"{now:%Y-%m-%d %H:%M:%S.%f} +0000 UTC"}
     if request.args.pod_name:
         attributes |= {"namespace": request.args.pod_namespace, "pod": request.args.pod_name}
-    pools: tuple[IPNetwork | str, ...] = request.config.ipv4_pools + request.config.ipv6_pools
+    versions = (4, 6) if request.config.assign_ipv6 else (4,)
+    if request.args.ip is not None:
+        versions = (request.args.ip.version,)
     return AssignRequest(
         handle_id=request.handle_id,
         attributes=tuple(sorted(attributes.items())),
-        pools=pools,
-        address=request.args.ip,
+        versions=versions,
+        pools=request.config.ipv4_pools + request.config.ipv6_pools,
+        addresses=(request.args.ip,) if request.args.ip is not None else (),
     )
 
 
 def plug_request(
     engine: Engine, request: Request, endpoint: WorkloadEndpoint, *, netns_fd: int
 ) -> PlugRequest:
+    """Say what has to be there for an endpoint: what ADD builds and CHECK compares."""
     return PlugRequest(
         netns_fd=netns_fd,
         ifname=request.ifname,
@@ -255,9 +234,9 @@ async def _release(
     """Release, or keep the debt in the journal: a DEL never fails for the datastore's sake."""
     try:
         if addresses:
-            await engine.addresses.release(endpoint.handle_id, addresses=addresses)
+            await engine.allocator.release(addresses, handle_id=endpoint.handle_id)
         else:
-            await engine.addresses.release_by_handle(endpoint.handle_id)
+            await engine.allocator.release_by_handle(endpoint.handle_id)
     except PycniError as exc:
         _log.warning(
             "cannot release addresses now, journalled",
@@ -278,9 +257,9 @@ async def _settle(engine: Engine, key: EndpointKey) -> None:
 async def pay(engine: Engine, pending: PendingRelease) -> None:
     """Do one journalled release; sequence numbers keep it from freeing a newer address."""
     if pending.addresses:
-        await engine.addresses.release(pending.handle_id, addresses=pending.addresses)
+        await engine.allocator.release(pending.addresses, handle_id=pending.handle_id)
     else:
-        await engine.addresses.release_by_handle(pending.handle_id)
+        await engine.allocator.release_by_handle(pending.handle_id)
     engine.endpoints.settle(pending)
 
 

@@ -11,7 +11,6 @@ from ipaddress import ip_network
 from typing import Any, TypeVar
 
 from pycni.cni.errors import CniError, Code
-from pycni.model.network import IPNetwork
 
 T = TypeVar("T")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
@@ -29,8 +28,9 @@ class NetworkConfig:
     run_dir: str = "/run/pycni"
     state_dir: str = "/var/lib/pycni"
     datastore: str = ""
-    ipv4_pools: tuple[IPNetwork | str, ...] = ()
-    ipv6_pools: tuple[IPNetwork | str, ...] = ()
+    ipv4_pools: tuple[str, ...] = ()
+    ipv6_pools: tuple[str, ...] = ()
+    assign_ipv6: bool = False
     log_level: str = "info"
     allow_ip_forwarding: bool = False
     has_default_route: bool = True
@@ -81,6 +81,7 @@ def read_config(
         ),
         ipv4_pools=_pools(ipam, "ipv4_pools"),
         ipv6_pools=_pools(ipam, "ipv6_pools"),
+        assign_ipv6=_switch(ipam, "assign_ipv6", default=False),
         log_level=_log_level(document),
         allow_ip_forwarding=_typed(settings, "allow_ip_forwarding", bool, False),
         has_default_route=_typed(document, "isDefaultGateway", bool, True),
@@ -131,20 +132,30 @@ def _absolute(path: str, key: str) -> str:
     return path
 
 
-def _pools(ipam: Mapping[str, Any], key: str) -> tuple[IPNetwork | str, ...]:
+def _pools(ipam: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """Read a list of pools; each is a CIDR or the name of a pool."""
-    pools: list[IPNetwork | str] = []
+    pools: list[str] = []
     for item in _typed(ipam, key, list, []):
         if not isinstance(item, str) or not item:
             raise _bad(f"ipam.{key} must hold strings: pool names or CIDRs")
+        pools.append(item)
         if "/" not in item:
-            pools.append(item)
             continue
         try:
-            pools.append(ip_network(item))
+            ip_network(item)
         except ValueError as exc:
             raise _bad(f"ipam.{key}: {item!r} is no CIDR: {exc}") from exc
     return tuple(pools)
+
+
+def _switch(ipam: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    """Read a switch that Calico spells as the string "true" or "false"."""
+    value = ipam.get(key, default)
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return bool(value == "true")
+    raise _bad(f'ipam.{key} must be "true" or "false", not {value!r}')
 
 
 def _attachments(document: Mapping[str, Any]) -> frozenset[tuple[str, str]]:

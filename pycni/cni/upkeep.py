@@ -9,7 +9,9 @@ from pycni.cni.engine import LOCK_TIMEOUT_S, Engine, plug_request, remove
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.errors import PycniError, TryAgain
+from pycni.ipam import lookup
 from pycni.model.endpoints import EndpointState, WorkloadEndpoint
+from pycni.model.resources import IPAMConfig
 
 UNAVAILABLE_AFTER_S = 30.0
 """How long no ADD could work before STATUS says so."""
@@ -27,7 +29,7 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
     findings = list(engine.podnet.check(plug))
     findings += _compare_result(request.config.prev_result or {}, record)
     for assigned in record.addresses:
-        holder = await engine.addresses.holder(assigned.interface)
+        holder = await lookup.holder(engine.datastore, assigned.interface.ip)
         if holder != record.handle_id:
             held = f"held by {holder}" if holder else "free"
             findings.append(f"address {assigned.interface.ip} is {held} in the datastore")
@@ -80,11 +82,11 @@ async def _collect_handles(
     valid = {f"{name}.{c}" if i == "eth0" else f"{name}.{c}.{i}" for c, i in keep}
     valid |= {e.handle_id for e in engine.endpoints.list() if e.key.network == name}
     failures = []
-    for handle_id in await engine.addresses.handles(prefix=f"{name}."):
+    for handle_id in await lookup.handles_on(engine.datastore, node=engine.node, prefix=f"{name}."):
         if handle_id in valid:
             continue
         try:
-            await engine.addresses.release_by_handle(handle_id)
+            await engine.allocator.release_by_handle(handle_id)
         except PycniError as exc:
             failures.append(f"{handle_id}: {exc}")
     return failures
@@ -99,7 +101,7 @@ async def status(engine: Engine) -> None:
     """
     since = engine.run_dir / "trouble-since"
     try:
-        await engine.addresses.ping()
+        await engine.datastore.get(IPAMConfig, "default")
     except PycniError as exc:
         now = engine.clock()
         began = _began(since, now)

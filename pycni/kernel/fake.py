@@ -107,6 +107,10 @@ class FakeKernel:
             nat_unavailable=self.nat_unavailable,
         )
 
+    def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
+        """Read some sysctls now."""
+        return {n: v for n in names if (v := self.sysctl(n)) is not None}
+
     async def apply(self, ops: Sequence[Op]) -> Sequence[Failure]:
         """Perform the operations in order and go on after a failing one."""
         failures = []

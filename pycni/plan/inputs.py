@@ -60,7 +60,7 @@ class Inputs:
     `borrowed` maps an address (as /32 or /128) to the node that holds it, for addresses that lie
     in another node's block.  `pool_history` has every pool that ever was, so that leftovers of a
     deleted one are still recognised as ours.  `links` and `addresses` are the host's own.
-    `pods` and `nodes_by_address` are indexes, kept by `set_endpoint` and `set_node`.
+    `pods`, `host_veths` and `nodes_by_address` are indexes, kept by `set_endpoint` and `set_node`.
     """
 
     settings: Settings
@@ -74,6 +74,7 @@ class Inputs:
     borrowed: dict[IPNetwork, str] = field(default_factory=dict)
     endpoints: dict[EndpointKey, WorkloadEndpoint] = field(default_factory=dict)
     pods: dict[IPNetwork, WorkloadEndpoint] = field(default_factory=dict)
+    host_veths: dict[str, WorkloadEndpoint] = field(default_factory=dict)
     paths: dict[IPNetwork, tuple[Path, ...]] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     addresses: set[Address] = field(default_factory=set)
@@ -106,12 +107,14 @@ class Inputs:
         touched: set[IPNetwork] = set()
         old = self.endpoints.pop(key, None)
         if old is not None:
+            self.host_veths.pop(old.host_veth, None)
             for prefix in _pod_prefixes(old):
                 touched.add(prefix)
                 if self.pods.get(prefix) is old:
                     del self.pods[prefix]
         if endpoint is not None:
             self.endpoints[key] = endpoint
+            self.host_veths[endpoint.host_veth] = endpoint
             if endpoint.state is EndpointState.READY:
                 for prefix in _pod_prefixes(endpoint):
                     touched.add(prefix)

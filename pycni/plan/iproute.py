@@ -6,6 +6,7 @@ are collapsed to one and none trails; each next hop of a multipath route is a li
 
 from collections.abc import Mapping
 
+from pycni.errors import InvalidInput
 from pycni.model.network import (
     MAIN_TABLE,
     PROTOCOL_BOOT,
@@ -48,6 +49,17 @@ _SCOPE_NAMES: Mapping[int, str] = {
     Scope.NOWHERE: "nowhere",
 }
 _IPV6 = 6
+
+
+def protocol_number(protocol: int | str) -> int:
+    """Return the number of a route protocol, given as number or by its name in rt_protos."""
+    numbers = {name: number for number, name in PROTOCOL_NAMES.items()}
+    number = numbers.get(protocol, -1) if isinstance(protocol, str) else protocol
+    if not 0 < number < 256:
+        raise InvalidInput(
+            f"route protocol {protocol!r} is unknown: use 1 to 255 or one of {', '.join(numbers)}"
+        )
+    return number
 
 
 def ip_route_lines(state: KernelState, *, family: int) -> list[str]:

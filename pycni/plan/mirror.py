@@ -1,8 +1,8 @@
 """Keep a picture of the kernel true from its events and from our own operations.
 
-Pure.  The picture is refreshed by snapshots; between them these functions change it, and say which
-route keys deserve a second look and when the picture can no longer be trusted: the kernel drops
-IPv4 routes without a word when their interface goes down or loses its last address.
+Pure.  The picture is refreshed by snapshots; between them these functions change it, and say what
+deserves a second look and when the picture can no longer be trusted: the kernel drops IPv4 routes
+without a word when their interface goes down or loses its last address.
 """
 
 from dataclasses import dataclass, field
@@ -31,11 +31,16 @@ from pycni.model.network import (
 
 @dataclass(slots=True)
 class Effect:
-    """What an event means for the next pass: keys to look at, other kinds, or everything anew."""
+    """What an event changed: route keys, links, addresses or our nftables table.
+
+    `lost_routes_by` names an interface whose routes the kernel may have dropped silently.
+    """
 
     keys: set[RouteKey] = field(default_factory=set)
-    is_other_dirty: bool = False
-    is_doubtful: bool = False
+    links: set[str] = field(default_factory=set)
+    is_address: bool = False
+    is_ruleset: bool = False
+    lost_routes_by: str | None = None
 
 
 def apply_event(state: KernelState, event: KernelEvent) -> Effect:
@@ -45,19 +50,25 @@ def apply_event(state: KernelState, event: KernelEvent) -> Effect:
             return _link_changed(state, event)
         case LinkGone():
             state.links.pop(event.name, None)
-            return Effect(keys=_drop_routes_by(state, event.name), is_other_dirty=True)
+            return Effect(keys=_drop_routes_by(state, event.name), links={event.name})
         case AddressChanged():
-            if event.is_present:
-                state.addresses.add(event.address)
-            else:
-                state.addresses.discard(event.address)
-            return Effect(is_other_dirty=True, is_doubtful=True)
+            return _address_changed(state, event)
         case RouteChanged():
             _route_changed(state, event)
             return Effect(keys={event.route.key})
         case RulesetChanged():
             state.ruleset = event.digest
-            return Effect(is_other_dirty=True)
+            return Effect(is_ruleset=True)
+
+
+def _address_changed(state: KernelState, event: AddressChanged) -> Effect:
+    if event.address.interface.ip.is_link_local:
+        return Effect()  # every IPv6 interface gets one; nothing of ours hangs on it
+    if event.is_present:
+        state.addresses.add(event.address)
+        return Effect(is_address=True)
+    state.addresses.discard(event.address)
+    return Effect(is_address=True, lost_routes_by=event.address.ifname)
 
 
 def _link_changed(state: KernelState, event: LinkChanged) -> Effect:
@@ -65,10 +76,10 @@ def _link_changed(state: KernelState, event: LinkChanged) -> Effect:
     state.links[event.link.name] = event.link
     if old == event.link:
         return Effect()
-    effect = Effect(is_other_dirty=True)
+    effect = Effect(links={event.link.name})
     if old is not None and old.is_up and not event.link.is_up:
         effect.keys = _drop_routes_by(state, event.link.name)
-        effect.is_doubtful = bool(effect.keys)
+        effect.lost_routes_by = event.link.name
     elif old is None or (not old.is_up and event.link.is_up):
         effect.keys = {
             k for k, routes in state.routes.items() if _leave_by(routes, event.link.name)

@@ -56,3 +56,11 @@ def alias_of(key: EndpointKey) -> str:
     if len(ALIAS_PREFIX) + len(text) > MAX_ALIAS_LENGTH:
         text = hashlib.sha256(text.encode()).hexdigest()
     return ALIAS_PREFIX + text
+
+
+def key_of_alias(alias: str) -> EndpointKey | None:
+    """Return the endpoint that an ifalias names; None when it is not ours, or only a hash."""
+    if not alias.startswith(ALIAS_PREFIX):
+        return None
+    parts = alias.removeprefix(ALIAS_PREFIX).split("/")
+    return EndpointKey(*parts) if len(parts) == 3 else None

@@ -1,0 +1,7 @@
+"""`python -m pycni.agent`: the agent."""
+
+import sys
+
+from pycni.agent.daemon import main
+
+sys.exit(main())

@@ -1,0 +1,195 @@
+"""The CNI socket: requests from the relay, with the pod's network namespace as a descriptor.
+
+Root only, by the directory's mode, the socket's mode and SO_PEERCRED.  A request carries exactly
+one descriptor when its verb has a namespace, and it must be one of a network namespace.
+"""
+
+import array
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from pycni.cni.errors import CniError, Code
+from pycni.cni.main import Reply, failure, parse_or_reply
+from pycni.cni.protocol import MAX_STDIN, Request, version_of
+from pycni.kernel.netns import is_netns
+
+_log = logging.getLogger(__name__)
+
+MAX_REQUEST = MAX_STDIN + (1 << 17)
+MAX_DESCRIPTORS = 8
+RECEIVE_TIMEOUT_S = 10.0
+BACKLOG = 512
+
+Handler = Callable[[Request, int | None, Callable[[], bool]], Awaitable[Reply]]
+
+
+class Refused(Exception):
+    """A connection that is not answered: not root, or not our wire format."""
+
+
+def listen_private(path: Path) -> socket.socket:
+    """Listen on a unix socket that only root can reach; take over the place of a dead one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    previous = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(previous)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Return the user at the other end (struct ucred: pid, uid, gid)."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    uid: int = struct.unpack("iII", raw)[1]
+    return uid
+
+
+class CniServer:
+    """Accepts, receives, hands to the handler, answers; one task for each request."""
+
+    def __init__(self, path: Path, handler: Handler) -> None:
+        self._path = path
+        self._handler = handler
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.refused = 0
+
+    async def run(self) -> None:
+        """Serve until cancelled; the socket is gone afterwards, running requests are finished."""
+        loop = asyncio.get_running_loop()
+        listener = listen_private(self._path)
+        inode = self._path.stat().st_ino
+        try:
+            while True:
+                connection, _ = await loop.sock_accept(listener)
+                task = loop.create_task(self._serve(connection), name="cni-request")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            listener.close()
+            with contextlib.suppress(FileNotFoundError):
+                if self._path.stat().st_ino == inode:  # a successor may listen there already
+                    self._path.unlink()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=RECEIVE_TIMEOUT_S)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        fds: list[int] = []
+        try:
+            connection.setblocking(False)
+            async with asyncio.timeout(RECEIVE_TIMEOUT_S):
+                data = await _receive(connection, fds)
+            reply = await self._answer(data, fds, connection)
+            await asyncio.get_running_loop().sock_sendall(
+                connection, bytes([reply.status]) + reply.output
+            )
+        except Refused as exc:
+            self.refused += 1
+            _log.warning("refused a connection to the CNI socket", extra={"reason": str(exc)})
+        except (OSError, TimeoutError) as exc:
+            _log.info("a CNI caller went away", extra={"reason": str(exc) or "time-out"})
+        finally:
+            for fd in fds:
+                os.close(fd)
+            connection.close()
+
+    async def _answer(self, data: bytes, fds: list[int], connection: socket.socket) -> Reply:
+        uid = peer_uid(connection)
+        if uid != 0:
+            raise Refused(f"user {uid} is not root")
+        environment, stdin = _split(data)
+        request = parse_or_reply(environment, stdin)
+        if isinstance(request, Reply):
+            return request
+        try:
+            netns_fd = _only_netns(request, fds)
+        except CniError as error:
+            self.refused += 1
+            _log.warning("refused a CNI request", extra={"reason": error.msg})
+            return failure(error, version=version_of(stdin))
+        return await self._handler(request, netns_fd, lambda: _is_gone(connection))
+
+
+async def _receive(connection: socket.socket, fds: list[int]) -> bytes:
+    """Read up to the caller's end of writing; descriptors may come with any part of it."""
+    loop = asyncio.get_running_loop()
+    parts = bytearray()
+    while True:
+        try:
+            part, ancillary, flags, _ = connection.recvmsg(
+                1 << 16, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            await _readable(loop, connection)
+            continue
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                numbers = array.array("i")
+                numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+                fds += numbers
+        if flags & socket.MSG_CTRUNC:
+            raise Refused(f"more than {MAX_DESCRIPTORS} descriptors")
+        if not part:
+            return bytes(parts)
+        parts += part
+        if len(parts) > MAX_REQUEST:
+            raise Refused(f"a request of over {MAX_REQUEST} bytes")
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    readable = asyncio.Event()
+    loop.add_reader(connection, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(connection)
+
+
+def _split(data: bytes) -> tuple[dict[str, str], bytes]:
+    if len(data) < 4:
+        raise Refused("a request without header")
+    end = 4 + int.from_bytes(data[:4], "big")
+    if end > len(data):
+        raise Refused("a request shorter than its header says")
+    environment = {}
+    for item in data[4:end].split(b"\0"):
+        name, equals, value = item.decode("utf-8", "surrogateescape").partition("=")
+        if equals:
+            environment[name] = value
+    return environment, data[end:]
+
+
+def _only_netns(request: Request, fds: list[int]) -> int | None:
+    """Return the one descriptor of a network namespace, None when there is none."""
+    if len(fds) > 1:
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"{request.command.value} came with {len(fds)} descriptors, one network namespace"
+            " is expected: use the pycni relay",
+        )
+    if not fds:
+        return None
+    if not is_netns(fds[0]):
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"CNI_NETNS={request.netns!r} is no network namespace",
+        )
+    return fds[0]
+
+
+def _is_gone(connection: socket.socket) -> bool:
+    """Tell whether the caller closed its end for good (it has long finished writing)."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))

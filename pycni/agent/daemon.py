@@ -1,0 +1,289 @@
+"""The agent: wire the parts together, start their tasks, stop them in order.
+
+No networking decision is made here.  SIGTERM leaves the kernel and the peers as they are; SIGHUP
+reads everything again.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Interface, ip_interface
+from pathlib import Path
+
+import pycni
+from pycni.agent import history, report, watchers
+from pycni.agent.cni_server import CniServer
+from pycni.agent.control import ControlServer
+from pycni.agent.facts import WATCHED_KINDS, Facts
+from pycni.agent.http import HttpServer
+from pycni.agent.logs import configure_logging
+from pycni.agent.messages import Changed, EndpointChanged, Listed, Message
+from pycni.agent.metrics import Metrics
+from pycni.agent.notify import notify
+from pycni.agent.reconciler import Reconciler
+from pycni.agent.registration import Registration
+from pycni.bgp.child import ChildSettings
+from pycni.bgp.speaker import ExaBgpSpeaker
+from pycni.cni.engine import Engine, pay
+from pycni.cni.main import Reply, execute
+from pycni.cni.protocol import Request
+from pycni.config import DEFAULT_CONFIG, AgentConfig, load_config
+from pycni.datastore.sqlite import SqliteDatastore, open_sqlite
+from pycni.endpoints import FileEndpoints
+from pycni.errors import InvalidInput, PycniError
+from pycni.ipam.allocator import Allocator
+from pycni.kernel.linux import LinuxKernel
+from pycni.kernel.podnet import LinuxPodNet
+from pycni.model.endpoints import EndpointKey
+from pycni.model.resources import IPPool
+from pycni.plan.inputs import Inputs, Settings
+from pycni.plan.iproute import protocol_number
+from pycni.plan.mtu import pod_mtu
+
+_log = logging.getLogger(__name__)
+
+PAY_PERIOD_S = 5.0
+PROBE_PERIOD_S = 1.0
+
+
+class Agent:
+    """All parts of one node's agent; `run` is its life."""
+
+    def __init__(self, config: AgentConfig, *, node: str, datastore: SqliteDatastore) -> None:
+        self.config = config
+        self.node = node
+        self.version = pycni.__version__
+        self.clock = time.monotonic
+        self.started = self.clock()
+        self.troubles: dict[str, str] = {}
+        self.metrics = Metrics()
+        self.route_protocol = protocol_number(config.route_protocol)
+        self.datastore = datastore
+        self._run_dir = Path(config.run_dir)
+        self._state_dir = Path(config.state_dir)
+        self._address = _own_address(config)
+        self._history_path = self._state_dir / "pools.json"
+        self.endpoints = FileEndpoints(run_dir=self._run_dir, state_dir=self._state_dir)
+        self.kernel = LinuxKernel()
+        self.podnet = LinuxPodNet()
+        self.speaker = self._make_speaker()
+        self.facts = Facts(Inputs(self._settings(), pool_history=history.load(self._history_path)))
+        self.allocator = Allocator(datastore, node=node)
+        self.reconciler = Reconciler(
+            self.facts,
+            kernel=self.kernel,
+            speaker=self.speaker,
+            endpoints=self.endpoints,
+            refresh_s=config.refresh_s,
+        )
+        self.engine = Engine(
+            node=node,
+            datastore=datastore,
+            allocator=self.allocator,
+            endpoints=self.endpoints,
+            podnet=self.podnet,
+            default_mtu=self._default_mtu,
+            run_dir=self._run_dir,
+            on_change=self._endpoint_changed,
+        )
+        self.registration = Registration(
+            datastore, self.allocator, node=node, address=self._address, report=self.report
+        )
+        self.cni = CniServer(self._run_dir / "cni.sock", self._serve)
+        self.control = ControlServer(
+            self._run_dir / "control.sock",
+            {"status": lambda: report.status(self), "routes": lambda: report.routes(self)},
+        )
+
+    # --- parts ----------------------------------------------------------------------------------
+
+    def _settings(self) -> Settings:
+        config = self.config
+        return Settings(
+            node=self.node,
+            tunnel_name=config.tunnel_name,
+            route_protocol=self.route_protocol,
+            interface_prefix=config.interface_prefix,
+            tunnel_mtu=config.tunnel_mtu or None,
+            hold_time_s=config.hold_time_s,
+            restart_time_s=config.restart_time_s,
+        )
+
+    def _make_speaker(self) -> ExaBgpSpeaker:
+        listen = (self._address.ip,) if self._address is not None else ()
+        return ExaBgpSpeaker(
+            ChildSettings(
+                run_dir=self._run_dir,
+                python=self.config.exabgp_python or sys.executable,
+                user=self.config.bgp_user or None,
+                listen=listen,
+            )
+        )
+
+    async def _default_mtu(self) -> int:
+        if self.config.pod_mtu:
+            return self.config.pod_mtu
+        inputs = self.facts.inputs
+        underlay = inputs.underlay(4) or inputs.underlay(6) or ""
+        link = inputs.links.get(underlay)
+        return pod_mtu(inputs.pools.values(), underlay_mtu=link.mtu if link else 1500)
+
+    async def _serve(
+        self, request: Request, netns_fd: int | None, is_abandoned: Callable[[], bool]
+    ) -> Reply:
+        began = self.clock()
+        reply = await execute(self.engine, request, netns_fd=netns_fd, is_abandoned=is_abandoned)
+        self.metrics.count(request.command.value, status=reply.status, seconds=self.clock() - began)
+        return reply
+
+    def _endpoint_changed(self, key: EndpointKey) -> None:
+        self.reconciler.post(EndpointChanged(key, self.endpoints.get(key)))
+
+    def report(self, what: str, why: str) -> None:
+        """Note trouble of one part, or ("") its end; log each change once."""
+        if self.troubles.get(what, "") != why:
+            if why:
+                _log.warning("trouble", extra={"part": what, "reason": why})
+            else:
+                _log.info("trouble is over", extra={"part": what})
+        self.troubles[what] = why
+
+    def drop_counters(self) -> dict[str, int]:
+        """Return how many packets each drop rule of our nftables table has seen."""
+        return self.kernel.drop_counters()
+
+    def refused(self) -> int:
+        """Return how many connections were refused."""
+        return self.cni.refused + self.control.refused
+
+    def write_nodename(self) -> None:
+        """Leave our name where the in-process engine looks for it."""
+        (self._state_dir / "nodename").write_text(self.node, encoding="utf-8")
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reconciler.resync, "SIGHUP")
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(c, name=n) for n, c in self._parts().items()]
+                notify("READY=1")
+                _log.info("the agent runs", extra={"node": self.node, "version": self.version})
+                await stop.wait()
+                notify("STOPPING=1")
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await self.datastore.close()
+            self.podnet.close()
+            self.kernel.close()
+
+    def _parts(self) -> dict[str, "asyncio._CoroutineLike[None]"]:
+        post = self._post
+        parts: dict[str, asyncio._CoroutineLike[None]] = {
+            "reconciler": self.reconciler.run(),
+            "speaker": self.speaker.run(),
+            "kernel": watchers.watch_kernel(self.kernel, post=post),
+            "speaker-events": watchers.watch_speaker(self.speaker, post=post),
+            "endpoints": watchers.watch_endpoints(self.endpoints, post=post),
+            "sysctls": watchers.watch_sysctls(
+                self.kernel, names=lambda: list(self.reconciler.want.sysctls), post=post
+            ),
+            "registration": self.registration.run(),
+            "journal": self._pay_debts(),
+            "cni": self.cni.run(),
+            "control": self.control.run(),
+        }
+        for kind in WATCHED_KINDS:
+            parts[f"watch-{kind.__name__}"] = watchers.watch_kind(
+                self.datastore, kind, post=post, report=self.report
+            )
+        if self.config.metrics_port:
+            server = HttpServer(
+                address=self.config.metrics_address,
+                port=self.config.metrics_port,
+                pages=report.pages(self),
+            )
+            parts["http"] = server.run()
+        return parts
+
+    def _post(self, message: Message) -> None:
+        self.reconciler.post(message)
+        if isinstance(message, Listed | Changed) and message.kind is IPPool:
+            self.registration.wake()
+            history.save(self._history_path, self.facts.inputs.pool_history)
+
+    async def _pay_debts(self) -> None:
+        """Do the releases that DELs left in the journal."""
+        while True:
+            for pending in self.endpoints.pending():
+                try:
+                    async with self.endpoints.lock(pending.key, timeout_s=0):
+                        await pay(self.engine, pending)
+                except PycniError as exc:
+                    self.report("journal", str(exc))
+            if not self.endpoints.pending():
+                self.report("journal", "")
+            await asyncio.sleep(PAY_PERIOD_S)
+
+
+def _own_address(config: AgentConfig) -> IPv4Interface | None:
+    if not config.node_address:
+        return None
+    try:
+        address = ip_interface(config.node_address)
+    except ValueError as exc:
+        raise InvalidInput(f"node_address {config.node_address!r}: {exc}") from exc
+    if not isinstance(address, IPv4Interface):
+        raise InvalidInput(
+            f"node_address {config.node_address!r} must be IPv4, such as 10.0.0.1/24"
+        )
+    return address
+
+
+async def amain(config: AgentConfig) -> None:
+    """Open the datastore and run the agent."""
+    node = config.node or socket.gethostname().lower()
+    Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    datastore = await open_sqlite(config.datastore_path)
+    agent = Agent(config, node=node, datastore=datastore)
+    agent.write_nodename()
+    await agent.run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the agent; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="pycni-agent",
+        description="Program this node's pod routes, exchange them by BGP, serve CNI requests.",
+        epilog="example: pycni-agent --config /etc/pycni/agent.yaml",
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="configuration (YAML)")
+    parser.add_argument("--version", action="version", version=f"pycni {pycni.__version__}")
+    arguments = parser.parse_args(argv)
+    try:
+        config = load_config(arguments.config)
+    except InvalidInput as exc:
+        parser.error(str(exc))
+    configure_logging(config.log_level)
+    if os.geteuid() != 0:
+        parser.error(
+            "the agent programs routes: run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+        )
+    try:
+        asyncio.run(amain(config))
+    except PycniError as exc:
+        _log.error("the agent can't run", extra={"reason": str(exc)})
+        return 1
+    return 0

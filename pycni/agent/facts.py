@@ -1,0 +1,270 @@
+"""Turn messages into facts (`Inputs`) and into what has to be looked at again (`Dirty`).
+
+No input or output: the reconciler feeds messages in, and acts on what comes out.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pycni.agent.messages import (
+    BgpTold,
+    Changed,
+    Doubt,
+    EndpointChanged,
+    EndpointsListed,
+    KernelTold,
+    Listed,
+    Message,
+    SysctlsRead,
+)
+from pycni.bgp.rib import Rib
+from pycni.model.bgp import PeerDown, PeerUp
+from pycni.model.network import IPNetwork, KernelState, RouteKey
+from pycni.model.resources import (
+    BGPConfiguration,
+    BGPPeer,
+    Block,
+    BlockAffinity,
+    IPPool,
+    Node,
+    Resource,
+    resource_name,
+)
+from pycni.plan.inputs import Inputs, host_prefix, is_confirmed, route_key
+from pycni.plan.mirror import apply_event
+
+WATCHED_KINDS: tuple[type[Resource], ...] = (
+    IPPool,
+    Node,
+    BGPConfiguration,
+    BGPPeer,
+    BlockAffinity,
+    Block,
+)
+
+
+@dataclass(slots=True)
+class Dirty:
+    """What the next pass must look at; `is_all` implies the rest, `is_doubtful` a new snapshot.
+
+    `keys` are routes, `links` host ends of pods, `is_other` stands for the tunnel, its address,
+    sysctls and nftables.
+    """
+
+    keys: set[RouteKey] = field(default_factory=set)
+    links: set[str] = field(default_factory=set)
+    is_other: bool = False
+    is_bgp: bool = False
+    is_all: bool = False
+    is_doubtful: bool = False
+
+    def merge(self, more: "Dirty") -> None:
+        """Add what another message made dirty."""
+        self.keys |= more.keys
+        self.links |= more.links
+        self.is_other |= more.is_other
+        self.is_bgp |= more.is_bgp
+        self.is_all |= more.is_all
+        self.is_doubtful |= more.is_doubtful
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.keys
+            or self.links
+            or self.is_other
+            or self.is_bgp
+            or self.is_all
+            or self.is_doubtful
+        )
+
+
+class Facts:
+    """Everything that is known, kept by one task."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.rib = Rib()
+        self.have: KernelState | None = None
+        self.listed: set[type[Resource]] = set()
+        self.has_endpoints = False
+        self._objects: dict[type[Resource], dict[str, Resource]] = {}
+        self._claims: dict[IPNetwork, dict[str, BlockAffinity]] = {}
+        self._borrowed_in: dict[IPNetwork, frozenset[IPNetwork]] = {}
+
+    @property
+    def has_datastore(self) -> bool:
+        """Tell whether every watched kind has been listed."""
+        return self.listed >= set(WATCHED_KINDS)
+
+    def snapshot(self, state: KernelState) -> None:
+        """Take a new picture of the kernel."""
+        self.have = state
+        self.inputs.links = state.links
+        self.inputs.addresses = state.addresses
+
+    def feed(self, message: Message, *, now: float) -> Dirty:
+        """Learn one message."""
+        match message:
+            case Listed():
+                return self._listed(message)
+            case Changed():
+                return self._changed(message.kind, message.name, message.value)
+            case EndpointChanged():
+                touched = self.inputs.set_endpoint(message.key, message.endpoint)
+                is_borrowed = any(p in self.inputs.borrowed for p in touched)
+                return Dirty(keys={route_key(p) for p in touched}, is_bgp=is_borrowed)
+            case EndpointsListed():
+                return self._endpoints_listed(message)
+            case KernelTold():
+                return self._kernel_told(message)
+            case BgpTold():
+                return self._bgp_told(message, now=now)
+            case SysctlsRead():
+                return self._sysctls_read(message)
+            case Doubt():
+                return Dirty(is_all=True, is_doubtful=True)
+
+    def expire(self, *, now: float) -> Dirty:
+        """Drop stale paths whose time is over."""
+        return self._touched(self.rib.expire(now=now))
+
+    # --- one message each -----------------------------------------------------------------------
+
+    def _listed(self, message: Listed) -> Dirty:
+        dirty = Dirty(is_all=message.kind not in self.listed)
+        self.listed.add(message.kind)
+        known = self._objects.setdefault(message.kind, {})
+        there = {resource_name(v): v for v in message.values}
+        for name in known.keys() - there.keys():
+            dirty.merge(self._changed(message.kind, name, None))
+        for name, value in there.items():
+            if known.get(name) != value:
+                dirty.merge(self._changed(message.kind, name, value))
+        return dirty
+
+    def _changed(self, kind: type[Resource], name: str, value: Resource | None) -> Dirty:
+        objects = self._objects.setdefault(kind, {})
+        old = objects.pop(name, None)
+        if value is not None:
+            objects[name] = value
+        if old == value:
+            return Dirty()
+        subject = value if value is not None else old
+        inputs = self.inputs
+        match subject:
+            case IPPool():
+                _set(inputs.pools, name, value if isinstance(value, IPPool) else None)
+                inputs.pool_history.add(subject.cidr)
+                return Dirty(is_all=True)
+            case Node():
+                inputs.set_node(name, value if isinstance(value, Node) else None)
+                return Dirty(is_all=True)
+            case BGPPeer():
+                _set(inputs.peers, name, value if isinstance(value, BGPPeer) else None)
+                return Dirty(is_bgp=True)
+            case BGPConfiguration():
+                if name == "default":
+                    inputs.bgp = (
+                        value if isinstance(value, BGPConfiguration) else BGPConfiguration()
+                    )
+                return Dirty(is_all=True)
+            case BlockAffinity():
+                return self._affinity_changed(
+                    subject.cidr, value if isinstance(value, BlockAffinity) else None, subject
+                )
+            case Block():
+                return self._block_changed(value if isinstance(value, Block) else None, subject)
+            case _:
+                return Dirty()
+
+    def _affinity_changed(
+        self, cidr: IPNetwork, value: BlockAffinity | None, subject: BlockAffinity
+    ) -> Dirty:
+        # Two nodes may claim one block for a moment; only a confirmed claim says who has it.
+        claims = self._claims.setdefault(cidr, {})
+        _set(claims, subject.node, value)
+        best = next((a for a in claims.values() if is_confirmed(a)), None)
+        _set(self.inputs.affinities, cidr, best or next(iter(claims.values()), None))
+        is_own = self.inputs.settings.node == subject.node
+        return Dirty(keys={route_key(cidr)}, is_bgp=is_own, is_other=is_own)
+
+    def _block_changed(self, value: Block | None, subject: Block) -> Dirty:
+        """Find the addresses of a block that nodes other than its owner hold."""
+        cidr = subject.cidr
+        new = _borrowed(value) if value is not None else {}
+        old = self._borrowed_in.pop(cidr, frozenset())
+        for prefix in old:
+            self.inputs.borrowed.pop(prefix, None)
+        self.inputs.borrowed.update(new)
+        if new:
+            self._borrowed_in[cidr] = frozenset(new)
+        touched = old | new.keys()
+        return Dirty(keys={route_key(p) for p in touched}, is_bgp=bool(touched))
+
+    def _endpoints_listed(self, message: EndpointsListed) -> Dirty:
+        dirty = Dirty(is_all=not self.has_endpoints)
+        self.has_endpoints = True
+        there = {e.key: e for e in message.endpoints}
+        for key in self.inputs.endpoints.keys() - there.keys():
+            dirty.merge(self.feed(EndpointChanged(key, None), now=0.0))
+        for key, endpoint in there.items():
+            if self.inputs.endpoints.get(key) != endpoint:
+                dirty.merge(self.feed(EndpointChanged(key, endpoint), now=0.0))
+        return dirty
+
+    def _kernel_told(self, message: KernelTold) -> Dirty:
+        if self.have is None:
+            return Dirty()  # the first snapshot is still to come, and it knows better
+        underlays = {self.inputs.underlay(4), self.inputs.underlay(6)}
+        effect = apply_event(self.have, message.event)
+        important = {self.inputs.settings.tunnel_name} | underlays
+        return Dirty(
+            keys=effect.keys,
+            links=effect.links & self.inputs.host_veths.keys(),
+            is_other=effect.is_address or effect.is_ruleset or bool(effect.links & important),
+            is_doubtful=effect.lost_routes_by in important,
+        )
+
+    def _bgp_told(self, message: BgpTold, *, now: float) -> Dirty:
+        dirty = self._touched(self.rib.feed(message.event, now=now))
+        if isinstance(message.event, PeerUp | PeerDown):
+            dirty.is_other = True  # gates may open
+        return dirty
+
+    def _touched(self, prefixes: set[IPNetwork]) -> Dirty:
+        for prefix in prefixes:
+            paths = self.rib.paths(prefix)
+            if paths:
+                self.inputs.paths[prefix] = paths
+            else:
+                self.inputs.paths.pop(prefix, None)
+        return Dirty(keys={route_key(p) for p in prefixes})
+
+    def _sysctls_read(self, message: SysctlsRead) -> Dirty:
+        if self.have is None or message.values.items() <= self.have.sysctls.items():
+            return Dirty()
+        self.have.sysctls.update(message.values)
+        return Dirty(is_other=True)
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _set(mapping: dict[K, V], key: K, value: V | None) -> None:
+    if value is None:
+        mapping.pop(key, None)
+    else:
+        mapping[key] = value
+
+
+def _borrowed(block: Block) -> dict[IPNetwork, str]:
+    owners = [dict(a.secondary).get("node") for a in block.attributes]
+    found: dict[IPNetwork, str] = {}
+    if all(owner in (None, block.affinity) for owner in owners):
+        return found
+    for ordinal, index in enumerate(block.allocations):
+        owner = owners[index] if index is not None else None
+        if owner is not None and owner != block.affinity:
+            found[host_prefix(block.cidr[ordinal])] = owner
+    return found

@@ -1,0 +1,26 @@
+"""The pools that ever were, kept on disk, so that a deleted pool's leftovers are still ours."""
+
+import json
+from collections.abc import Iterable
+from ipaddress import ip_network
+from pathlib import Path
+
+from pycni.model.network import IPNetwork
+
+
+def load(path: Path) -> set[IPNetwork]:
+    """Read the history; an absent or damaged file is an empty one.
+
+    Without it, routes of a deleted pool would merely be left alone: the safe side.
+    """
+    try:
+        return {ip_network(text) for text in json.loads(path.read_text(encoding="ascii"))}
+    except (OSError, ValueError, TypeError):
+        return set()
+
+
+def save(path: Path, pools: Iterable[IPNetwork]) -> None:
+    """Write the history, atomically."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(sorted(map(str, pools))), encoding="ascii")
+    temporary.replace(path)

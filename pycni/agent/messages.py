@@ -1,0 +1,81 @@
+"""What the shells tell the reconciler: one value for each thing that can happen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pycni.model.bgp import BgpEvent
+from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
+from pycni.model.network import KernelEvent
+from pycni.model.resources import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """All objects of one kind, as they were at one moment: what is missing is gone."""
+
+    kind: type[Resource]
+    values: Sequence[Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One object of the datastore is new, different, or (None) gone."""
+
+    kind: type[Resource]
+    name: str
+    value: Resource | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChanged:
+    """One endpoint record is new, different, or (None) gone."""
+
+    key: EndpointKey
+    endpoint: WorkloadEndpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsListed:
+    """All endpoint records."""
+
+    endpoints: Sequence[WorkloadEndpoint]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTold:
+    """The kernel reported a change."""
+
+    event: KernelEvent
+
+
+@dataclass(frozen=True, slots=True)
+class BgpTold:
+    """The speaker reported something."""
+
+    event: BgpEvent
+
+
+@dataclass(frozen=True, slots=True)
+class SysctlsRead:
+    """The watched sysctls as they are now."""
+
+    values: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something may have been missed: list everything again."""
+
+    reason: str
+
+
+Message = (
+    Listed
+    | Changed
+    | EndpointChanged
+    | EndpointsListed
+    | KernelTold
+    | BgpTold
+    | SysctlsRead
+    | Doubt
+)

@@ -1,0 +1,364 @@
+"""The crank: messages in, facts, a plan, operations out, the result kept.
+
+One task owns all state.  A pass looks at what is dirty only; whenever in doubt the kernel is read
+anew and everything is computed, by the same functions.  There is no second repair mechanism.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+from pycni.agent.facts import Dirty, Facts
+from pycni.agent.messages import Doubt, EndpointChanged, Message
+from pycni.agent.repairs import Repairs
+from pycni.errors import EventsLost, PycniError, TryAgain
+from pycni.model.endpoints import EndpointState
+from pycni.model.network import (
+    AddAddress,
+    AddRoute,
+    DeleteRoute,
+    Failure,
+    KernelState,
+    Op,
+    ReplaceRoute,
+    SetLink,
+    SetRuleset,
+    SetSysctl,
+)
+from pycni.plan.delta import (
+    Gate,
+    Plan,
+    RouteConflict,
+    plan,
+    plan_new_addresses,
+    plan_old_addresses,
+    plan_pod_links,
+    plan_routes,
+    plan_ruleset,
+    plan_sysctls,
+    plan_tunnels,
+)
+from pycni.plan.desired import (
+    Desired,
+    compute,
+    route,
+    wanted_addresses,
+    wanted_advertisements,
+    wanted_neighbours,
+    wanted_sysctls,
+    wanted_tunnels,
+)
+from pycni.plan.mirror import apply_op
+from pycni.plan.ownership import Ownership, host_veths, key_of_alias
+from pycni.ports import Endpoints, Kernel, Speaker
+
+_log = logging.getLogger(__name__)
+
+FIRST_RETRY_S = 0.1
+LAST_RETRY_S = 30.0
+
+
+@dataclass(slots=True)
+class Health:
+    """What the last passes found, for `status`, /readyz and metrics."""
+
+    failures: list[Failure] = field(default_factory=list)
+    conflicts: dict[Hashable, RouteConflict] = field(default_factory=dict)
+    fights: list[Hashable] = field(default_factory=list)
+    has_converged: bool = False
+    passes: int = 0
+    full_passes: int = 0
+    operations: int = 0
+    last_pass_s: float = 0.0
+
+
+class Reconciler:
+    """Owns the facts; `post` is the only way in."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        *,
+        kernel: Kernel,
+        speaker: Speaker,
+        endpoints: Endpoints,
+        refresh_s: float = 60.0,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.facts = facts
+        self.health = Health()
+        self.want = Desired()
+        self._kernel = kernel
+        self._speaker = speaker
+        self._endpoints = endpoints
+        self._refresh_s = refresh_s
+        self._clock = clock or asyncio.get_running_loop().time
+        self._started = self._clock()
+        self._queue: asyncio.Queue[Message] = asyncio.Queue()
+        self._repairs = Repairs()
+        self._retry_at = inf
+        self._retry_s = 0.0
+        self._refresh_at = self._started
+        self._has_heard_peers = False
+        self._idle = asyncio.Event()
+
+    def post(self, message: Message) -> None:
+        """Hand over one message; it is dealt with in the order of arrival."""
+        self._idle.clear()
+        self._queue.put_nowait(message)
+
+    async def settled(self) -> None:
+        """Wait until everything posted so far has been acted upon."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Turn the crank until cancelled."""
+        while True:
+            dirty = await self._gather()
+            try:
+                await self.crank(dirty)
+            except (PycniError, OSError) as exc:
+                _log.warning("a pass failed, it will be repeated", extra={"reason": str(exc)})
+                self._plan_retry()
+            if self._queue.empty():
+                self._idle.set()
+
+    # --- when -----------------------------------------------------------------------------------
+
+    async def _gather(self) -> Dirty:
+        """Wait for work, then take all that has come up to now."""
+        dirty = Dirty()
+        while not dirty:
+            timeout = self._next_time() - self._clock()
+            try:
+                async with asyncio.timeout(max(timeout, 0.0) if timeout < inf else None):
+                    dirty.merge(self._feed(await self._queue.get()))
+            except TimeoutError:
+                dirty.merge(self._timers())
+            while not self._queue.empty():
+                dirty.merge(self._feed(self._queue.get_nowait()))
+            if not dirty:
+                self._idle.set()
+        return dirty
+
+    def _feed(self, message: Message) -> Dirty:
+        return self.facts.feed(message, now=self._clock())
+
+    def _next_time(self) -> float:
+        now = self._clock()
+        gate_at = inf if self._has_heard_peers else self._gate_deadline()
+        pause_at = self._repairs.next_end(now=now) or inf
+        return min(
+            self._refresh_at, self._retry_at, self.facts.rib.next_deadline(), gate_at, pause_at
+        )
+
+    def _timers(self) -> Dirty:
+        now = self._clock()
+        dirty = self.facts.expire(now=now)
+        if now >= min(self._refresh_at, self._retry_at):
+            dirty.merge(Dirty(is_all=True, is_doubtful=True))
+        elif not dirty:  # a gate opened or a pause ended
+            dirty.is_all = True
+        return dirty
+
+    def _gate_deadline(self) -> float:
+        return self._started + self.facts.inputs.settings.restart_time_s
+
+    def gate(self) -> Gate:
+        """Return which sources have been heard completely."""
+        if not self._has_heard_peers and self.facts.has_datastore:
+            peers = [n.peer for n in wanted_neighbours(self.facts.inputs)]
+            is_late = self._clock() >= self._gate_deadline()
+            self._has_heard_peers = is_late or self.facts.rib.has_heard_all(peers)
+        return Gate(
+            endpoints_ready=self.facts.has_endpoints,
+            blocks_ready=self.facts.has_datastore,
+            learned_ready=self._has_heard_peers,
+        )
+
+    # --- one pass -------------------------------------------------------------------------------
+
+    async def crank(self, dirty: Dirty) -> None:
+        """Look at what is dirty, plan, act, and remember the outcome."""
+        began = self._clock()
+        if dirty.is_doubtful or self.facts.have is None:
+            await self._read_kernel()
+            dirty.is_all = True
+        have = self.facts.have
+        if have is None:
+            raise TryAgain("the kernel has not been read")
+        todo = self._plan_all(have) if dirty.is_all else self._plan_part(dirty, have)
+        ops = self._without_fights(todo.ops)
+        failures = await self._act(ops, have)
+        self._conclude(todo, failures, dirty)
+        if dirty.is_all or dirty.is_bgp:
+            self._speaker.configure(
+                neighbours=wanted_neighbours(self.facts.inputs),
+                advertisements=wanted_advertisements(self.facts.inputs),
+            )
+        self.health.passes += 1
+        self.health.full_passes += dirty.is_all
+        self.health.operations += len(ops)
+        self.health.last_pass_s = self._clock() - began
+
+    async def _read_kernel(self) -> None:
+        names = list(wanted_sysctls(self.facts.inputs))
+        try:
+            self.facts.snapshot(await self._kernel.snapshot(names))
+        except EventsLost as exc:
+            raise TryAgain(f"cannot read the kernel's state: {exc}") from exc
+        self._refresh_at = self._clock() + self._refresh_s
+
+    def _ownership(self, have: KernelState) -> Ownership:
+        inputs = self.facts.inputs
+        return Ownership(
+            route_protocol=inputs.settings.route_protocol,
+            tunnel_name=inputs.settings.tunnel_name,
+            pools=frozenset(inputs.pool_history),
+            host_veths=host_veths(have, recorded=inputs.host_veths),
+        )
+
+    def _plan_all(self, have: KernelState) -> Plan:
+        self.want = compute(self.facts.inputs)
+        return plan(self.want, have, ownership=self._ownership(have), gate=self.gate())
+
+    def _plan_part(self, dirty: Dirty, have: KernelState) -> Plan:
+        """Compute and plan the dirty keys only, and the rest only when something of it is dirty."""
+        inputs, want = self.facts.inputs, self.want
+        for key in dirty.keys:
+            wanted = route(inputs, key)
+            if wanted is None:
+                want.routes.pop(key, None)
+            else:
+                want.routes[key] = wanted
+        gate = self.gate()
+        ownership = self._ownership(have)
+        result = Plan()
+        if dirty.links:
+            some = Desired(pod_links={n: inputs.host_veths[n].mtu for n in dirty.links})
+            result.ops += plan_pod_links(some, have)
+        if dirty.is_other:
+            want.tunnels = wanted_tunnels(inputs)
+            want.addresses = wanted_addresses(inputs)
+            want.sysctls = wanted_sysctls(inputs)
+            result.ops += plan_tunnels(want, have)
+            result.ops += plan_new_addresses(want, have)
+            result.ops += plan_sysctls(want.sysctls, have.sysctls)
+            result.ops += plan_ruleset(want, have, gate=gate)
+            if gate.blocks_ready:
+                result.ops += plan_old_addresses(want, have, ownership=ownership)
+        routes = plan_routes(
+            want.routes,
+            have,
+            keys=dirty.keys,
+            tunnels=frozenset(want.tunnels),
+            ownership=ownership,
+            gate=gate,
+        )
+        result.ops += routes.ops
+        result.conflicts += routes.conflicts
+        result.waiting += routes.waiting
+        return result
+
+    def _without_fights(self, ops: Iterable[Op]) -> list[Op]:
+        now = self._clock()
+        return [op for op in ops if self._repairs.may_repair(subject(op), now=now)]
+
+    async def _act(self, ops: Sequence[Op], have: KernelState) -> list[Failure]:
+        pods = [op for op in ops if isinstance(op, DeleteRoute) and self._is_pod_route(op)]
+        plain = [op for op in ops if op not in pods] if pods else list(ops)
+        failures = list(await self._kernel.apply(plain)) if plain else []
+        failed = [f.op for f in failures]
+        for op in plain:
+            if op not in failed:
+                apply_op(have, op)
+        for op in pods:
+            failures += await self._delete_pod_route(op, have)
+        return failures
+
+    def _is_pod_route(self, op: DeleteRoute) -> bool:
+        return bool(op.route.oifs) and all(h.gateway is None for h in op.route.next_hops)
+
+    async def _delete_pod_route(self, op: DeleteRoute, have: KernelState) -> Sequence[Failure]:
+        """Delete a pod's route only under that endpoint's lock, after reading its record again.
+
+        The other engine may be in the middle of an ADD: the route is there before the record says
+        so.
+        """
+        name = next(iter(op.route.oifs))
+        link = have.links.get(name)
+        key = key_of_alias(link.alias) if link is not None else None
+        if key is None:
+            endpoint = self.facts.inputs.host_veths.get(name)
+            key = endpoint.key if endpoint is not None else None
+        if key is None:
+            return await self._apply_one(op, have)
+        try:
+            async with self._endpoints.lock(key, timeout_s=0):
+                record = self._endpoints.get(key)
+                holds = {a.interface.ip for a in record.addresses} if record is not None else set()
+                is_making = record is not None and record.state is EndpointState.INTENT
+                if is_making or op.route.key.dst.network_address in holds:
+                    self.post(EndpointChanged(key, record))
+                    return ()
+                return await self._apply_one(op, have)
+        except TryAgain:
+            return ()  # whoever holds the lock changes the record, which brings us here again
+
+    async def _apply_one(self, op: Op, have: KernelState) -> Sequence[Failure]:
+        failures = await self._kernel.apply([op])
+        if not failures:
+            apply_op(have, op)
+        return failures
+
+    # --- the outcome ----------------------------------------------------------------------------
+
+    def _conclude(self, todo: Plan, failures: list[Failure], dirty: Dirty) -> None:
+        now = self._clock()
+        health = self.health
+        if dirty.is_all:
+            health.conflicts.clear()
+        for key in dirty.keys:
+            health.conflicts.pop(key, None)
+        for conflict in todo.conflicts:
+            health.conflicts[conflict.wanted.key] = conflict
+        for failure in failures:
+            _log.warning("the kernel refused an operation", extra={"reason": failure.message})
+        if failures:
+            health.failures = failures
+            self._plan_retry()
+        elif dirty.is_all:
+            health.failures = []
+            self._retry_at, self._retry_s = inf, 0.0
+            health.has_converged = self.facts.has_datastore
+        self._repairs.forget_old(now=now)
+        health.fights = self._repairs.fights(now=now)
+
+    def _plan_retry(self) -> None:
+        self._retry_s = min(max(self._retry_s * 2, FIRST_RETRY_S), LAST_RETRY_S)
+        self._retry_at = self._clock() + self._retry_s
+
+    def resync(self, reason: str) -> None:
+        """Ask for a full pass over a fresh picture."""
+        self.post(Doubt(reason))
+
+
+def subject(op: Op) -> Hashable:
+    """Return what an operation is about, to count repairs of the same thing."""
+    match op:
+        case AddRoute() | DeleteRoute():
+            return ("route", op.route.key)
+        case ReplaceRoute():
+            return ("route", op.new.key)
+        case SetLink():
+            return ("link", op.name)
+        case AddAddress():
+            return ("address", op.address)
+        case SetSysctl():
+            return ("sysctl", op.name)
+        case SetRuleset():
+            return ("nftables", "table")
+        case _:
+            return op

@@ -1,0 +1,142 @@
+"""What the agent says of itself: status, routes, readiness, metrics.  Reads, never changes."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pycni.agent.http import Page
+from pycni.model.network import Route
+from pycni.plan.desired import rejected_paths, wanted_advertisements, wanted_neighbours
+from pycni.plan.iproute import route_text
+
+if TYPE_CHECKING:
+    from pycni.agent.daemon import Agent
+
+STUCK_AFTER_S = 30.0
+
+
+def status(agent: "Agent") -> dict[str, Any]:
+    """Return the agent's state for `pycnictl status`."""
+    facts, health = agent.facts, agent.reconciler.health
+    node = facts.inputs.node
+    have = facts.have
+    return {
+        "node": agent.node,
+        "version": agent.version,
+        "uptime_s": round(agent.clock() - agent.started, 1),
+        "address": str(node.ipv4) if node is not None and node.ipv4 is not None else None,
+        "tunnel_address": str(node.ipip_tunnel_address)
+        if node is not None and node.ipip_tunnel_address is not None
+        else None,
+        "converged": is_ready(agent),
+        "problems": problems(agent),
+        "blocks": sorted(map(str, facts.inputs.own_blocks())),
+        "endpoints": len(facts.inputs.endpoints),
+        "nat": _nat(agent),
+        "peers": _peers(agent),
+        "advertised": sorted(str(a.nlri) for a in wanted_advertisements(facts.inputs)),
+        "passes": health.passes,
+        "full_passes": health.full_passes,
+        "operations": health.operations,
+        "kernel_routes": sum(map(len, have.routes.values())) if have is not None else 0,
+        "bgp_pid": agent.speaker.pid,
+        "drops": agent.drop_counters(),
+    }
+
+
+def _nat(agent: "Agent") -> str:
+    have = agent.facts.have
+    if have is None:
+        return "unknown"
+    if have.nat_unavailable is not None:
+        return f"unavailable: {have.nat_unavailable.reason}"
+    return "in place" if have.ruleset is not None else "absent"
+
+
+def _peers(agent: "Agent") -> list[dict[str, Any]]:
+    rib = agent.facts.rib
+    rows = []
+    for neighbour in wanted_neighbours(agent.facts.inputs):
+        state = rib.peers.get(neighbour.peer)
+        node = agent.facts.inputs.nodes_by_address.get(neighbour.peer)
+        rows.append(
+            {
+                "peer": str(neighbour.peer),
+                "node": node.name if node is not None else None,
+                "as": neighbour.peer_as,
+                "state": "up" if state is not None and state.is_up else "down",
+                "paths": len(state.paths) if state is not None else 0,
+                "stale": sum(p.is_stale for p in state.paths.values()) if state else 0,
+                "last_error": state.last_error if state is not None else "",
+            }
+        )
+    return rows
+
+
+def routes(agent: "Agent") -> dict[str, Any]:
+    """Return wanted and actual routes, and why each learned path was or wasn't used."""
+    have = agent.facts.have
+    want = agent.reconciler.want.routes
+    actual = have.routes if have is not None else {}
+    used = [
+        {"prefix": str(path.nlri), "peer": str(path.peer), "next_hop": str(path.next_hop)}
+        for paths in agent.facts.inputs.paths.values()
+        for path in paths
+    ]
+    reasons = {
+        (str(r.path.nlri), str(r.path.peer)): r.reason for r in rejected_paths(agent.facts.inputs)
+    }
+    for row in used:
+        row["used"] = reasons.get((row["prefix"], row["peer"]), "yes")
+    return {
+        "wanted": sorted(map(_text, want.values())),
+        "missing": sorted(_text(r) for k, r in want.items() if r not in actual.get(k, ())),
+        "conflicts": [
+            {"wanted": _text(c.wanted), "foreign": _text(c.foreign)}
+            for c in agent.reconciler.health.conflicts.values()
+        ],
+        "paths": used,
+    }
+
+
+def _text(route: Route) -> str:
+    return route_text(route)
+
+
+def problems(agent: "Agent") -> list[str]:
+    """Return everything that is wrong, each as a sentence."""
+    health = agent.reconciler.health
+    found = [f"{what}: {why}" for what, why in sorted(agent.troubles.items()) if why]
+    found += [failure.message for failure in health.failures]
+    found += [
+        f"{_text(c.wanted)!r} is wanted, but somebody else's {_text(c.foreign)!r} is there"
+        for c in health.conflicts.values()
+    ]
+    found += [
+        f"somebody keeps undoing {thing}: look for another routing daemon"
+        f" (a BIRD with 'metric 0' deletes routes of protocol {agent.route_protocol})"
+        for thing in health.fights
+    ]
+    return found
+
+
+def is_ready(agent: "Agent") -> bool:
+    """Tell whether requests can be served and the kernel is as wanted."""
+    return agent.reconciler.health.has_converged and not agent.reconciler.health.failures
+
+
+def pages(agent: "Agent") -> dict[str, Callable[[], Page]]:
+    """Return the HTTP pages."""
+
+    def healthz() -> Page:
+        return Page(200, b"ok\n")
+
+    def readyz() -> Page:
+        if is_ready(agent):
+            return Page(200, b"ready\n")
+        text = "\n".join(problems(agent)) or "not converged yet"
+        return Page(503, text.encode() + b"\n")
+
+    def metrics() -> Page:
+        return Page(200, agent.metrics.render(agent), "text/plain; version=0.0.4; charset=utf-8")
+
+    return {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}

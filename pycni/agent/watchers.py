@@ -1,0 +1,118 @@
+"""Tasks that follow one source each and tell the reconciler: datastore, records, kernel, BGP.
+
+Each subscribes first and lists then; whatever is lost or fails ends in listing again.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from pycni.agent.messages import (
+    BgpTold,
+    Changed,
+    Doubt,
+    EndpointChanged,
+    EndpointsListed,
+    KernelTold,
+    Listed,
+    Message,
+    SysctlsRead,
+)
+from pycni.endpoints import FileEndpoints
+from pycni.errors import EventsLost, PycniError
+from pycni.inotify import DirectoryWatch
+from pycni.model.endpoints import EndpointKey
+from pycni.model.resources import Resource
+from pycni.ports import Datastore, Kernel, Speaker
+
+_log = logging.getLogger(__name__)
+
+Post = Callable[[Message], None]
+FIRST_RETRY_S = 0.2
+LAST_RETRY_S = 10.0
+SYSCTL_PERIOD_S = 0.5
+SYSCTLS_PER_PERIOD = 150
+"""A bound on the work of one look; with more sysctls than this a full round takes longer."""
+
+
+async def watch_kind(
+    datastore: Datastore, kind: type[Resource], *, post: Post, report: Callable[[str, str], None]
+) -> None:
+    """List one kind and follow its changes for ever; `report` hears of trouble and its end."""
+    delay = FIRST_RETRY_S
+    while True:
+        try:
+            listing = await datastore.list(kind)
+            post(Listed(kind, tuple(s.value for s in listing.items)))
+            report(kind.__name__, "")
+            delay = FIRST_RETRY_S
+            async for change in datastore.watch(kind, after=listing.cursor):
+                value = change.stored.value if change.stored is not None else None
+                post(Changed(kind, change.name, value))
+        except EventsLost:
+            continue
+        except (PycniError, OSError) as exc:
+            report(kind.__name__, str(exc))
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LAST_RETRY_S)
+
+
+async def watch_endpoints(endpoints: FileEndpoints, *, post: Post) -> None:
+    """Follow the directory of endpoint records, which the in-process engine writes, too."""
+    while True:
+        with contextlib.closing(DirectoryWatch(endpoints.directory)) as watch:
+            keys: dict[str, EndpointKey] = {}
+            records = endpoints.list()
+            keys.update((endpoints.file_name(e.key), e.key) for e in records)
+            post(EndpointsListed(records))
+            with contextlib.suppress(EventsLost):
+                async for events in watch:
+                    for event in events:
+                        _tell_record(endpoints, event.name, keys, post)
+
+
+def _tell_record(
+    endpoints: FileEndpoints, name: str, keys: dict[str, EndpointKey], post: Post
+) -> None:
+    if Path(name).suffix != ".json":
+        return
+    record = endpoints.read_file(name)
+    if record is not None:
+        keys[name] = record.key
+        post(EndpointChanged(record.key, record))
+    elif name in keys:
+        post(EndpointChanged(keys.pop(name), None))
+
+
+async def watch_kernel(kernel: Kernel, *, post: Post) -> None:
+    """Pass on the kernel's events; after a loss, everything is read again."""
+    while True:
+        try:
+            events = kernel.events()
+            post(Doubt("subscribed to the kernel's events"))
+            async for event in events:
+                post(KernelTold(event))
+        except EventsLost as exc:
+            _log.info("kernel events were lost", extra={"reason": str(exc)})
+
+
+async def watch_speaker(speaker: Speaker, *, post: Post) -> None:
+    """Pass on what the BGP engine says."""
+    async for event in speaker.events():
+        post(BgpTold(event))
+
+
+async def watch_sysctls(kernel: Kernel, *, names: Callable[[], list[str]], post: Post) -> None:
+    """Look at the wanted sysctls in turn: the kernel tells of hardly any change of one."""
+    position = 0
+    while True:
+        await asyncio.sleep(SYSCTL_PERIOD_S)
+        wanted = names()
+        if not wanted:
+            continue
+        position = position if position < len(wanted) else 0
+        part = wanted[position : position + SYSCTLS_PER_PERIOD]
+        position += SYSCTLS_PER_PERIOD
+        post(SysctlsRead(kernel.read_sysctls(part)))

@@ -1,0 +1,106 @@
+"""The engine in process: serves one request where no agent runs, over the same files and locks.
+
+Started by the relay, with the runtime's environment and standard input unchanged.  It is slower
+than the agent, and it never leaves anything that the agent would not recognise.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+
+from pycni.cni.engine import Engine
+from pycni.cni.errors import CniError, Code, as_cni_error
+from pycni.cni.main import Reply, execute, failure, parse_or_reply
+from pycni.cni.protocol import Request
+from pycni.datastore.sqlite import open_sqlite
+from pycni.endpoints import FileEndpoints
+from pycni.errors import PycniError
+from pycni.ipam.allocator import Allocator
+from pycni.kernel.podnet import LinuxPodNet
+from pycni.kernel.underlay import underlay_link
+from pycni.model.resources import IPPool, Node
+from pycni.plan.mtu import pod_mtu
+from pycni.ports import Datastore
+
+DEFAULT_NODENAME_FILE = "nodename"
+
+
+def main() -> int:
+    """Serve the request in the environment; return the exit status."""
+    stdin = sys.stdin.buffer.read()
+    reply = asyncio.run(serve(dict(os.environ), stdin))
+    sys.stdout.buffer.write(reply.output)
+    sys.stdout.buffer.flush()
+    return reply.status
+
+
+async def serve(environment: dict[str, str], stdin: bytes) -> Reply:
+    """Answer one request."""
+    request = parse_or_reply(environment, stdin)
+    if isinstance(request, Reply):
+        return request
+    netns_fd = _open_netns(request.netns)
+    try:
+        datastore = await open_sqlite(Path(request.config.datastore))
+        try:
+            return await _serve(request, datastore, netns_fd)
+        finally:
+            await datastore.close()
+    except PycniError as error:
+        return failure(as_cni_error(error), version=request.config.cni_version)
+    except OSError as error:
+        text = f"{request.command.value} cannot work: {error}"
+        return failure(CniError(Code.IO_FAILURE, text), version=request.config.cni_version)
+    finally:
+        if netns_fd is not None:
+            os.close(netns_fd)
+
+
+async def _serve(request: Request, datastore: Datastore, netns_fd: int | None) -> Reply:
+    config = request.config
+    node = config.nodename or _nodename(Path(config.state_dir))
+
+    async def default_mtu() -> int:
+        stored = await datastore.get(Node, node)
+        own = stored.value.ipv4 if stored is not None else None
+        pools = [s.value for s in (await datastore.list(IPPool)).items]
+        link = underlay_link(own.ip if own is not None else None)
+        return pod_mtu(pools, underlay_mtu=link.mtu if link is not None else 1500)
+
+    podnet = LinuxPodNet()
+    try:
+        engine = Engine(
+            node=node,
+            datastore=datastore,
+            allocator=Allocator(datastore, node=node),
+            endpoints=FileEndpoints(run_dir=Path(config.run_dir), state_dir=Path(config.state_dir)),
+            podnet=podnet,
+            default_mtu=default_mtu,
+            run_dir=Path(config.run_dir),
+        )
+        return await execute(engine, request, netns_fd=netns_fd)
+    finally:
+        podnet.close()
+
+
+def _nodename(state_dir: Path) -> str:
+    """Return what the agent wrote as its name, or else the host's name."""
+    try:
+        return (state_dir / DEFAULT_NODENAME_FILE).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return socket.gethostname().lower()
+
+
+def _open_netns(path: str) -> int | None:
+    if not path:
+        return None
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
