@@ -18,6 +18,7 @@ from pycni.model.network import (
     AddRoute,
     CreateTunnel,
     NextHop,
+    Op,
     Route,
     RouteKey,
     SetLink,
@@ -35,7 +36,7 @@ def test_the_ipip_tunnel_is_taken_over(netns: Callable[[], Namespace]) -> None:
     """`tunl0` stands in every namespace once the module is loaded."""
     hop = NextHop("tunl0", ip_address("10.0.0.9"), is_onlink=True)
     route = Route(RouteKey(ip_network("192.168.4.0/26")), next_hops=frozenset({hop}), protocol=12)
-    ops = [
+    ops: list[Op] = [
         CreateTunnel(Tunnel("tunl0", "ipip", 1480)),
         SetLink("tunl0", 1480),
         AddAddress(Address("tunl0", ip_interface("192.168.0.1/32"))),
