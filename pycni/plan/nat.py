@@ -110,7 +110,7 @@ def _antispoof(inputs: NatInputs) -> list[str]:
             # Strict reverse path: the source must be routed back by the very interface, which only
             # the pod's own /32 is.  Another pod's address leads elsewhere, a free one of the block
             # to the blackhole, a node's own is local: `missing`, all of them.
-            "fib saddr . iif oif missing counter name spoofed drop",
+            "fib saddr . iif oif missing counter name spoofed drop",  # codespell:ignore iif
         ]
     if inputs.has_ipip:
         # Encapsulated by a pod, a packet could claim any inner source at the far node.
