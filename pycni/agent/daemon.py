@@ -6,6 +6,7 @@ reads everything again.
 
 import argparse
 import asyncio
+import fcntl
 import logging
 import os
 import signal
@@ -36,7 +37,7 @@ from pycni.cni.protocol import Request
 from pycni.config import DEFAULT_CONFIG, AgentConfig, load_config
 from pycni.datastore.sqlite import SqliteDatastore, open_sqlite
 from pycni.endpoints import FileEndpoints
-from pycni.errors import InvalidInput, PycniError
+from pycni.errors import InvalidInput, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.kernel.linux import LinuxKernel
 from pycni.kernel.podnet import LinuxPodNet
@@ -214,6 +215,7 @@ class Agent:
                 address=self.config.metrics_address,
                 port=self.config.metrics_port,
                 pages=report.pages(self),
+                report=self.report,
             )
             parts["http"] = server.run()
         return parts
@@ -252,10 +254,24 @@ def _own_address(config: AgentConfig) -> IPv4Interface | None:
     return address
 
 
+def claim_run_dir(run_dir: Path) -> int:
+    """Make sure that no other agent uses this run directory; return the lock's descriptor.
+
+    Two agents would take each other's sockets away and undo each other's routes.
+    """
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(run_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise TryAgain(f"another agent runs in {run_dir}: stop it, or set run_dir") from None
+    return fd
+
+
 async def amain(config: AgentConfig) -> None:
     """Open the datastore and run the agent."""
     node = config.node or socket.gethostname().lower()
-    Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
     datastore = await open_sqlite(config.datastore_path)
     agent = Agent(config, node=node, datastore=datastore)
     agent.write_nodename()
@@ -282,7 +298,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "the agent programs routes: run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
         )
     try:
+        Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = claim_run_dir(Path(config.run_dir))
         asyncio.run(amain(config))
+        os.close(lock)
     except PycniError as exc:
         _log.error("the agent can't run", extra={"reason": str(exc)})
         return 1

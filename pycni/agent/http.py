@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 REQUEST_TIMEOUT_S = 5.0
+RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +24,26 @@ _REASONS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Servic
 class HttpServer:
     """Serves a handful of pages made on demand."""
 
-    def __init__(self, *, address: str, port: int, pages: Pages) -> None:
+    def __init__(
+        self, *, address: str, port: int, pages: Pages, report: Callable[[str, str], None]
+    ) -> None:
+        self._report = report
         self._address = address
         self._port = port
         self._pages = pages
 
     async def run(self) -> None:
-        """Serve until cancelled."""
-        server = await asyncio.start_server(self._serve, self._address, self._port)
-        async with server:
-            await server.serve_forever()
+        """Serve until cancelled; a port that is taken is reported, and tried again."""
+        while True:
+            try:
+                server = await asyncio.start_server(self._serve, self._address, self._port)
+            except OSError as exc:
+                self._report("http", f"cannot listen on {self._address}:{self._port}: {exc}")
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._report("http", "")
+            async with server:
+                await server.serve_forever()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -158,11 +158,21 @@ def _switch(ipam: Mapping[str, Any], key: str, *, default: bool) -> bool:
     raise _bad(f'ipam.{key} must be "true" or "false", not {value!r}')
 
 
-def _attachments(document: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
-    """Read the attachments that GC must keep (SPEC.md 1.1.0, section "GC")."""
-    items = document.get("cni.dev/valid-attachments", document.get("cni.dev/attachments"))
+def _attachments(document: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
+    """Read the attachments that GC must keep (SPEC.md 1.1.0, section "GC"); None without a list.
+
+    The specification requires the list, but `cnitool gc` gives none.
+    """
+    key = "cni.dev/valid-attachments"
+    if key not in document:
+        key = "cni.dev/attachments"  # its name before 1.1.0 was final; libcni sends both
+    if key not in document:
+        return None
+    items = document[key]
+    if items is None:  # Go's empty slice
+        return frozenset()
     if not isinstance(items, list):
-        raise _bad("GC needs 'cni.dev/valid-attachments', a list (empty: nothing is valid)")
+        raise _bad("'cni.dev/valid-attachments' must be a list (empty: nothing is valid)")
     keep = set()
     for item in items:
         if not isinstance(item, dict):

@@ -10,7 +10,7 @@ from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam import lookup
-from pycni.model.endpoints import EndpointState, WorkloadEndpoint
+from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.resources import IPAMConfig
 
 UNAVAILABLE_AFTER_S = 30.0
@@ -53,15 +53,13 @@ def _compare_result(result: Mapping[str, Any], record: WorkloadEndpoint) -> list
 
 
 async def collect_garbage(engine: Engine, request: Request) -> None:
-    """Remove every endpoint of this network that the runtime doesn't list, and its addresses."""
-    keep = request.config.valid_attachments or frozenset()
+    """Remove every endpoint of this network that the runtime doesn't list, and its addresses.
+
+    Without a list nobody knows what is valid: then only what is evidently dead goes, the
+    endpoints whose network namespace is gone.
+    """
     failures: list[str] = []
-    gone = [
-        e.key
-        for e in engine.endpoints.list()
-        if e.key.network == request.config.name and (e.key.container_id, e.key.ifname) not in keep
-    ]
-    for key in gone:
+    for key in _unwanted(engine, request):
         try:
             async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
                 record = engine.endpoints.get(key)
@@ -69,9 +67,18 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
                     await remove(engine, record)
         except (PycniError, OSError) as exc:
             failures.append(f"{key}: {exc}")
-    failures += await _collect_handles(engine, request, keep)
+    if request.config.valid_attachments is not None:
+        failures += await _collect_handles(engine, request, request.config.valid_attachments)
     if failures:
         raise TryAgain(f"GC could not remove everything: {'; '.join(failures)}")
+
+
+def _unwanted(engine: Engine, request: Request) -> list[EndpointKey]:
+    records = [e for e in engine.endpoints.list() if e.key.network == request.config.name]
+    keep = request.config.valid_attachments
+    if keep is None:
+        return [e.key for e in records if not Path(e.netns).exists()]
+    return [e.key for e in records if (e.key.container_id, e.key.ifname) not in keep]
 
 
 async def _collect_handles(
