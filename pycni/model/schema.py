@@ -119,9 +119,7 @@ def from_stored(kind: type[T], document: dict[str, Any]) -> T:
     else:
         value = _from_config(kind, document)
     if not isinstance(value, kind):
-        raise InvalidInput(
-            f"kind: {KIND_NAMES[kind]} expected"
-        )  # pragma: no cover - a parser's bug
+        raise InvalidInput(f"kind: {kind.__name__} is none that is stored")
     return value
 
 

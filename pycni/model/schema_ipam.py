@@ -44,10 +44,10 @@ _network = lru_cache(maxsize=4096)(ip_network)
 
 
 def _refuse_others(spec: dict[str, Any], known: frozenset[str]) -> None:
-    for field in spec.keys() - known:
-        raise InvalidInput(
-            f"spec.{field}: unknown field; a newer version may have written it, so use that one"
-        )
+    others = ", ".join(f"spec.{field}" for field in sorted(spec.keys() - known))
+    raise InvalidInput(
+        f"{others}: unknown field; a newer version may have written it, so use that one"
+    )
 
 
 def block_spec(block: Block) -> dict[str, Any]:
