@@ -1,0 +1,293 @@
+"""get, apply, delete and ipam on a real file, through the command line's parser."""
+
+import argparse
+import asyncio
+import io
+import json
+import sys
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pycni.ctl import ipam, resources
+from pycni.ctl.output import is_colourful, print_table
+from pycni.datastore.sqlite import open_sqlite
+from pycni.ipam.allocator import Allocator
+from pycni.ipam.requests import AssignRequest
+
+Run = Callable[..., int]
+
+POOL = """
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: default}
+spec: {cidr: 192.168.0.0/16, ipipMode: Always, natOutgoing: true}
+"""
+PEER = """
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: rack}
+spec: {peerIP: 10.0.0.1, asNumber: 65001, password: hunter2}
+"""
+NODE = """
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: node-0}
+spec: {bgp: {ipv4Address: 10.10.7.20/20}}
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "pycni.db"
+
+
+@pytest.fixture
+def run(database: Path) -> Run:
+    """Return a function that runs a command line and returns its exit code."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--datastore")
+    subparsers = parser.add_subparsers(required=True)
+    resources.register(subparsers)
+    ipam.register(subparsers)
+
+    def main(*words: str) -> int:
+        args = parser.parse_args(["--datastore", str(database), *words])
+        code: int = args.func(args)
+        return code
+
+    return main
+
+
+@pytest.fixture
+def apply(run: Run, tmp_path: Path) -> Callable[[str], int]:
+    def main(text: str) -> int:
+        path = tmp_path / "file.yaml"
+        path.write_text(text)
+        return run("apply", "-f", str(path))
+
+    return main
+
+
+def test_apply_says_what_it_did(
+    apply: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert apply(f"{POOL}---{PEER}") == 0
+    assert apply(f"{POOL.replace('true', 'false')}---{PEER}") == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "IPPool default created",
+        "BGPPeer rack created",
+        "IPPool default configured",
+        "BGPPeer rack unchanged",
+    ]
+
+
+def test_apply_writes_nothing_of_a_file_with_a_mistake(
+    run: Run, apply: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clash = POOL.replace("name: default", "name: other")
+
+    assert apply(f"{PEER}---{POOL}---{clash}") == 1
+    assert "overlaps pool" in capsys.readouterr().err
+    assert run("get", "peers") == 0
+    assert capsys.readouterr().out == "NAME  PEER  PORT  AS  NODE  PASSWORD\n"
+
+
+def test_apply_reads_stdin(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(NODE))
+
+    assert run("apply", "-f", "-") == 0
+    assert capsys.readouterr().out == "Node node-0 created\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("apply", "-f", "/nonexistent"), "cannot read /nonexistent"),
+        (("get", "pods"), "there is no kind 'pods': use one of pools"),
+        (("get", "pools"), "there is no datastore at"),
+        (("delete", "pool", "x"), "there is no IPPool x"),
+        (("ipam", "candidates", "n", "--pool", "10.0.0.1/8"), "--pool 10.0.0.1/8: "),
+        (("ipam", "candidates", "", "--pool", "10.0.0.0/8"), "name is empty"),
+        (("ipam", "candidates", "n", "--pool", "10.0.0.0/8", "-n", "0"), "must be 1 or more"),
+        (
+            ("ipam", "candidates", "n", "--pool", "10.0.0.0/8", "--block-size", "8"),
+            "20 to 32 for IPv4",
+        ),
+    ],
+)
+def test_mistakes_end_with_a_sentence(
+    run: Run, words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_an_empty_file_is_a_mistake(
+    apply: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert apply("---\n---\n") == 1
+    assert "holds no object" in capsys.readouterr().err
+
+
+def test_get_prints_tables_yaml_and_json(
+    run: Run, apply: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    apply(f"{POOL}---{PEER}---{NODE}")
+    capsys.readouterr()
+
+    run("get", "pools")
+    run("get", "peer", "rack", "-o", "json")
+    peer = capsys.readouterr().out
+
+    assert peer.startswith(
+        "NAME     CIDR            BLOCK  IPIP    NAT  MODE       DISABLED\n"
+        "default  192.168.0.0/16  /26    Always  yes  Automatic  no\n"
+    )
+    assert json.loads(peer.split("\n", 2)[2])["spec"]["password"] == "********"  # noqa: S105
+    for kind in ("pools", "nodes", "bgpconfiguration", "ipamconfiguration", "blocks"):
+        assert run("get", kind) == 0
+    capsys.readouterr()
+    run("get", "nodes", "-o", "yaml")
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(NODE)
+    assert run("get", "node", "nobody") == 1
+
+
+def test_several_objects_are_a_list_or_a_stream(
+    run: Run, apply: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    apply(f"{PEER}---{PEER.replace('name: rack', 'name: top')}")
+    capsys.readouterr()
+
+    run("get", "peers", "-o", "json")
+    assert [one["kind"] for one in json.loads(capsys.readouterr().out)["items"]] == ["BGPPeer"] * 2
+    run("get", "peers", "-o", "yaml")
+    assert len(list(yaml.safe_load_all(capsys.readouterr().out))) == 2
+
+
+def assign(database: Path, handle: str) -> None:
+    async def main() -> None:
+        store = await open_sqlite(database)
+        await Allocator(store, node="node-0").assign(AssignRequest(handle, (("pod", "nginx"),)))
+        await store.close()
+
+    asyncio.run(main())
+
+
+def free(database: Path, handle: str) -> None:
+    async def main() -> None:
+        store = await open_sqlite(database)
+        await Allocator(store, node="node-0").release_by_handle(handle)
+        await store.close()
+
+    asyncio.run(main())
+
+
+def disown(database: Path) -> None:
+    async def main() -> None:
+        store = await open_sqlite(database)
+        await Allocator(store, node="node-0").release_affinity(IPv4Network("192.168.39.192/26"))
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_what_is_in_use_is_not_deleted(
+    run: Run,
+    apply: Callable[[str], int],
+    database: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    apply(f"{POOL}---{PEER}")
+    assign(database, "h")
+
+    assert run("delete", "pool", "default") == 1
+    assert run("delete", "block", "192.168.39.192/26") == 1
+    assert "1 of its addresses are in use" in capsys.readouterr().err
+    free(database, "h")
+    assert run("delete", "block", "192-168-39-192-26") == 0
+    assert run("delete", "pool", "default") == 0
+    assert run("delete", "peer", "rack") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "IPAMBlock 192-168-39-192-26 deleted",
+        "IPPool default deleted",
+        "BGPPeer rack deleted",
+    ]
+    run("get", "blocks")
+    assert capsys.readouterr().out == "CIDR  NODE  USED  FREE\n"
+
+
+def test_a_block_without_owner_can_be_looked_at(
+    run: Run,
+    apply: Callable[[str], int],
+    database: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    apply(POOL)
+    assign(database, "h")
+    disown(database)
+    capsys.readouterr()
+
+    run("get", "blocks")
+
+    assert capsys.readouterr().out.splitlines()[1] == "192.168.39.192/26  -     1     63"
+
+
+def test_ipam_show_counts_pools_blocks_and_addresses(
+    run: Run,
+    apply: Callable[[str], int],
+    database: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    apply(POOL)
+    assign(database, "h")
+    capsys.readouterr()
+
+    assert run("ipam", "show", "--addresses") == 0
+
+    assert capsys.readouterr().out == (
+        "POOL     CIDR            ADDRESSES  USED  BLOCKS  OF\n"
+        "default  192.168.0.0/16  65536      1     1       1024\n"
+        "\n"
+        "BLOCK              NODE    USED  FREE\n"
+        "192.168.39.192/26  node-0  1     63\n"
+        "\n"
+        "ADDRESS         HANDLE  DETAILS\n"
+        "192.168.39.192  h       pod=nginx\n"
+    )
+    run("ipam", "show", "--addresses", "-o", "json")
+    assert json.loads(capsys.readouterr().out)["addresses"][0]["handle"] == "h"
+    assert run("ipam", "show", "-o", "yaml") == 0
+
+
+def test_candidates_come_one_per_line_without_a_datastore(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("ipam", "candidates", "node-2", "--pool", "192.168.0.0/16", "-n", "2") == 0
+    assert capsys.readouterr().out == "192.168.247.0/26\n192.168.247.64/26\n"
+    assert run("ipam", "candidates", "n", "--pool", "fd00::/121", "--block-size", "122") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+
+    print_table(["A"], [[True], [None]])
+
+    assert terminal.getvalue() == "\x1b[1mA\x1b[0m\nyes\n-\n"
+    assert not is_colourful(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not is_colourful(terminal)
