@@ -1,0 +1,247 @@
+"""A cluster on paper: nodes with their underlay, resources, pods.  Read from YAML, checked."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pycni.errors import InvalidInput
+from pycni.model.network import IPAddress
+from pycni.model.resources import IPPool, Resource
+from pycni.model.schema_yaml import parse_document
+
+UNDERLAY = "eth0"
+DEFAULT_UNDERLAY_MTU = 1500
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?\Z")
+_VETH = re.compile(r"cali[0-9a-zA-Z_.-]{1,11}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyNode:
+    """A node: its underlay address with the subnet's prefix, and its default gateway."""
+
+    name: str
+    address: IPv4Interface
+    gateway: IPv4Address
+    mtu: int = DEFAULT_UNDERLAY_MTU
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyHost:
+    """A host behind the router that is no node."""
+
+    name: str
+    address: IPv4Interface
+    gateway: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyPod:
+    """A pod to add; `address` and `host_veth` None leave both to the plugin."""
+
+    namespace: str
+    name: str
+    node: str
+    address: IPAddress | None = None
+    host_veth: str | None = None
+
+    @property
+    def full_name(self) -> str:
+        """Return "namespace/name"."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def interface(self) -> str:
+        """Return the host interface's name, the plugin's own rule where none is fixed."""
+        if self.host_veth is not None:
+            return self.host_veth
+        seed = f"{self.namespace}.{self.name}".encode()
+        return "cali" + hashlib.sha1(seed, usedforsecurity=False).hexdigest()[:11]
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole cluster; names are unique, every pod's node exists, every gateway is near."""
+
+    name: str
+    nodes: tuple[TopologyNode, ...]
+    hosts: tuple[TopologyHost, ...] = ()
+    resources: tuple[Resource, ...] = ()
+    pods: tuple[TopologyPod, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_unique([n.name for n in self.nodes] + [h.name for h in self.hosts], "name")
+        _require_unique([p.full_name for p in self.pods], "pod")
+        _require_unique([p.interface for p in self.pods], "pod interface")
+        _require_unique([str(p.address) for p in self.pods if p.address], "pod address")
+        _require_unique([str(m.address.ip) for m in (*self.nodes, *self.hosts)], "address")
+        known = {n.name for n in self.nodes}
+        for pod in self.pods:
+            if pod.node not in known:
+                raise InvalidInput(f"pod {pod.full_name}: there is no node {pod.node!r}")
+        for member in (*self.nodes, *self.hosts):
+            if member.gateway not in member.address.network or member.gateway == member.address.ip:
+                raise InvalidInput(
+                    f"{member.name}: gateway {member.gateway} is no other address of"
+                    f" {member.address.network}"
+                )
+
+    @property
+    def pools(self) -> tuple[IPPool, ...]:
+        """Return the pools among the resources."""
+        return tuple(r for r in self.resources if isinstance(r, IPPool))
+
+
+def _require_unique(names: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InvalidInput(f"the {what} {name!r} is given twice")
+        seen.add(name)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def load_topology(path: Path) -> Topology:
+    """Read a topology file; errors name the file and the place."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise InvalidInput(f"cannot read {path}: {exc.strerror}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise InvalidInput(f"{path} is no YAML: {exc}") from exc
+    try:
+        return parse_topology(document)
+    except InvalidInput as exc:
+        raise InvalidInput(f"{path}: {exc}") from exc
+
+
+def parse_topology(document: object) -> Topology:
+    """Check a document."""
+    top = _Section(document, "topology")
+    topology = Topology(
+        name=top.name("name", default="lab"),
+        nodes=tuple(_node(s) for s in top.sections("nodes")),
+        hosts=tuple(_host(s) for s in top.sections("hosts")),
+        resources=tuple(parse_document(d) for d in top.items("resources")),
+        pods=tuple(_pod(s) for s in top.sections("pods")),
+    )
+    top.finish()
+    if not topology.nodes:
+        raise InvalidInput("nodes: at least one is needed")
+    return topology
+
+
+def _node(section: "_Section") -> TopologyNode:
+    node = TopologyNode(
+        name=section.name("name"),
+        address=section.interface("address"),
+        gateway=section.ipv4("gateway"),
+        mtu=section.number("mtu", default=DEFAULT_UNDERLAY_MTU),
+    )
+    section.finish()
+    return node
+
+
+def _host(section: "_Section") -> TopologyHost:
+    host = TopologyHost(
+        name=section.name("name"),
+        address=section.interface("address"),
+        gateway=section.ipv4("gateway"),
+    )
+    section.finish()
+    return host
+
+
+def _pod(section: "_Section") -> TopologyPod:
+    namespace, slash, name = section.text("name").partition("/")
+    if not slash or not _NAME.match(namespace) or not _NAME.match(name):
+        raise InvalidInput(f"{section.place}.name must be namespace/name")
+    address = section.text("address", default="")
+    host_veth = section.text("hostInterface", default="")
+    if host_veth and not _VETH.match(host_veth):
+        raise InvalidInput(f"{section.place}.hostInterface must be 'cali' and 1 to 11 characters")
+    try:
+        ip = ip_address(address) if address else None
+    except ValueError as exc:
+        raise InvalidInput(f"{section.place}.address: {exc}") from exc
+    pod = TopologyPod(
+        namespace=namespace,
+        name=name,
+        node=section.name("node"),
+        address=ip,
+        host_veth=host_veth or None,
+    )
+    section.finish()
+    return pod
+
+
+class _Section:
+    """One mapping of the file: reads keys by type, and refuses those that nobody read."""
+
+    def __init__(self, value: object, place: str) -> None:
+        if not isinstance(value, dict):
+            raise InvalidInput(f"{place} must be a mapping")
+        self.place = place
+        self._value: dict[Any, Any] = value
+        self._unread = set(value)
+
+    def _take(self, key: str, default: object = None) -> object:
+        self._unread.discard(key)
+        value = self._value.get(key, default)
+        if value is None:
+            raise InvalidInput(f"{self.place}.{key} is missing")
+        return value
+
+    def text(self, key: str, *, default: str | None = None) -> str:
+        value = self._take(key, default)
+        if not isinstance(value, str):
+            raise InvalidInput(f"{self.place}.{key} must be a string")
+        return value
+
+    def name(self, key: str, *, default: str | None = None) -> str:
+        text = self.text(key, default=default)
+        if not _NAME.match(text):
+            raise InvalidInput(f"{self.place}.{key}: {text!r} is no name (a-z, 0-9, '-', '.')")
+        return text
+
+    def number(self, key: str, *, default: int) -> int:
+        value = self._take(key, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InvalidInput(f"{self.place}.{key} must be a number")
+        return value
+
+    def interface(self, key: str) -> IPv4Interface:
+        text = self.text(key)
+        try:
+            value = ip_interface(text)
+        except ValueError as exc:
+            raise InvalidInput(f"{self.place}.{key}: {exc}") from exc
+        if not isinstance(value, IPv4Interface) or "/" not in text:
+            raise InvalidInput(f"{self.place}.{key} must be IPv4 with prefix, like 10.0.0.1/24")
+        return value
+
+    def ipv4(self, key: str) -> IPv4Address:
+        try:
+            return IPv4Address(self.text(key))
+        except ValueError as exc:
+            raise InvalidInput(f"{self.place}.{key}: {exc}") from exc
+
+    def items(self, key: str) -> list[Any]:
+        value = self._take(key, [])
+        if not isinstance(value, list):
+            raise InvalidInput(f"{self.place}.{key} must be a list")
+        return value
+
+    def sections(self, key: str) -> list["_Section"]:
+        return [_Section(v, f"{self.place}.{key}[{i}]") for i, v in enumerate(self.items(key))]
+
+    def finish(self) -> None:
+        if self._unread:
+            raise InvalidInput(f"{self.place}: unknown key {', '.join(map(repr, self._unread))}")

@@ -1,0 +1,179 @@
+"""What each node of a topology will route, before anything runs.
+
+Addresses are given by the same allocator, over a datastore in memory, and routes computed by the
+same pure functions as in the agent: what is printed here is what the agent will do.
+"""
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
+from typing import TypeVar
+
+from pycni.datastore.memory import MemoryDatastore
+from pycni.ipam.allocator import Allocator
+from pycni.ipam.requests import AssignRequest
+from pycni.model.bgp import Path
+from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
+from pycni.model.network import (
+    PROTOCOL_KERNEL,
+    Address,
+    KernelState,
+    Link,
+    NextHop,
+    Route,
+    RouteKey,
+    Scope,
+)
+from pycni.model.resources import (
+    BGPConfiguration,
+    BGPPeer,
+    Block,
+    BlockAffinity,
+    IPPool,
+    Node,
+    Resource,
+)
+from pycni.plan.desired import compute, wanted_advertisements, wanted_neighbours
+from pycni.plan.inputs import Inputs, Settings, host_prefix
+from pycni.plan.iproute import ip_route_lines
+from pycni.plan.mtu import pod_mtu
+from pycni.ports import Datastore
+from pycni.topology.model import UNDERLAY, Topology, TopologyNode, TopologyPod
+
+T = TypeVar("T", bound=Resource)
+NETWORK = "k8s-pod-network"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The wanted facts of a whole cluster, by node."""
+
+    inputs: dict[str, Inputs]
+    states: dict[str, KernelState]
+
+    def lines(self, node: str, *, family: int = 4) -> list[str]:
+        """Return a node's table as `ip route` prints it, blanks collapsed."""
+        return ip_route_lines(self.states[node], family=family)
+
+
+async def predict(topology: Topology) -> Prediction:
+    """Give addresses and compute every node's routes."""
+    datastore = MemoryDatastore()
+    for resource in topology.resources:
+        await datastore.create(resource)
+    await _register_nodes(topology, datastore)
+    endpoints = [await _add_pod(topology, pod, datastore) for pod in topology.pods]
+    inputs = {n.name: await _inputs(n, datastore, endpoints) for n in topology.nodes}
+    _exchange(inputs)
+    return Prediction(
+        inputs=inputs,
+        states={n.name: _state(n, inputs[n.name]) for n in topology.nodes},
+    )
+
+
+async def _register_nodes(topology: Topology, datastore: Datastore) -> None:
+    for node in topology.nodes:
+        assigned = await Allocator(datastore, node=node.name).ensure_tunnel_address()
+        known = await datastore.get(Node, node.name)
+        value = replace(
+            known.value if known is not None else Node(node.name),
+            ipv4=node.address,
+            ipip_tunnel_address=assigned.interface.ip if assigned is not None else None,
+        )
+        if known is None:
+            await datastore.create(value)
+        else:
+            await datastore.update(value, if_revision=known.revision)
+
+
+async def _add_pod(topology: Topology, pod: TopologyPod, datastore: Datastore) -> WorkloadEndpoint:
+    key = EndpointKey(NETWORK, pod.full_name.replace("/", "."), "eth0")
+    assignment = await Allocator(datastore, node=pod.node).assign(
+        AssignRequest(
+            handle_id=f"{NETWORK}.{key.container_id}",
+            attributes=(("node", pod.node),),
+            versions=(pod.address.version,) if pod.address is not None else (4,),
+            addresses=(pod.address,) if pod.address is not None else (),
+        )
+    )
+    node = next(n for n in topology.nodes if n.name == pod.node)
+    return WorkloadEndpoint(
+        key=key,
+        node=pod.node,
+        netns="",
+        host_veth=pod.interface,
+        handle_id=f"{NETWORK}.{key.container_id}",
+        state=EndpointState.READY,
+        addresses=assignment.addresses,
+        mtu=pod_mtu(topology.pools, underlay_mtu=node.mtu),
+        pod_namespace=pod.namespace,
+        pod_name=pod.name,
+    )
+
+
+async def _inputs(
+    node: TopologyNode, datastore: Datastore, endpoints: list[WorkloadEndpoint]
+) -> Inputs:
+    inputs = Inputs(Settings(node=node.name))
+    inputs.pools = {p.name: p for p in await _values(datastore, IPPool)}
+    inputs.peers = {p.name: p for p in await _values(datastore, BGPPeer)}
+    for configuration in await _values(datastore, BGPConfiguration):
+        inputs.bgp = configuration
+    for known in await _values(datastore, Node):
+        inputs.set_node(known.name, known)
+    inputs.affinities = {a.cidr: a for a in await _values(datastore, BlockAffinity)}
+    for block in await _values(datastore, Block):
+        _note_borrowed(inputs, block)
+    for endpoint in endpoints:
+        if endpoint.node == node.name:
+            inputs.set_endpoint(endpoint.key, endpoint)
+    inputs.addresses = {Address(UNDERLAY, node.address)}
+    inputs.links = {UNDERLAY: Link(UNDERLAY, index=2, mtu=node.mtu, is_up=True)}
+    return inputs
+
+
+async def _values(datastore: Datastore, kind: type[T]) -> list[T]:
+    return [stored.value for stored in (await datastore.list(kind)).items]
+
+
+def _note_borrowed(inputs: Inputs, block: Block) -> None:
+    for ordinal, index in enumerate(block.allocations):
+        if index is None:
+            continue
+        owner = dict(block.attributes[index].secondary).get("node")
+        if owner is not None and owner != block.affinity:
+            inputs.borrowed[host_prefix(block.cidr[ordinal])] = owner
+
+
+def _exchange(inputs: dict[str, Inputs]) -> None:
+    """Carry every node's advertisements to its neighbours, as BGP would."""
+    for sender in inputs.values():
+        own = sender.own_interface(4)
+        if own is None:
+            continue
+        peers = {n.peer for n in wanted_neighbours(sender)}
+        for receiver in inputs.values():
+            theirs = receiver.own_interface(4)
+            if theirs is None or theirs.ip not in peers:
+                continue
+            for advertisement in wanted_advertisements(sender):
+                path = Path(advertisement.nlri, advertisement.next_hop, peer=own.ip)
+                receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
+
+
+def _state(node: TopologyNode, inputs: Inputs) -> KernelState:
+    """Add what the underlay itself puts into the table."""
+    subnet = node.address.network
+    connected = Route(
+        RouteKey(subnet),
+        scope=Scope.LINK,
+        next_hops=frozenset({NextHop(UNDERLAY)}),
+        src=node.address.ip,
+        protocol=PROTOCOL_KERNEL,
+    )
+    default = Route(
+        RouteKey(IPv4Network("0.0.0.0/0")),
+        next_hops=frozenset({NextHop(UNDERLAY, gateway=node.gateway)}),
+    )
+    routes: dict[RouteKey, tuple[Route, ...]] = {r.key: (r,) for r in (default, connected)}
+    routes |= {key: (route,) for key, route in compute(inputs).routes.items()}
+    return KernelState(links=inputs.links, addresses=inputs.addresses, routes=routes)
