@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pycni.errors import AlreadyExists, Conflict, EventsLost, NotFound, TryAgain
+from pycni.datastore.cursors import check_cursor, parse_cursor
+from pycni.errors import AlreadyExists, Conflict, NotFound, TryAgain
 from pycni.model.resources import Resource, resource_name
 from pycni.model.schema import KIND_NAMES
 from pycni.ports import Change, Cursor, Listing, Revision, Stored
@@ -134,22 +135,6 @@ class MemoryDatastore:
             raise NotFound(f"cannot {verb} {KIND_NAMES[kind]} {name}: it does not exist")
         if revision != Revision(str(entry.sequence)):
             raise Conflict(f"cannot {verb} {KIND_NAMES[kind]} {name}: it was changed meanwhile")
-
-
-def parse_cursor(cursor: Cursor) -> int:
-    """Return the position that a cursor stands for; raise `EventsLost` for another store's."""
-    if not cursor.token.isdecimal():
-        raise EventsLost(f"cannot watch from {cursor.token!r}: list again, then watch from there")
-    return int(cursor.token)
-
-
-def check_cursor(position: int, *, head: int, history: int) -> None:
-    """Raise `EventsLost` when the log does not reach back to a position (or never was there)."""
-    if not head - history <= position <= head:
-        raise EventsLost(
-            f"cannot watch from change {position}: the log holds {max(head - history, 0)}"
-            f" to {head}; list again, then watch from there"
-        )
 
 
 def _stored(entry: _Entry, *, kind: type[T]) -> Stored[T]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pycni.datastore import sqlite_file
-from pycni.datastore.memory import check_cursor, parse_cursor
+from pycni.datastore.cursors import check_cursor, parse_cursor
 from pycni.errors import AlreadyExists, Conflict, DatastoreUnusable, EventsLost, NotFound, TryAgain
 from pycni.model.resources import Resource, resource_name
 from pycni.model.schema import KIND_NAMES, decode, encode

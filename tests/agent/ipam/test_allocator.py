@@ -776,3 +776,59 @@ def test_many_at_once_from_three_nodes_get_different_addresses(play: Play) -> No
         await check_books(store)
 
     play([SMALL], story)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_handle_that_appears_or_disappears_meanwhile_is_met_again(play: Play, count: int) -> None:
+    cidr = IPv4Network("10.0.0.4/30")
+
+    async def story(store: Datastore) -> None:
+        await take(node(store), "x")
+        rounds = 0
+
+        async def interfere(call: Call) -> None:
+            nonlocal rounds
+            stored = await store.get(Handle, "x")
+            if (call.verb, call.kind) == ("update", Handle) and rounds < 2 and stored:
+                rounds += 1
+                await store.delete(Handle, "x", if_revision=stored.revision)
+                if count:
+                    await store.create(stored.value)
+
+        await take(node(FaultyDatastore(store, before=interfere)), "x")
+
+        stored = await store.get(Handle, "x")
+        assert stored is not None
+        assert stored.value.blocks == ((cidr, 2 if count else 1),)
+
+    block = arithmetic.new_block(cidr, affinity="node-0", sequence_number=1)
+    play([SMALL, block, BlockAffinity("node-0", cidr, AffinityState.CONFIRMED)], story)
+
+
+def test_two_addresses_under_one_handle_are_released_one_by_one(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        first = await node(store).assign(AssignRequest("x"))
+        second = await node(store).assign(AssignRequest("x"))
+
+        for assignment in (first, second):
+            await check_books(store)
+            await node(store).release(assignment.addresses, handle_id="x")
+
+        assert await store.get(Handle, "x") is None
+
+    play([SMALL], story)
+
+
+def test_real_sleep_is_the_default(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        refusals = iter([True, False, False, False])
+
+        async def refuse_once(call: Call) -> None:
+            if (call.verb, call.kind) == ("update", Block) and next(refusals):
+                raise Conflict("once")
+
+        faulty = FaultyDatastore(store, before=refuse_once)
+        await Allocator(faulty, node="node-0").assign(AssignRequest("x"))
+        await check_books(store)
+
+    play([SMALL], story)

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -24,6 +25,8 @@ from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import Assignment, AssignRequest
 from pycni.model.network import IPNetwork
 from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, IPPool
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 POOL = IPPool("pool", IPv4Network("10.0.0.0/29"), block_size=30)
 BLOCKS = list(POOL.cidr.subnets(new_prefix=30))

@@ -352,3 +352,56 @@ def test_a_watch_hears_another_process(path: Path) -> None:
         await store.close()
 
     asyncio.run(story())
+
+
+def test_a_lock_held_while_opening_is_waited_for(path: Path) -> None:
+    make(path)
+
+    async def story() -> None:
+        with closing(raw(path)) as other:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(TryAgain, match="cannot open the datastore"):
+                await open_sqlite(path, patience_s=0.05)
+        await (await open_sqlite(path)).close()
+
+    asyncio.run(story())
+
+
+def test_without_inotify_a_watch_looks_by_itself(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "too many inotify instances")
+
+    monkeypatch.setattr("pycni.inotify.DirectoryWatch", refuse)
+
+    async def story() -> None:
+        store, other = await open_sqlite(path), await open_sqlite(path)
+        watch = store.watch(Handle, after=(await store.list(Handle)).cursor)
+        waiting = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        await other.create(Handle("h"))
+        async with asyncio.timeout(10):
+            assert (await waiting).name == "h"
+        await store.close()
+        await other.close()
+
+    asyncio.run(story())
+
+
+def test_the_engine_loads_neither_asyncio_nor_yaml(path: Path) -> None:
+    code = (
+        "import sys, pycni.datastore.sqlite, pycni.ipam.allocator;"
+        "print(*{'asyncio', 'yaml', 'netaddr', 'ctypes'} & set(sys.modules))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert found.stdout == "\n"
+    assert not path.exists()

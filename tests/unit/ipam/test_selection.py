@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pycni.errors import InvalidInput
@@ -120,6 +120,7 @@ def test_impossible_divisions_are_refused(pool: str, block_size: int, words: str
         block_count(ip_network(pool), block_size=block_size)
 
 
+@settings(deadline=None)
 @given(
     host=st.text(min_size=1, max_size=20),
     length=st.integers(16, 26),
@@ -134,6 +135,7 @@ def test_every_block_comes_once_and_rank_counts_them(host: str, length: int, bas
     assert [rank(block, pool=pool, host=host) for block in order] == list(range(len(order)))
 
 
+@settings(deadline=None)
 @given(address=st.ip_addresses(), host_bits=st.integers(0, 12))
 def test_block_of_an_address_holds_it(address: object, host_bits: int) -> None:
     value = ip_address(str(address))
