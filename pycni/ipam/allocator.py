@@ -94,7 +94,7 @@ class Allocator:
         """
         given: list[_Given] = []
         try:
-            for want in _wanted(request):
+            for want in request.wants:
                 # One by one: when a later one fails, those before it have to be given back.
                 given.append(await self._assign_one(request, want))  # noqa: PERF401
         except BaseException as exc:
@@ -386,12 +386,6 @@ def tunnel_handle(node: str) -> str:
 def assigned(address: IPAddress, sequence_number: int | None) -> AssignedAddress:
     """Return an address as a pod gets it: alone in its subnet."""
     return AssignedAddress(ip_interface(address), sequence_number)
-
-
-def _wanted(request: AssignRequest) -> list[IPAddress | int]:
-    """Return the particular addresses, then the families that none of them serves."""
-    served = {address.version for address in request.addresses}
-    return [*request.addresses, *(one for one in request.versions if one not in served)]
 
 
 def _within(affinities: Iterable[BlockAffinity], pools: Sequence[IPPool]) -> list[BlockAffinity]:

@@ -37,6 +37,12 @@ class AssignRequest:
         if not set(self.versions) <= set(FAMILIES):
             raise InvalidInput(f"cannot assign IP versions {self.versions}: 4 and 6 exist")
 
+    @property
+    def wants(self) -> tuple[IPAddress | int, ...]:
+        """The particular addresses, then the families that none of them serves."""
+        served = {address.version for address in self.addresses}
+        return (*self.addresses, *(one for one in self.versions if one not in served))
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
