@@ -79,12 +79,14 @@ class Topology:
         _require_unique([p.full_name for p in self.pods], "pod")
         _require_unique([p.interface for p in self.pods], "pod interface")
         _require_unique([str(p.address) for p in self.pods if p.address], "pod address")
-        _require_unique([str(m.address.ip) for m in (*self.nodes, *self.hosts)], "address")
+        addresses = [n.address.ip for n in self.nodes] + [h.address.ip for h in self.hosts]
+        _require_unique(map(str, addresses), "address")
         known = {n.name for n in self.nodes}
         for pod in self.pods:
             if pod.node not in known:
                 raise InvalidInput(f"pod {pod.full_name}: there is no node {pod.node!r}")
-        for member in (*self.nodes, *self.hosts):
+        members: tuple[TopologyNode | TopologyHost, ...] = (*self.nodes, *self.hosts)
+        for member in members:
             if member.gateway not in member.address.network or member.gateway == member.address.ip:
                 raise InvalidInput(
                     f"{member.name}: gateway {member.gateway} is no other address of"

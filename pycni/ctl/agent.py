@@ -1,0 +1,107 @@
+"""`pycnictl status` and `pycnictl routes`: what the agent of this node does, and why."""
+
+import argparse
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from pycni.ctl.agentlink import ask
+from pycni.ctl.output import (
+    add_output_argument,
+    command,
+    print_documents,
+    print_table,
+)
+
+DEFAULT_RUN_DIR = Path("/run/pycni")
+EXIT_PROBLEMS = 3
+
+
+def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add status and routes to a command line."""
+    status = subparsers.add_parser(
+        "status",
+        help="this node's agent: sessions, blocks, problems",
+        description=f"Exits with {EXIT_PROBLEMS} when something is wrong, 1 without an agent.",
+        epilog="example: pycnictl status -o json",
+    )
+    status.set_defaults(func=command(_status))
+    routes = subparsers.add_parser(
+        "routes",
+        help="wanted and missing routes, and why each learned path was or wasn't used",
+        epilog="example: pycnictl routes",
+    )
+    routes.set_defaults(func=command(_routes))
+    for parser in (status, routes):
+        parser.add_argument(
+            "--run-dir", type=Path, default=DEFAULT_RUN_DIR, help="the agent's run directory"
+        )
+        add_output_argument(parser)
+
+
+async def _status(args: argparse.Namespace) -> int:
+    answer = await asyncio.to_thread(ask, args.run_dir, "status")
+    is_good = answer["converged"] and not answer["problems"]
+    if args.output != "table":
+        print_documents([answer], form=args.output)
+        return 0 if is_good else EXIT_PROBLEMS
+    print_table(("ITEM", "VALUE"), _summary(answer))
+    if answer["peers"]:
+        print()
+        print_table(
+            ("PEER", "NODE", "AS", "STATE", "PATHS", "STALE", "LAST ERROR"),
+            [
+                (p["peer"], p["node"] or "-", p["as"], p["state"], p["paths"], p["stale"],
+                 p["last_error"] or "-")
+                for p in answer["peers"]
+            ],
+        )  # fmt: skip
+    for problem in answer["problems"]:
+        print(f"\nproblem: {problem}")
+    return 0 if is_good else EXIT_PROBLEMS
+
+
+def _summary(answer: dict[str, Any]) -> list[tuple[str, object]]:
+    drops = ", ".join(f"{name} {count}" for name, count in answer["drops"].items())
+    return [
+        ("node", answer["node"]),
+        ("version", answer["version"]),
+        ("up for", f"{answer['uptime_s']:.0f} s"),
+        ("address", answer["address"] or "unknown: set node_address"),
+        ("tunnel address", answer["tunnel_address"] or "-"),
+        ("converged", "yes" if answer["converged"] else "no"),
+        ("blocks", ", ".join(answer["blocks"]) or "-"),
+        ("endpoints", answer["endpoints"]),
+        ("advertised", ", ".join(answer["advertised"]) or "-"),
+        ("nftables", answer["nat"]),
+        ("dropped", drops or "-"),
+        ("kernel routes", answer["kernel_routes"]),
+    ]
+
+
+async def _routes(args: argparse.Namespace) -> int:
+    answer = await asyncio.to_thread(ask, args.run_dir, "routes")
+    if args.output != "table":
+        print_documents([answer], form=args.output)
+        return 0 if not answer["missing"] else EXIT_PROBLEMS
+    missing = set(answer["missing"])
+    foreign = {c["wanted"]: c["foreign"] for c in answer["conflicts"]}
+    print_table(
+        ("WANTED", "IN THE KERNEL"),
+        [
+            (
+                line,
+                f"no: somebody else's {foreign[line]}"
+                if line in foreign
+                else ("no" if line in missing else "yes"),
+            )
+            for line in answer["wanted"]
+        ],
+    )
+    if answer["paths"]:
+        print()
+        print_table(
+            ("LEARNED", "FROM", "NEXT HOP", "USED"),
+            [(p["prefix"], p["peer"], p["next_hop"], p["used"]) for p in answer["paths"]],
+        )
+    return 0 if not missing else EXIT_PROBLEMS

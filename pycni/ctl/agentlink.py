@@ -1,0 +1,34 @@
+"""Ask this node's agent over its control socket."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from pycni.errors import InvalidInput, TryAgain
+
+TIMEOUT_S = 10.0
+
+
+def ask(run_dir: Path, question: str) -> dict[str, Any]:
+    """Return the agent's answer to one question; without an agent, say what to do."""
+    path = run_dir / "control.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        agent.settimeout(TIMEOUT_S)
+        try:
+            agent.connect(str(path))
+            agent.sendall(json.dumps({"question": question}).encode() + b"\n")
+            line = agent.makefile("rb").readline()
+        except PermissionError as exc:
+            raise InvalidInput(f"only root may talk to the agent at {path}: use sudo") from exc
+        except OSError as exc:
+            raise TryAgain(
+                f"no agent answers at {path} ({exc}): start pycni-agent, or say --run-dir"
+            ) from exc
+    if not line:
+        raise TryAgain(f"the agent at {path} closed the connection: are you root?")
+    document = json.loads(line)
+    if "error" in document:
+        raise InvalidInput(str(document["error"]))
+    answer: dict[str, Any] = document["answer"]
+    return answer

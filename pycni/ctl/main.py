@@ -1,0 +1,40 @@
+"""`pycnictl`: the operator's command.  Arguments and output only; each verb group is a module."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import pycni
+from pycni.ctl import agent, ipam, predict, resources
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="pycnictl",
+        description="Look at and change a pycni network.",
+        epilog="example: pycnictl get pools -o yaml",
+    )
+    parser.add_argument("--version", action="version", version=f"pycni {pycni.__version__}")
+    parser.add_argument(
+        "--datastore", metavar="FILE", help="the embedded datastore (/var/lib/pycni/pycni.db)"
+    )
+    verbs = parser.add_subparsers(dest="group", required=True, metavar="COMMAND")
+    for module in (agent, resources, ipam, predict):
+        module.register(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status (2: wrong usage, 1: it failed)."""
+    args = build_parser().parse_args(argv)
+    try:
+        status: int = args.func(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return status
