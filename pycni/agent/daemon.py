@@ -41,7 +41,7 @@ from pycni.errors import InvalidInput, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.kernel.linux import LinuxKernel
 from pycni.kernel.podnet import LinuxPodNet
-from pycni.model.endpoints import EndpointKey
+from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
 from pycni.model.resources import IPPool
 from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import protocol_number
@@ -143,8 +143,8 @@ class Agent:
         self.metrics.count(request.command.value, status=reply.status, seconds=self.clock() - began)
         return reply
 
-    def _endpoint_changed(self, key: EndpointKey) -> None:
-        self.reconciler.post(EndpointChanged(key, self.endpoints.get(key)))
+    def _endpoint_changed(self, key: EndpointKey, endpoint: WorkloadEndpoint | None) -> None:
+        self.reconciler.post(EndpointChanged(key, endpoint))
 
     def report(self, what: str, why: str) -> None:
         """Note trouble of one part, or ("") its end; log each change once."""

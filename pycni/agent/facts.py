@@ -110,6 +110,8 @@ class Facts:
             case Changed():
                 return self._changed(message.kind, message.name, message.value)
             case EndpointChanged():
+                if self.inputs.endpoints.get(message.key) == message.endpoint:
+                    return Dirty()  # told twice: by the engine, and by the file that it wrote
                 touched = self.inputs.set_endpoint(message.key, message.endpoint)
                 is_borrowed = any(p in self.inputs.borrowed for p in touched)
                 return Dirty(keys={route_key(p) for p in touched}, is_bgp=is_borrowed)
@@ -215,12 +217,12 @@ class Facts:
     def _kernel_told(self, message: KernelTold) -> Dirty:
         if self.have is None:
             return Dirty()  # the first snapshot is still to come, and it knows better
-        underlays = {self.inputs.underlay(4), self.inputs.underlay(6)}
+        inputs = self.inputs
+        important = {inputs.settings.tunnel_name, inputs.underlay(4), inputs.underlay(6)} - {None}
         effect = apply_event(self.have, message.event)
-        important = {self.inputs.settings.tunnel_name} | underlays
         return Dirty(
             keys=effect.keys,
-            links=effect.links & self.inputs.host_veths.keys(),
+            links=effect.links & inputs.host_veths.keys(),
             is_other=effect.is_address or effect.is_ruleset or bool(effect.links & important),
             is_doubtful=effect.lost_routes_by in important,
         )

@@ -46,7 +46,7 @@ class Engine:
     """The tools of the verbs.
 
     `default_mtu` tells the MTU for pods when the configuration names none; `on_change` hears of
-    each key whose record changed.
+    each record that changed (None: it is gone).
     """
 
     node: str
@@ -56,7 +56,9 @@ class Engine:
     podnet: PodNet
     default_mtu: Callable[[], Awaitable[int]]
     run_dir: Path
-    on_change: Callable[[EndpointKey], None] = field(default=lambda _key: None)
+    on_change: Callable[[EndpointKey, WorkloadEndpoint | None], None] = field(
+        default=lambda _key, _endpoint: None
+    )
     route_protocol: int = PROTOCOL_BOOT
     clock: Callable[[], float] = time.time
 
@@ -119,9 +121,8 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
         assignment = await engine.allocator.assign(_assign_request(engine, request))
         assigned = assignment.addresses
         undo.push_async_callback(_release, engine, endpoint, assigned)
-        # From here on a crash leaves a record that names the addresses it must give back.
+        # A crash from here on leaves the intent: whoever finds it releases by the handle.
         endpoint = replace(endpoint, addresses=assigned)
-        engine.endpoints.put(endpoint)
         plug = plug_request(engine, request, endpoint, netns_fd=netns_fd)
         built = engine.podnet.plug(plug)
         undo.push_async_callback(_unplug, engine, endpoint)
@@ -130,7 +131,7 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
         )
         engine.endpoints.put(endpoint)
         undo.pop_all()
-    engine.on_change(request.key)
+    engine.on_change(request.key, endpoint)
     return endpoint
 
 
@@ -218,10 +219,15 @@ async def remove(engine: Engine, endpoint: WorkloadEndpoint) -> None:
     The interface goes first: were the address free before, another pod could get it while the
     old route still leads here.
     """
+    if endpoint.state is EndpointState.READY:
+        # Unfinished again: or the agent would mend the interface while it is being deleted.
+        unfinished = replace(endpoint, state=EndpointState.INTENT)
+        engine.endpoints.put(unfinished)
+        engine.on_change(endpoint.key, unfinished)
     await _unplug(engine, endpoint)
     await _release(engine, endpoint, endpoint.addresses)
     engine.endpoints.remove(endpoint.key)
-    engine.on_change(endpoint.key)
+    engine.on_change(endpoint.key, None)
 
 
 async def _unplug(engine: Engine, endpoint: WorkloadEndpoint) -> None:

@@ -39,6 +39,7 @@ Rows = Sequence[tuple[Any, ...]]
 DEFAULT_PATH = Path("/var/lib/pycni/pycni.db")
 PATIENCE_S = 5.0
 _FALLBACK_S = 1.0
+_GATHER_S = 0.005
 _WRITES_PER_CHECKPOINT = 256
 _REMEMBERED = 128
 
@@ -360,3 +361,5 @@ async def _wait(bell: "asyncio.Event") -> None:
             await bell.wait()
     except TimeoutError:
         return
+    # One look serves a burst: a pod costs two writes, and each rings here and by inotify.
+    await asyncio.sleep(_GATHER_S)
