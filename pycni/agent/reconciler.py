@@ -237,7 +237,14 @@ class Reconciler:
         ownership = self._ownership(have)
         result = Plan()
         if dirty.links:
-            some = Desired(pod_links={n: inputs.host_veths[n].mtu for n in dirty.links})
+            ready = (inputs.host_veths.get(n) for n in dirty.links)
+            some = Desired(
+                pod_links={
+                    e.host_veth: e.mtu
+                    for e in ready
+                    if e is not None and e.state is EndpointState.READY
+                }
+            )
             result.ops += plan_pod_links(some, have)
         if dirty.is_other:
             want.tunnels = wanted_tunnels(inputs)
