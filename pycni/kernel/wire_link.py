@@ -135,6 +135,12 @@ def dump_links() -> Request:
     return Request(RTM_GETLINK, NLM_F_DUMP, _link_body(mask))
 
 
+def gone_index(body: bytes) -> int | None:
+    """Return the index of the link that an RTM_DELLINK is about; None for a mere bridge port."""
+    family, _, index, _, _ = _IFINFOMSG.unpack_from(body)
+    return None if family == _AF_BRIDGE else int(index)
+
+
 def read_link(body: bytes) -> Link | None:
     """Decode a link; None when the message is about something else.
 

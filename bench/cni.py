@@ -1,0 +1,248 @@
+"""Time ADD, CHECK and DEL side by side: pycni's agent behind both relays, and bridge + host-local.
+
+Same network namespaces, same count, in turn within one run, so that a drift of the machine meets
+all of them.  What is measured is what a runtime waits for: start of the plugin's process to its
+end.  CPU per call counts the plugin's processes and, for pycni, the agent's share.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sandbox
+
+VERBS = ("ADD", "CHECK", "DEL")
+BIN = Path("/run/bench/bin")
+
+
+@dataclass
+class Subject:
+    """One plugin under test and what was measured of it."""
+
+    name: str
+    executable: str
+    config: dict  # type: ignore[type-arg]
+    agent_pid: int | None = None
+    times: dict = field(default_factory=dict)  # type: ignore[type-arg]
+    cpu: dict = field(default_factory=dict)  # type: ignore[type-arg]
+    rates: dict = field(default_factory=dict)  # type: ignore[type-arg]
+
+    def forget(self, callers: int) -> None:
+        """Drop what was measured with this many callers."""
+        for values in (self.times, self.cpu, self.rates):
+            for key in [k for k in values if k[1] == callers]:
+                del values[key]
+
+
+def call(subject: Subject, verb: str, number: int, previous: bytes | None) -> bytes:
+    """Run the plugin once; return what it printed."""
+    config = dict(subject.config)
+    if previous is not None:
+        config["prevResult"] = json.loads(previous)
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": f"bench{number:04d}",
+        "CNI_NETNS": f"/run/netns/pod{number}",
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(BIN),
+    }
+    ran = subprocess.run(
+        [subject.executable], input=json.dumps(config).encode(), env=environment,
+        capture_output=True, check=False, close_fds=False,
+    )  # fmt: skip
+    if ran.returncode != 0:
+        raise RuntimeError(f"{subject.name} {verb} {number}: {ran.stdout!r} {ran.stderr!r}")
+    return ran.stdout
+
+
+def measure(subject: Subject, verb: str, *, count: int, callers: int, results: dict) -> None:  # type: ignore[type-arg]
+    """Run one verb for every pod, by this many callers at once."""
+    numbers = iter(range(count))
+    guard = threading.Lock()
+    times: list[float] = []
+    errors: list[Exception] = []
+
+    def work() -> None:
+        while True:
+            with guard:
+                number = next(numbers, None)
+            if number is None or errors:
+                return
+            previous = results.get(number) if verb != "ADD" else None
+            began = time.perf_counter()
+            try:
+                output = call(subject, verb, number, previous)
+            except Exception as exc:  # noqa: BLE001  # carried to the main thread
+                errors.append(exc)
+                return
+            times.append((time.perf_counter() - began) * 1e3)
+            if verb == "ADD":
+                results[number] = output
+
+    cpu = os.times()
+    agent = sandbox.cpu_seconds(subject.agent_pid) if subject.agent_pid else 0.0
+    began = time.perf_counter()
+    threads = [threading.Thread(target=work) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    elapsed = time.perf_counter() - began
+    if errors:
+        raise errors[0]
+    after = os.times()
+    spent = after.children_user + after.children_system - cpu.children_user - cpu.children_system
+    if subject.agent_pid:
+        spent += sandbox.cpu_seconds(subject.agent_pid) - agent
+    key = (verb, callers)
+    subject.times.setdefault(key, []).extend(times)
+    subject.cpu.setdefault(key, []).append(spent / count * 1e3)
+    subject.rates.setdefault(key, []).append(count / elapsed)
+
+
+def prepare() -> list[Subject]:
+    """Start the node and lay out the plugins."""
+    tools = sorted((sandbox.CACHE / "go-tools").rglob("bridge"))
+    relays = sorted((sandbox.CACHE / "relay").rglob("pycni"), key=lambda p: p.stat().st_mtime)
+    if not tools or not relays:
+        sys.exit("missing: bin/ensure cni-tools && bin/ensure relay")
+    BIN.mkdir(parents=True)
+    shutil.copy(relays[-1], BIN / "pycni")
+    (BIN / "py").mkdir()
+    shutil.copy(sandbox.ROOT / "bin" / "pycni", BIN / "py" / "pycni")
+    for name in ("bridge", "host-local"):
+        shutil.copy(tools[-1].with_name(name), BIN / name)
+    datastore = Path("/run/bench/pycni.db")
+    sandbox.apply_pool(datastore)
+    node = sandbox.Node("node-0", address="10.10.7.20/20", datastore=datastore)
+    make_underlay(node)
+    node.start_agent()
+    if node.agent is None:
+        raise RuntimeError("the agent did not start")
+    ours = {
+        "cniVersion": "1.1.0", "name": "bench", "type": "pycni", "nodename": node.name,
+        "run_dir": str(node.run_dir), "state_dir": str(node.state_dir),
+        "datastore": str(datastore),
+    }  # fmt: skip
+    bridge = {
+        "cniVersion": "1.0.0", "name": "ref", "type": "bridge", "bridge": "ref0",
+        "isGateway": True,
+        "ipam": {"type": "host-local", "dataDir": "/run/bench/host-local",
+                 "ranges": [[{"subnet": "10.99.0.0/16"}]],
+                 "routes": [{"dst": "0.0.0.0/0"}]},
+    }  # fmt: skip
+    pid = node.agent.pid
+    return [
+        Subject("bridge + host-local", str(BIN / "bridge"), bridge),
+        Subject("pycni, C relay", str(BIN / "pycni"), ours, agent_pid=pid),
+        Subject("pycni, Python relay", str(BIN / "py" / "pycni"), ours, agent_pid=pid),
+    ]
+
+
+def make_underlay(node: sandbox.Node) -> None:
+    """Give the node an interface, and a tunl0 of any kind: no packet is sent here."""
+    for line in (
+        "link add eth0 type veth peer name far",
+        "link set far up",
+        f"addr add {node.address} dev eth0",
+        "link set eth0 up",
+        "route add default via 10.10.0.1 dev eth0",
+    ):
+        sandbox.in_netns(node.name, "ip", *line.split())
+    links = sandbox.in_netns(node.name, "ip", "-o", "link")
+    if "tunl0" not in links:
+        sandbox.in_netns(node.name, "ip", *"link add tunl0 type veth peer name tunl0x".split())
+        sandbox.in_netns(node.name, "ip", *"link set tunl0x up".split())
+
+
+def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict]:  # type: ignore[type-arg]
+    """Return one row for each subject, verb and number of callers, with ratios to the reference."""
+    rows = []
+    for count in callers:
+        for verb in VERBS:
+            reference = subjects[0]
+            for subject in subjects:
+                times = sorted(subject.times[verb, count])
+                median = statistics.median(times)
+                rate = statistics.median(subject.rates[verb, count])
+                rows.append(
+                    {
+                        "callers": count, "verb": verb, "plugin": subject.name,
+                        "n": len(times),
+                        "median_ms": round(median, 2),
+                        "p95_ms": round(times[int(len(times) * 0.95) - 1], 2),
+                        "cpu_ms": round(statistics.median(subject.cpu[verb, count]), 2),
+                        "per_s": round(rate, 1),
+                        "median_ratio": round(
+                            median / statistics.median(reference.times[verb, count]), 3),
+                        "rate_ratio": round(
+                            rate / statistics.median(reference.rates[verb, count]), 2),
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def table(rows: list[dict]) -> str:  # type: ignore[type-arg]
+    """Return the rows as a Markdown table."""
+    lines = [
+        "| callers | verb | plugin | median ms | p95 ms | CPU ms | calls/s | × median | × rate |",
+        "|--:|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {r['callers']} | {r['verb']} | {r['plugin']} | {r['median_ms']} | {r['p95_ms']}"
+        f" | {r['cpu_ms']} | {r['per_s']} | {r['median_ratio']} | {r['rate_ratio']} |"
+        for r in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the benchmark; print the table and, if asked, write JSON."""
+    parser = argparse.ArgumentParser(
+        prog="bench/cni", description=__doc__, epilog="example: sudo bench/cni --count 48"
+    )
+    parser.add_argument("--count", type=int, default=48, help="pods in each round (48)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each verb (3)")
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 16], help="1 16")
+    parser.add_argument("--json", type=Path, help="also write the rows there")
+    args = parser.parse_args()
+    output = args.json.open("w") if args.json else None  # before /run is covered
+    sandbox.enter(keep=[sandbox.ROOT, sandbox.CACHE])
+    subjects = prepare()
+    for number in range(args.count):
+        sandbox.run("ip", "netns", "add", f"pod{number}")
+    # The plugins act on the namespace they are started in: the node's.
+    fd = os.open("/run/netns/node-0", os.O_RDONLY)
+    from pycni.kernel.netns import setns
+
+    setns(fd)
+    for callers in args.callers:
+        for turn in range(args.rounds + 1):
+            for subject in subjects:
+                results: dict[int, bytes] = {}
+                for verb in VERBS:
+                    measure(subject, verb, count=args.count, callers=callers, results=results)
+                print(".", end="", file=sys.stderr, flush=True)
+            if turn == 0:  # the first round only warms up
+                for subject in subjects:
+                    subject.forget(callers)
+    print(file=sys.stderr)
+    rows = summary(subjects, callers=args.callers)
+    print(table(rows))
+    if output is not None:
+        json.dump(rows, output, indent=1)
+        output.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

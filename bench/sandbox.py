@@ -1,0 +1,120 @@
+"""A machine of its own for a benchmark: mounts, processes and network apart, gone when it ends.
+
+`enter` runs the program again inside new namespaces, where /run is memory (as on every node) and
+nothing survives the end of the first process.  `Node` is one network namespace with an agent in it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("PYCNI_CACHE", Path.home() / ".cache" / "pycni"))
+_INSIDE = "PYCNI_BENCH_INSIDE"
+
+
+def enter(*, keep: Sequence[Path] = ()) -> None:
+    """Become PID 1 of a machine of our own; return inside it.
+
+    Paths in `keep` stay visible even if they lie below /run.
+    """
+    if os.geteuid() != 0:
+        sys.exit("this benchmark makes network namespaces: run it as root (sudo)")
+    if os.environ.get(_INSIDE) != "1":
+        os.environ[_INSIDE] = "1"
+        command = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        os.execvp("unshare", [*command, sys.executable, *sys.argv])
+    if any(str(path).startswith("/run/") for path in keep):
+        sys.exit("the clone must not lie below /run, which the benchmark covers")
+    run("mount", "-t", "tmpfs", "tmpfs", "/run")
+    Path("/run/netns").mkdir()
+    run("ip", "link", "set", "lo", "up")
+
+
+def run(*command: str, text: str | None = None) -> str:
+    """Run a command that has to succeed; return what it printed."""
+    ran = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {ran.stderr.strip() or ran.stdout.strip()}")
+    return ran.stdout
+
+
+def in_netns(name: str, *command: str, text: str | None = None) -> str:
+    """Run a command in a named network namespace."""
+    return run("nsenter", f"--net=/run/netns/{name}", "--", *command, text=text)
+
+
+class Node:
+    """A node of the benchmark: a namespace, an agent, its own directories below /run."""
+
+    def __init__(self, name: str, *, address: str, datastore: Path) -> None:
+        self.name = name
+        self.address = address
+        self.directory = Path("/run/bench") / name
+        self.run_dir = self.directory / "run"
+        self.state_dir = self.directory / "state"
+        self.datastore = datastore
+        self.agent: subprocess.Popen[bytes] | None = None
+        run("ip", "netns", "add", name)
+        in_netns(name, "ip", "link", "set", "lo", "up")
+
+    def start_agent(self, *, is_waiting: bool = True) -> None:
+        """Start the agent; wait until it has converged."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        config = self.directory / "agent.yaml"
+        config.write_text(
+            f"node: {self.name}\nnode_address: {self.address}\nrun_dir: {self.run_dir}\n"
+            f"state_dir: {self.state_dir}\ndatastore: {self.datastore}\nlog_level: warning\n"
+        )
+        log = (self.directory / "agent.log").open("wb")
+        self.agent = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{self.name}", "--",
+             sys.executable, "-m", "pycni.agent", "--config", str(config)],
+            cwd=ROOT, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        if is_waiting:
+            self.wait(lambda s: bool(s["converged"]))
+
+    def wait(self, is_reached, timeout_s: float = 60.0) -> dict:  # type: ignore[no-untyped-def,type-arg]
+        """Ask for the agent's status until it is as wanted."""
+        from pycni.ctl.agentlink import ask
+        from pycni.errors import PycniError
+
+        deadline = time.monotonic() + timeout_s
+        status: dict = {}  # type: ignore[type-arg]
+        while time.monotonic() < deadline:
+            try:
+                status = ask(self.run_dir, "status")
+                if is_reached(status):
+                    return status
+            except PycniError:
+                pass
+            time.sleep(0.02)
+        log = (self.directory / "agent.log").read_text()
+        raise RuntimeError(f"{self.name} is not as wanted after {timeout_s} s: {status}\n{log}")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def apply_pool(datastore: Path, *, cidr: str = "192.168.0.0/16", ipip: str = "Always") -> None:
+    """Write a pool by the operator's own command."""
+    manifest = json.dumps(
+        {
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "IPPool",
+            "metadata": {"name": "bench"},
+            "spec": {"cidr": cidr, "ipipMode": ipip, "natOutgoing": True},
+        }
+    )
+    run(
+        sys.executable, "-m", "pycni.ctl", "--datastore", str(datastore), "apply", "-f", "-",
+        text=manifest,
+    )  # fmt: skip
