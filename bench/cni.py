@@ -10,10 +10,7 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +18,8 @@ import sandbox
 
 VERBS = ("ADD", "CHECK", "DEL")
 BIN = Path("/run/bench/bin")
+CALLS = Path("/run/bench/calls")
+RESULTS = Path("/run/bench/results")
 
 
 @dataclass
@@ -42,71 +41,35 @@ class Subject:
                 del values[key]
 
 
-def call(subject: Subject, verb: str, number: int, previous: bytes | None) -> bytes:
-    """Run the plugin once; return what it printed."""
-    config = dict(subject.config)
-    if previous is not None:
-        config["prevResult"] = json.loads(previous)
-    environment = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "CNI_COMMAND": verb,
-        "CNI_CONTAINERID": f"bench{number:04d}",
-        "CNI_NETNS": f"/run/netns/pod{number}",
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(BIN),
-    }
-    ran = subprocess.run(
-        [subject.executable], input=json.dumps(config).encode(), env=environment,
-        capture_output=True, check=False, close_fds=False,
-    )  # fmt: skip
-    if ran.returncode != 0:
-        raise RuntimeError(f"{subject.name} {verb} {number}: {ran.stdout!r} {ran.stderr!r}")
-    return ran.stdout
-
-
-def measure(subject: Subject, verb: str, *, count: int, callers: int, results: dict) -> None:  # type: ignore[type-arg]
+def measure(subject: Subject, verb: str, *, count: int, callers: int) -> None:
     """Run one verb for every pod, by this many callers at once."""
-    numbers = iter(range(count))
-    guard = threading.Lock()
-    times: list[float] = []
-    errors: list[Exception] = []
-
-    def work() -> None:
-        while True:
-            with guard:
-                number = next(numbers, None)
-            if number is None or errors:
-                return
-            previous = results.get(number) if verb != "ADD" else None
-            began = time.perf_counter()
-            try:
-                output = call(subject, verb, number, previous)
-            except Exception as exc:  # noqa: BLE001  # carried to the main thread
-                errors.append(exc)
-                return
-            times.append((time.perf_counter() - began) * 1e3)
-            if verb == "ADD":
-                results[number] = output
-
+    for number in range(count):
+        config = dict(subject.config)
+        if verb != "ADD":
+            config["prevResult"] = json.loads((RESULTS / f"{number}.add").read_text())
+        (CALLS / f"{number}.in").write_text(json.dumps(config))
     cpu = os.times()
     agent = sandbox.cpu_seconds(subject.agent_pid) if subject.agent_pid else 0.0
-    began = time.perf_counter()
-    threads = [threading.Thread(target=work) for _ in range(callers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    elapsed = time.perf_counter() - began
-    if errors:
-        raise errors[0]
+    lines = sandbox.run(
+        str(BIN / "driver"), str(callers), str(count), verb, subject.executable, str(CALLS)
+    ).splitlines()
     after = os.times()
     spent = after.children_user + after.children_system - cpu.children_user - cpu.children_system
     if subject.agent_pid:
         spent += sandbox.cpu_seconds(subject.agent_pid) - agent
     key = (verb, callers)
-    subject.times.setdefault(key, []).extend(times)
+    for line in lines:
+        number, status, elapsed = line.split()
+        if number == "total":
+            subject.rates.setdefault(key, []).append(count / float(elapsed) * 1e3)
+            continue
+        output = CALLS / f"{number}.out"
+        if status != "0":
+            raise RuntimeError(f"{subject.name} {verb} {number}: {output.read_text()}")
+        subject.times.setdefault(key, []).append(float(elapsed))
+        if verb == "ADD":
+            output.rename(RESULTS / f"{number}.add")
     subject.cpu.setdefault(key, []).append(spent / count * 1e3)
-    subject.rates.setdefault(key, []).append(count / elapsed)
 
 
 def prepare() -> list[Subject]:
@@ -115,7 +78,10 @@ def prepare() -> list[Subject]:
     relays = sorted((sandbox.CACHE / "relay").rglob("pycni"), key=lambda p: p.stat().st_mtime)
     if not tools or not relays:
         sys.exit("missing: bin/ensure cni-tools && bin/ensure relay")
-    BIN.mkdir(parents=True)
+    for directory in (BIN, CALLS, RESULTS):
+        directory.mkdir(parents=True)
+    driver = sandbox.ROOT / "bench" / "driver.c"
+    sandbox.run("cc", "-O2", "-Wall", "-Wextra", "-o", str(BIN / "driver"), str(driver))
     shutil.copy(relays[-1], BIN / "pycni")
     (BIN / "py").mkdir()
     shutil.copy(sandbox.ROOT / "bin" / "pycni", BIN / "py" / "pycni")
@@ -228,9 +194,8 @@ def main() -> int:
     for callers in args.callers:
         for turn in range(args.rounds + 1):
             for subject in subjects:
-                results: dict[int, bytes] = {}
                 for verb in VERBS:
-                    measure(subject, verb, count=args.count, callers=callers, results=results)
+                    measure(subject, verb, count=args.count, callers=callers)
                 print(".", end="", file=sys.stderr, flush=True)
             if turn == 0:  # the first round only warms up
                 for subject in subjects:
