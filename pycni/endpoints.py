@@ -6,6 +6,9 @@ together with the namespaces that they describe; the journal lives in the state 
 flushed to disk, because an address stays assigned across reboots.
 """
 
+# ruff: noqa: PTH
+# Each request passes here several times, and a Path costs more than the system call behind it.
+
 import asyncio
 import fcntl
 import hashlib
@@ -34,31 +37,32 @@ class FileEndpoints:
     """The `Endpoints` door over two directories; any number of processes may use it at once."""
 
     def __init__(self, *, run_dir: Path, state_dir: Path) -> None:
-        self._records = run_dir / "endpoints"
-        self._locks = run_dir / "locks"
-        self._journal = state_dir / "journal"
+        # Plain strings and os functions below: each request pays several times for a Path.
+        self._records = str(run_dir / "endpoints")
+        self._locks = str(run_dir / "locks")
+        self._journal = str(state_dir / "journal")
         for directory in (self._records, self._locks, self._journal):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(directory, mode=0o700, exist_ok=True)
 
     @property
     def directory(self) -> Path:
         """Return the directory of the records, for watching."""
-        return self._records
+        return Path(self._records)
 
     # --- records --------------------------------------------------------------------------------
 
     def get(self, key: EndpointKey) -> WorkloadEndpoint | None:
         """Return the record, or None."""
-        return self._read(self._records / _file_name(key))
+        return self._read(f"{self._records}/{_file_name(key)}")
 
     def list(self) -> Sequence[WorkloadEndpoint]:
         """Return all records, in the order of their keys."""
-        found = (self._read(path) for path in self._records.glob("*.json"))
+        found = (self._read(path) for path in _json_files(self._records))
         return sorted((e for e in found if e is not None), key=lambda e: e.key)
 
     def read_file(self, name: str) -> WorkloadEndpoint | None:
         """Return the record in the file of that name, or None."""
-        return self._read(self._records / name)
+        return self._read(f"{self._records}/{name}")
 
     @staticmethod
     def file_name(key: EndpointKey) -> str:
@@ -67,14 +71,14 @@ class FileEndpoints:
 
     def put(self, endpoint: WorkloadEndpoint) -> None:
         """Write or replace a record, atomically."""
-        _write(self._records / _file_name(endpoint.key), _endpoint_document(endpoint))
+        _write(f"{self._records}/{_file_name(endpoint.key)}", _endpoint_document(endpoint))
 
     def remove(self, key: EndpointKey) -> None:
         """Remove a record; absent is success."""
-        (self._records / _file_name(key)).unlink(missing_ok=True)
+        _remove(f"{self._records}/{_file_name(key)}")
 
     @staticmethod
-    def _read(path: Path) -> WorkloadEndpoint | None:
+    def _read(path: str) -> WorkloadEndpoint | None:
         document = _read_json(path)
         return None if document is None else _endpoint_value(path, document)
 
@@ -87,31 +91,32 @@ class FileEndpoints:
         The file goes with the lock.  Whoever waited for it then holds a lock on a file without a
         name, notices, and starts over with the new one.
         """
-        path = self._locks / _file_name(key, suffix=".lock")
+        path = f"{self._locks}/{_file_name(key, suffix='.lock')}"
         fd = await _acquire(path, key, timeout_s=timeout_s)
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            _remove(path)
             os.close(fd)
 
     # --- journal --------------------------------------------------------------------------------
 
     def journal(self, pending: PendingRelease) -> None:
         """Keep a release that could not be done; it is on disk when this returns."""
-        _write(self._journal / _file_name(pending.key), _pending_document(pending), is_durable=True)
+        path = f"{self._journal}/{_file_name(pending.key)}"
+        _write(path, _pending_document(pending), is_durable=True)
 
     def pending(self) -> Sequence[PendingRelease]:
         """Return the journalled releases."""
-        documents = ((p, _read_json(p)) for p in sorted(self._journal.glob("*.json")))
+        documents = ((p, _read_json(p)) for p in _json_files(self._journal))
         return [_pending_value(p, d) for p, d in documents if d is not None]
 
     def settle(self, pending: PendingRelease) -> None:
         """Forget a journalled release that has been done; absent is success."""
-        (self._journal / _file_name(pending.key)).unlink(missing_ok=True)
+        _remove(f"{self._journal}/{_file_name(pending.key)}")
 
 
-async def _acquire(path: Path, key: EndpointKey, *, timeout_s: float) -> int:
+async def _acquire(path: str, key: EndpointKey, *, timeout_s: float) -> int:
     """Take the lock without ever blocking the event loop; return the open descriptor."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
@@ -145,24 +150,28 @@ def _file_name(key: EndpointKey, *, suffix: str = ".json") -> str:
     return hashlib.sha256(str(key).encode()).hexdigest()[:40] + suffix
 
 
-def _write(path: Path, document: dict[str, Any], *, is_durable: bool = False) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.new")
+def _json_files(directory: str) -> list[str]:
+    return sorted(f"{directory}/{name}" for name in os.listdir(directory) if name.endswith(".json"))
+
+
+def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> None:
+    temporary = f"{path}.{os.getpid()}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, json.dumps(document).encode())
         if is_durable:
             os.fsync(fd)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        os.unlink(temporary)
         raise
     finally:
         os.close(fd)
-    temporary.rename(path)
+    os.rename(temporary, path)
     if is_durable:
-        _flush_directory(path.parent)
+        _flush_directory(os.path.dirname(path))
 
 
-def _flush_directory(directory: Path) -> None:
+def _flush_directory(directory: str) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -170,9 +179,10 @@ def _flush_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: str) -> dict[str, Any] | None:
     try:
-        text = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            text = file.read()
     except FileNotFoundError:
         return None
     try:
@@ -184,7 +194,12 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return document
 
 
-def _damaged(path: Path, why: object) -> DatastoreUnusable:
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _damaged(path: str, why: object) -> DatastoreUnusable:
     return DatastoreUnusable(f"cannot read {path}: {why}; move it away and delete the pod")
 
 
@@ -224,7 +239,7 @@ def _endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
     }
 
 
-def _endpoint_value(path: Path, document: dict[str, Any]) -> WorkloadEndpoint:
+def _endpoint_value(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
     try:
         return WorkloadEndpoint(
             key=_key_value(document["key"]),
@@ -252,7 +267,7 @@ def _pending_document(pending: PendingRelease) -> dict[str, Any]:
     }
 
 
-def _pending_value(path: Path, document: dict[str, Any]) -> PendingRelease:
+def _pending_value(path: str, document: dict[str, Any]) -> PendingRelease:
     try:
         return PendingRelease(
             key=_key_value(document["key"]),

@@ -29,6 +29,7 @@ from pycni.agent.metrics import Metrics
 from pycni.agent.notify import notify
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
+from pycni.agent.view import FactsView
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.speaker import ExaBgpSpeaker
 from pycni.cni.engine import Engine, pay
@@ -39,6 +40,7 @@ from pycni.datastore.sqlite import SqliteDatastore, open_sqlite
 from pycni.endpoints import FileEndpoints
 from pycni.errors import InvalidInput, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.requests import DatastoreView
 from pycni.kernel.linux import LinuxKernel
 from pycni.kernel.podnet import LinuxPodNet
 from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
@@ -75,7 +77,9 @@ class Agent:
         self.podnet = LinuxPodNet()
         self.speaker = self._make_speaker()
         self.facts = Facts(Inputs(self._settings(), pool_history=history.load(self._history_path)))
-        self.allocator = Allocator(datastore, node=node)
+        self.allocator = Allocator(
+            datastore, node=node, view=FactsView(self.facts, DatastoreView(datastore))
+        )
         self.reconciler = Reconciler(
             self.facts,
             kernel=self.kernel,

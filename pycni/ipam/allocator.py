@@ -286,13 +286,16 @@ class Allocator:
     async def _write(self, cidr: IPNetwork, choose: Choose, handle_id: str) -> _Given | None:
         """Raise the handle, then write what `choose` decides; None when it passes it over."""
         stored = await get_block(self._datastore, cidr)
-        if stored is None or choose(stored.value) is None:
+        if stored is None:
+            return None
+        chosen = choose(stored.value)
+        if chosen is None:
             return None
         # The address that may have been written, for the case that we never hear the answer.
         planned: dict[IPAddress, int | None] = {}
         try:
             await self._handles.increment(handle_id, cidr=cidr)
-            if given := await self._swap(stored, choose, planned):
+            if given := await self._swap(stored, chosen, choose, planned):
                 return given
         except BaseException as exc:
             await undoing(exc, self._releases.take_back(cidr, planned, handle_id))
@@ -301,14 +304,19 @@ class Allocator:
         return None
 
     async def _swap(
-        self, first: Stored[Block], choose: Choose, planned: dict[IPAddress, int | None]
+        self,
+        first: Stored[Block],
+        first_choice: tuple[Block, IPAddress],
+        choose: Choose,
+        planned: dict[IPAddress, int | None],
     ) -> _Given | None:
         stored: Stored[Block] | None = first
+        chosen: tuple[Block, IPAddress] | None = first_choice
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
             if attempt:
                 stored = await get_block(self._datastore, first.value.cidr)
-            chosen = None if stored is None else choose(stored.value)
+                chosen = None if stored is None else choose(stored.value)
             if stored is None or chosen is None:
                 return None
             after, address = chosen

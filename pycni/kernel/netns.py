@@ -6,8 +6,9 @@ by the namespace of the thread, so nothing may await, nor start a thread, while 
 
 import contextlib
 import fcntl
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pycni.errors import InvalidInput
 
@@ -16,13 +17,22 @@ _NS_GET_NSTYPE = 0xB703
 _OWN = "/proc/thread-self/ns/net"
 
 
-def _setns_by_libc(fd: int, nstype: int) -> None:
-    # Python has os.setns from 3.12 on only; loading ctypes costs some milliseconds, so not above.
-    import ctypes
+@functools.cache
+def _libc_setns() -> Callable[[int, int], int]:
+    """Return a setns that gives 0 or an errno: Python has os.setns from 3.12 on only."""
+    import ctypes  # some milliseconds to load, so not above
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, nstype) != 0:
-        code = ctypes.get_errno()
+    function = ctypes.CDLL(None, use_errno=True).setns
+
+    def call(fd: int, nstype: int) -> int:
+        return 0 if function(fd, nstype) == 0 else ctypes.get_errno()
+
+    return call
+
+
+def _setns_by_libc(fd: int, nstype: int) -> None:
+    code = _libc_setns()(fd, nstype)
+    if code:
         raise OSError(code, os.strerror(code))
 
 

@@ -1,10 +1,12 @@
 """Sysctls, read and written below /proc/sys of the calling thread's network namespace."""
 
-from pathlib import PurePosixPath
+import os
 
 from pycni.errors import InvalidInput
 
 _ROOT = "/proc/sys/"
+_LONGEST = 4096
+_FORBIDDEN = frozenset({"", ".", ".."})
 _SWAP = str.maketrans("./", "/.")
 
 
@@ -15,10 +17,9 @@ def sysctl_path(name: str) -> str:
     settings of an interface called `eth0.100` are named: "net.ipv4.conf.eth0/100.rp_filter".
     """
     path = name.translate(_SWAP)
-    parts = path.split("/")
-    if any(part in {"", ".", ".."} for part in parts) or "\0" in name:
+    if _FORBIDDEN.intersection(path.split("/")) or "\0" in name:
         raise InvalidInput(f"sysctl name {name!r} is malformed: expected dotted components")
-    return str(PurePosixPath(_ROOT, path))
+    return _ROOT + path
 
 
 def interface_sysctl(family: str, *, ifname: str, key: str) -> str:
@@ -30,13 +31,19 @@ def interface_sysctl(family: str, *, ifname: str, key: str) -> str:
 def read_sysctl(name: str) -> str | None:
     """Return a sysctl's value, None where it does not exist or can't be read."""
     try:
-        with open(sysctl_path(name), encoding="ascii") as file:  # noqa: PTH123 - hot: no Path
-            return file.read().strip()
+        fd = os.open(sysctl_path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, _LONGEST).decode("ascii").strip()
+        finally:
+            os.close(fd)
     except OSError:
         return None
 
 
 def write_sysctl(name: str, *, value: str) -> None:
     """Write a sysctl; raises OSError where that is refused."""
-    with open(sysctl_path(name), "w", encoding="ascii") as file:  # noqa: PTH123 - hot: no Path
-        file.write(value)
+    fd = os.open(sysctl_path(name), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode("ascii"))
+    finally:
+        os.close(fd)
