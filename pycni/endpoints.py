@@ -6,7 +6,7 @@ together with the namespaces that they describe; the journal lives in the state 
 flushed to disk, because an address stays assigned across reboots.
 """
 
-# ruff: noqa: PTH
+# ruff: noqa: PTH103,PTH104,PTH108,PTH116,PTH120,PTH123,PTH208
 # Each request passes here several times, and a Path costs more than the system call behind it.
 
 import asyncio
@@ -41,6 +41,7 @@ class FileEndpoints:
         self._records = str(run_dir / "endpoints")
         self._locks = str(run_dir / "locks")
         self._journal = str(state_dir / "journal")
+        self._written: dict[str, tuple[int, EndpointKey]] = {}
         for directory in (self._records, self._locks, self._journal):
             os.makedirs(directory, mode=0o700, exist_ok=True)
 
@@ -60,6 +61,19 @@ class FileEndpoints:
         found = (self._read(path) for path in _json_files(self._records))
         return sorted((e for e in found if e is not None), key=lambda e: e.key)
 
+    def is_own_writing(self, name: str) -> bool:
+        """Tell whether the file of that name is as this object wrote it last."""
+        try:
+            inode = os.stat(f"{self._records}/{name}").st_ino
+        except FileNotFoundError:
+            return False
+        return name in self._written and self._written[name][0] == inode
+
+    def key_written(self, name: str) -> EndpointKey | None:
+        """Return the key of a record that this object wrote and somebody else removed."""
+        written = self._written.pop(name, None)
+        return written[1] if written is not None else None
+
     def read_file(self, name: str) -> WorkloadEndpoint | None:
         """Return the record in the file of that name, or None."""
         return self._read(f"{self._records}/{name}")
@@ -71,11 +85,15 @@ class FileEndpoints:
 
     def put(self, endpoint: WorkloadEndpoint) -> None:
         """Write or replace a record, atomically."""
-        _write(f"{self._records}/{_file_name(endpoint.key)}", _endpoint_document(endpoint))
+        name = _file_name(endpoint.key)
+        inode = _write(f"{self._records}/{name}", _endpoint_document(endpoint))
+        self._written[name] = (inode, endpoint.key)
 
     def remove(self, key: EndpointKey) -> None:
         """Remove a record; absent is success."""
-        _remove(f"{self._records}/{_file_name(key)}")
+        name = _file_name(key)
+        self._written.pop(name, None)
+        _remove(f"{self._records}/{name}")
 
     @staticmethod
     def _read(path: str) -> WorkloadEndpoint | None:
@@ -154,11 +172,13 @@ def _json_files(directory: str) -> list[str]:
     return sorted(f"{directory}/{name}" for name in os.listdir(directory) if name.endswith(".json"))
 
 
-def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> None:
+def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> int:
+    """Write a file, atomically; return its inode number."""
     temporary = f"{path}.{os.getpid()}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, json.dumps(document).encode())
+        inode = os.fstat(fd).st_ino
         if is_durable:
             os.fsync(fd)
     except BaseException:
@@ -169,6 +189,7 @@ def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> 
     os.rename(temporary, path)
     if is_durable:
         _flush_directory(os.path.dirname(path))
+    return inode
 
 
 def _flush_directory(directory: str) -> None:

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -26,6 +27,8 @@ MAX_REQUEST = MAX_STDIN + (1 << 17)
 MAX_DESCRIPTORS = 8
 RECEIVE_TIMEOUT_S = 10.0
 BACKLOG = 512
+PAUSE_S = 0.002
+"""The longest pause within a series of requests."""
 
 Handler = Callable[[Request, int | None, Callable[[], bool]], Awaitable[Reply]]
 
@@ -63,7 +66,12 @@ class CniServer:
         self._path = path
         self._handler = handler
         self._tasks: set[asyncio.Task[None]] = set()
+        self._last_answer = 0.0
         self.refused = 0
+
+    def is_busy(self) -> bool:
+        """Tell whether requests are being served, or the next of a series is about to come."""
+        return bool(self._tasks) or time.monotonic() - self._last_answer < PAUSE_S
 
     async def run(self) -> None:
         """Serve until cancelled; the socket is gone afterwards, running requests are finished."""
@@ -94,6 +102,7 @@ class CniServer:
             await asyncio.get_running_loop().sock_sendall(
                 connection, bytes([reply.status]) + reply.output
             )
+            self._last_answer = time.monotonic()
         except Refused as exc:
             self.refused += 1
             _log.warning("refused a connection to the CNI socket", extra={"reason": str(exc)})

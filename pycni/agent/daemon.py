@@ -86,6 +86,7 @@ class Agent:
             speaker=self.speaker,
             endpoints=self.endpoints,
             refresh_s=config.refresh_s,
+            has_priority=self._is_serving,
         )
         self.engine = Engine(
             node=node,
@@ -146,6 +147,9 @@ class Agent:
         reply = await execute(self.engine, request, netns_fd=netns_fd, is_abandoned=is_abandoned)
         self.metrics.count(request.command.value, status=reply.status, seconds=self.clock() - began)
         return reply
+
+    def _is_serving(self) -> bool:
+        return self.cni.is_busy()
 
     def _endpoint_changed(self, key: EndpointKey, endpoint: WorkloadEndpoint | None) -> None:
         self.reconciler.post(EndpointChanged(key, endpoint))

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from pycni.agent.messages import (
     BgpTold,
@@ -76,14 +75,16 @@ async def watch_endpoints(endpoints: FileEndpoints, *, post: Post) -> None:
 def _tell_record(
     endpoints: FileEndpoints, name: str, keys: dict[str, EndpointKey], post: Post
 ) -> None:
-    if Path(name).suffix != ".json":
-        return
+    if not name.endswith(".json") or endpoints.is_own_writing(name):
+        return  # the engine in this process has told of its own writing already
     record = endpoints.read_file(name)
     if record is not None:
         keys[name] = record.key
         post(EndpointChanged(record.key, record))
-    elif name in keys:
-        post(EndpointChanged(keys.pop(name), None))
+        return
+    key = keys.pop(name, None) or endpoints.key_written(name)
+    if key is not None:
+        post(EndpointChanged(key, None))
 
 
 async def watch_kernel(kernel: Kernel, *, post: Post) -> None:
