@@ -34,6 +34,16 @@ MAX_PASSWORD_LENGTH = 80
 """TCP_MD5SIG_MAXKEYLEN of linux/tcp.h."""
 
 
+_DEFECTS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,  # int() of Infinity, which Python's JSON knows
+    RecursionError,  # brackets without end
+)
+
+
 class NotUnderstood(Exception):
     """A line of ExaBGP that is no event we know how to read."""
 
@@ -46,7 +56,7 @@ def decode(line: bytes) -> tuple[BgpEvent, ...]:
     try:
         document = json.loads(line)
         return tuple(_events(document))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
+    except _DEFECTS as exc:
         text = line[:200].decode("utf-8", "replace")
         raise NotUnderstood(f"cannot read {text!r}: {exc}") from exc
 
@@ -55,7 +65,7 @@ def _events(document: Mapping[str, object]) -> Iterator[BgpEvent]:
     neighbor = document.get("neighbor")
     if not isinstance(neighbor, dict):
         return
-    peer = ip_address(neighbor["address"]["peer"])
+    peer = _address(neighbor["address"]["peer"])
     match document.get("type"):
         case "state":
             yield from _state(peer, neighbor)
@@ -74,8 +84,8 @@ def _state(peer: IPAddress, neighbor: Mapping[str, object]) -> Iterator[BgpEvent
     elif neighbor["state"] == "down":
         reason = str(neighbor.get("reason", "no reason given"))
         # A NOTIFICATION in either direction ends a session for good (RFC 4724, section 4); so
-        # does our own removal of the neighbour.
-        is_graceful = "notification" not in reason and reason not in ("removed", "shutting down")
+        # does our own removal of the neighbour ("stop, message [removed]").
+        is_graceful = not reason.startswith(("notification", "stop"))
         yield PeerDown(peer, reason=reason, is_graceful=is_graceful)
 
 
@@ -129,12 +139,12 @@ def _announced(peer: IPAddress, update: Mapping[str, object]) -> Iterator[Path]:
     communities = frozenset(":".join(map(str, c)) for c in attributes.get("community", ()))
     for family in _known_families(announce):
         for hop, entries in announce[family].items():
-            next_hop = ip_address(hop)
+            next_hop = _address(hop)
             if next_hop.is_link_local:  # the second next hop of an IPv6 update (RFC 2545)
                 continue
             for entry in entries:
                 yield Path(
-                    nlri=ip_network(entry["nlri"]),
+                    nlri=_prefix(entry["nlri"]),
                     next_hop=next_hop,
                     peer=peer,
                     as_path=as_path,
@@ -150,7 +160,20 @@ def _withdrawn(withdraw: object) -> Iterator[IPNetwork]:
         raise TypeError("withdraw is no object")
     for family in _known_families(withdraw):
         for entry in withdraw[family]:
-            yield ip_network(entry["nlri"])
+            yield _prefix(entry["nlri"])
+
+
+def _address(value: object) -> IPAddress:
+    # The library would take the number 1 for 0.0.0.1.
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no address")
+    return ip_address(value)
+
+
+def _prefix(value: object) -> IPNetwork:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no prefix")
+    return ip_network(value)
 
 
 def _known_families(families: Iterable[str]) -> Iterator[str]:
@@ -168,13 +191,13 @@ def _as_path(segments: object) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def established_peers(line: bytes) -> frozenset[IPAddress] | None:
+def configured_peers(line: bytes) -> frozenset[IPAddress] | None:
     """Read the answer of `show neighbor json`: the peers configured; None when it is no answer."""
     if not line.startswith(b"["):
         return None
     try:
-        return frozenset(ip_address(n["peer"]["address"]) for n in json.loads(line))
-    except (ValueError, TypeError, KeyError) as exc:
+        return frozenset(_address(n["peer"]["address"]) for n in json.loads(line))
+    except _DEFECTS as exc:
         raise NotUnderstood(f"cannot read the list of neighbours: {exc}") from exc
 
 

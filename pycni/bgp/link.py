@@ -56,11 +56,12 @@ class Link(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # only a matter of comfort
             fcntl.fcntl(read_fd, F_SETPIPE_SZ, PIPE_SIZE)
-        self._reader, _ = await loop.connect_read_pipe(
-            lambda: self, os.fdopen(read_fd, "rb", buffering=0)
-        )
+        # Writing first: the first line that is read may call for an answer.
         self._writer, _ = await loop.connect_write_pipe(
             lambda: _WriteSide(self), os.fdopen(write_fd, "wb", buffering=0)
+        )
+        self._reader, _ = await loop.connect_read_pipe(
+            lambda: self, os.fdopen(read_fd, "rb", buffering=0)
         )
 
     def command(self, command: str) -> asyncio.Future[Answer]:

@@ -8,6 +8,7 @@ are here; which of the paths is used is decided elsewhere (`pycni.plan.imports`)
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import assert_never
 
 from pycni.model.bgp import (
     BgpEvent,
@@ -89,6 +90,8 @@ class Rib:
                 return self._speaker_lost(event, now=now)
             case SpeakerUp():
                 return set()
+            case _:
+                assert_never(event)
 
     def expire(self, *, now: float) -> set[IPNetwork]:
         """Drop stale paths whose time is over."""
@@ -150,7 +153,9 @@ class Rib:
             peer.stale_until = inf
             return self._drop(event.peer, list(peer.paths))
         peer.is_own_restart = False
-        return self._mark_stale(event.peer, until=now + peer.restart_time_s)
+        # RFC 4724, 4.2: what was stale already when the peer restarts once more goes at last.
+        touched = self._drop(event.peer, _stale(peer.paths.values()))
+        return touched | self._mark_stale(event.peer, until=now + peer.restart_time_s)
 
     def _speaker_lost(self, event: SpeakerLost, *, now: float) -> set[IPNetwork]:
         touched: set[IPNetwork] = set()

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 30.0
 RELOAD_DEBOUNCE_S = 0.1
+RELOAD_LOOKS_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Waits before each look at ExaBGP's neighbours: one that is just connecting goes with delay."""
 RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 HELPER_PYTHON = "/usr/bin/python3"
 
@@ -47,6 +50,7 @@ class SpeakerCounters:
     starts: int = 0
     lines_not_understood: int = 0
     commands_refused: int = 0
+    connections_refused: int = 0
 
 
 @dataclass(slots=True)
@@ -129,15 +133,15 @@ class ExaBgpSpeaker:
             self.counters.starts += 1
             self._process = await child.start(self._settings, configuration=configuration)
             waiter = asyncio.create_task(self._process.wait(), name="exabgp-exit")
-            self._link = await self._accept(listener, lost=lost)
+            await self._accept(listener, waiter, lost=lost)
+        except BaseException:
+            await self._end()
+            raise
         finally:
             # One connection per start: nobody else may ever hand us pipes.
             listener.close()
             path.unlink(missing_ok=True)
-            if self._link is None:
-                await self._end()
         try:
-            self._queue.put_nowait(SpeakerUp())
             self._changed.set()
             return await self._serve(lost, waiter)
         finally:
@@ -170,23 +174,34 @@ class ExaBgpSpeaker:
         if process is not None and process.returncode is None:
             await child.stop(process)
 
-    async def _accept(self, listener: socket.socket, *, lost: asyncio.Future[str]) -> Link:
-        """Wait for the helper, check that it is a descendant of our child, take its pipes."""
-        loop = asyncio.get_running_loop()
+    async def _accept(
+        self, listener: socket.socket, waiter: asyncio.Task[int], *, lost: asyncio.Future[str]
+    ) -> None:
+        """Wait for the helper and take its pipes; anybody else who connects is refused."""
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            connection, _ = await loop.sock_accept(listener)
-        connection.setblocking(True)
+            while True:
+                connection = await _next_connection(listener, waiter)
+                if self._is_helper(connection):
+                    await self._take_pipes(connection, lost=lost)
+                    return
+                connection.close()
+                self.counters.connections_refused += 1
+
+    async def _take_pipes(self, connection: socket.socket, *, lost: asyncio.Future[str]) -> None:
         connection.settimeout(2)
         fds: list[int] = []
         try:
-            self._check_peer(connection)
             _, fds, _, _ = socket.recv_fds(connection, 64, 2)
             if len(fds) != 2:
                 raise TryAgain(f"ExaBGP's helper passed {len(fds)} descriptors in place of 2")
-            link = Link(on_event=self._on_line, on_lost=_set_once(lost))
+            # A session may be up before we read the first line: it is to hear of all our routes
+            # before End-of-RIB, or the peer drops those that it kept for us.
+            self._announced = self._wanted.advertisements
+            self._queue.put_nowait(SpeakerUp())
+            self._link = Link(on_event=self._on_line, on_lost=_set_once(lost))
             read_fd, write_fd = fds
             fds = []
-            await link.open(read_fd=read_fd, write_fd=write_fd)
+            await self._link.open(read_fd=read_fd, write_fd=write_fd)
             connection.send(b"k")
         except BaseException:
             for fd in fds:
@@ -194,14 +209,14 @@ class ExaBgpSpeaker:
             connection.close()
             raise
         lost.add_done_callback(lambda _: connection.close())
-        return link
 
-    def _check_peer(self, connection: socket.socket) -> None:
+    def _is_helper(self, connection: socket.socket) -> bool:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        pid = int.from_bytes(raw[:4], "little")
-        process = self._process
-        if process is None or not _is_descendant(pid, ancestor=process.pid):
-            raise TryAgain(f"process {pid} connected in place of ExaBGP's helper")
+        pid: int = struct.unpack("iII", raw)[0]
+        if self._process is not None and _is_descendant(pid, ancestor=self._process.pid):
+            return True
+        _log.warning("refused a connection to the helper's socket", extra={"peer_pid": pid})
+        return False
 
     # --- what is asked of it --------------------------------------------------------------------
 
@@ -241,14 +256,18 @@ class ExaBgpSpeaker:
         proof is its own list of neighbours.  A mismatch means a new ExaBGP.
         """
         self._write_configuration()
-        await self._ask("reload")
-        answer = await self._ask("show neighbor json")
-        shown: frozenset[IPAddress] | None = None
-        for line in answer.text:
-            shown = codec.established_peers(line) or shown
         wanted = frozenset(n.peer for n in self._wanted.neighbours)
-        if (shown or frozenset()) != wanted:
-            raise TryAgain("ExaBGP did not take over its new configuration")
+        await self._ask("reload")
+        for delay in RELOAD_LOOKS_S:
+            await asyncio.sleep(delay)
+            if await self._configured_peers() == wanted:
+                return
+        raise TryAgain("ExaBGP did not take over its new configuration")
+
+    async def _configured_peers(self) -> frozenset[IPAddress]:
+        answer = await self._ask("show neighbor json")
+        shown = (codec.configured_peers(line) for line in answer.text)
+        return frozenset[IPAddress]().union(*(peers for peers in shown if peers is not None))
 
     async def _ask(self, command: str) -> Answer:
         if self._link is None:
@@ -307,6 +326,21 @@ class ExaBgpSpeaker:
             self._queue.put_nowait(event)
 
 
+async def _next_connection(listener: socket.socket, waiter: asyncio.Task[int]) -> socket.socket:
+    """Accept one connection; raise `TryAgain` when the child ends before there is one."""
+    accepting = asyncio.ensure_future(asyncio.get_running_loop().sock_accept(listener))
+    try:
+        waits: set[asyncio.Future[Any]] = {accepting, waiter}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if not accepting.done():
+            raise TryAgain(
+                f"ExaBGP ended with status {waiter.result()} at its start: see exabgp.log"
+            )
+        return accepting.result()[0]
+    finally:
+        accepting.cancel()
+
+
 def _set_once(future: asyncio.Future[str]) -> "_SetOnce":
     return _SetOnce(future)
 
@@ -326,7 +360,7 @@ def _listen(path: Path, user: str | None) -> socket.socket:
     path.chmod(0o660)
     if os.getuid() == 0:
         os.chown(path, 0, child.identity(user).gid)
-    listener.listen(1)
+    listener.listen(8)
     return listener
 
 
