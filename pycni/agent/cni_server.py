@@ -38,9 +38,13 @@ class Refused(Exception):
 
 
 def listen_private(path: Path) -> socket.socket:
-    """Listen on a unix socket that only root can reach; take over the place of a dead one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
+    """Listen on a unix socket that only root can use; take over the place of a dead one.
+
+    The directory lets others pass, but not look: ExaBGP's own user has a directory of its own
+    below it.
+    """
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    path.parent.chmod(0o711)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     previous = os.umask(0o177)
