@@ -161,6 +161,11 @@ def _host(section: "_Section") -> TopologyHost:
     return host
 
 
+def parse_pod(document: object) -> TopologyPod:
+    """Check one pod's document; that its node exists is for the caller to see."""
+    return _pod(_Section(document, "pod"))
+
+
 def _pod(section: "_Section") -> TopologyPod:
     namespace, slash, name = section.text("name").partition("/")
     if not slash or not _NAME.match(namespace) or not _NAME.match(name):

@@ -1,0 +1,254 @@
+"""The `test` verb's checks: each asks the running network one thing and gives one row."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import ip_address
+from pathlib import Path
+
+from pycni.errors import PycniError
+from pycni.lab import probes
+from pycni.lab.agents import BGP_USER
+from pycni.lab.cluster import Cluster
+from pycni.lab.layout import pod_place
+from pycni.model.network import IPAddress, RouteType
+from pycni.topology.model import UNDERLAY, TopologyPod
+from pycni.topology.predict import Prediction
+
+AT_ONCE = 8
+IP_AND_ICMP_HEADERS = 28
+
+
+class Verdict(Enum):
+    """How a check ended."""
+
+    PASS = "PASS"  # noqa: S105 - no password
+    FAIL = "FAIL"
+    SKIP = "SKIP"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One check: what was asked, how it ended, and what was seen."""
+
+    what: str
+    verdict: Verdict
+    seen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A pod that asks and one that is asked."""
+
+    source: TopologyPod
+    target: TopologyPod
+
+
+def pairs_of(cluster: Cluster) -> list[Pair]:
+    """Return all ordered pairs of pods."""
+    pods = cluster.topology.pods
+    return [Pair(one, other) for one in pods for other in pods if one is not other]
+
+
+def across_nodes(cluster: Cluster) -> Pair | None:
+    """Return a pair on two nodes; None: all pods share one."""
+    return next((p for p in pairs_of(cluster) if p.source.node != p.target.node), None)
+
+
+def verdict(is_right: bool) -> Verdict:  # noqa: FBT001 - a conversion
+    """Turn an answer into a verdict."""
+    return Verdict.PASS if is_right else Verdict.FAIL
+
+
+def expected_source(prediction: Prediction, *, node: str, target: IPAddress) -> IPAddress | None:
+    """Return whose address a pod sees when a node itself asks; None: not predicted (own pods)."""
+    state, inputs = prediction.states[node], prediction.inputs[node]
+    matching = [r for key, routes in state.routes.items() if target in key.dst for r in routes]
+    route = max(matching, key=lambda r: r.key.dst.prefixlen, default=None)
+    if route is None or route.type is not RouteType.UNICAST or inputs.node is None:
+        return None
+    exits = {hop.oif for hop in route.next_hops}
+    if exits == {UNDERLAY}:
+        return inputs.node.ipv4.ip if inputs.node.ipv4 is not None else None
+    if exits == {inputs.settings.tunnel_name}:
+        return inputs.node.ipip_tunnel_address
+    return None
+
+
+# --- the checks ---------------------------------------------------------------------------------
+
+
+async def tables_are_predicted(cluster: Cluster) -> AsyncIterator[Row]:
+    """Compare every node's table with its prediction."""
+    for comparison in await cluster.compare_all():
+        what = f"{comparison.node}: ip route"
+        yield Row(what, verdict(comparison.is_equal), comparison.verdict)
+
+
+async def sessions_are_up(cluster: Cluster) -> AsyncIterator[Row]:
+    """Ask every agent for its BGP sessions."""
+    for node in cluster.node_names:
+        peers = (await cluster.agents.ask(node, "status"))["peers"]
+        up = sum(p["state"] == "up" for p in peers)
+        yield Row(f"{node}: BGP sessions", verdict(up == len(peers)), f"{up} of {len(peers)} up")
+
+
+async def unanswered_pings(cluster: Cluster) -> list[Pair]:
+    """Ping between all pairs of pods; return those that stay without answer."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(pair: Pair) -> bool:
+        async with slots:
+            return await probes.answers(
+                pod_place(pair.source.full_name), address=cluster.addresses[pair.target.full_name]
+            )
+
+    pairs = pairs_of(cluster)
+    answered = await asyncio.gather(*map(ask, pairs))
+    return [pair for pair, is_answered in zip(pairs, answered, strict=True) if not is_answered]
+
+
+async def pods_reach_each_other(cluster: Cluster) -> AsyncIterator[Row]:
+    """Ping between all pairs of pods."""
+    silent = await unanswered_pings(cluster)
+    count = len(pairs_of(cluster))
+    seen = f"{count - len(silent)} of {count} pairs answer"
+    if silent:
+        names = (f"{p.source.full_name} -> {p.target.full_name}" for p in silent)
+        seen += f"; silent: {', '.join(names)}"
+    yield Row("ping between all pods", verdict(not silent), seen)
+
+
+async def packets_are_encapsulated(cluster: Cluster) -> AsyncIterator[Row]:
+    """Watch the underlay while a pod pings one on another node."""
+    what = "protocol 4 on the underlay"
+    pair = across_nodes(cluster)
+    if pair is None or not await _is_tunnelled(cluster, pair):
+        yield Row(what, Verdict.SKIP, "no two pods have a tunnel between them here")
+        return
+    nodes = {node.name: node.address.ip for node in cluster.topology.nodes}
+    outer = f"{nodes[pair.source.node]} > {nodes[pair.target.node]}"
+    expression = f"ip proto 4 and src {nodes[pair.source.node]} and dst {nodes[pair.target.node]}"
+    address = cluster.addresses[pair.target.full_name]
+    async with probes.sniffing(expression, count=1) as sniffed:
+        await probes.answers(pod_place(pair.source.full_name), address=address)
+    found = next((line for line in sniffed.lines if outer in line), "")
+    yield Row(what, verdict(bool(found)), " ".join(found.split()) or f"no packet {outer} seen")
+
+
+async def _is_tunnelled(cluster: Cluster, pair: Pair) -> bool:
+    prediction = await cluster.prediction()
+    inputs = prediction.inputs[pair.source.node]
+    source = expected_source(
+        prediction, node=pair.source.node, target=cluster.addresses[pair.target.full_name]
+    )
+    own = inputs.node
+    return own is not None and source is not None and source == own.ipip_tunnel_address
+
+
+async def pods_see_the_right_source(cluster: Cluster) -> AsyncIterator[Row]:
+    """Let every node ask the first pod of every other node; see who it takes it for."""
+    prediction = await cluster.prediction()
+    for node in cluster.node_names:
+        for pod in _first_pods(cluster):
+            address = cluster.addresses[pod.full_name]
+            expected = expected_source(prediction, node=node, target=address)
+            if pod.node == node or expected is None:
+                continue
+            seen = await probes.seen_source(node, address=address)
+            what = f"{node} asks {pod.full_name} on {pod.node}"
+            yield Row(what, verdict(ip_address(seen) == expected), f"it sees {seen}")
+
+
+def _first_pods(cluster: Cluster) -> list[TopologyPod]:
+    return list({pod.node: pod for pod in reversed(cluster.topology.pods)}.values())
+
+
+async def full_packets_pass(cluster: Cluster) -> AsyncIterator[Row]:
+    """Send packets of just the MTU, and one byte more, unfragmented between nodes."""
+    pair = across_nodes(cluster)
+    if pair is None:
+        yield Row("full-size packet", Verdict.SKIP, "all pods are on one node")
+        return
+    prediction = await cluster.prediction()
+    endpoints = [e for i in prediction.inputs.values() for e in i.endpoints.values()]
+    sizes = {f"{e.pod_namespace}/{e.pod_name}": e.mtu for e in endpoints}
+    mtu = min(sizes[pair.source.full_name], sizes[pair.target.full_name])
+    place, address = pod_place(pair.source.full_name), cluster.addresses[pair.target.full_name]
+    for payload, is_expected in (
+        (mtu - IP_AND_ICMP_HEADERS, True),
+        (mtu - IP_AND_ICMP_HEADERS + 1, False),
+    ):
+        has_passed = await probes.passes_unfragmented(place, address=address, payload=payload)
+        what = f"{payload} bytes with DF {'pass' if is_expected else 'do not pass'}"
+        seen = f"{'passed' if has_passed else 'did not pass'} (pods' MTU {mtu})"
+        yield Row(what, verdict(has_passed is is_expected), seen)
+
+
+async def pods_leave_by_their_nodes_address(cluster: Cluster) -> AsyncIterator[Row]:
+    """Let a pod of every node ask a host outside, which must see the node."""
+    if not cluster.topology.hosts:
+        return
+    host = cluster.topology.hosts[0]
+    nodes = {node.name: node.address.ip for node in cluster.topology.nodes}
+    for pod in _first_pods(cluster):
+        what = f"{pod.full_name} asks {host.name} (NAT)"
+        status = await cluster.agents.ask(pod.node, "status")
+        if status["nat"] != "in place":
+            yield Row(what, Verdict.SKIP, f"degraded: {degraded_text(status['nat'])}")
+            continue
+        try:
+            seen = await probes.seen_source(pod_place(pod.full_name), address=host.address.ip)
+        except PycniError as exc:
+            yield Row(what, Verdict.FAIL, str(exc))
+            continue
+        is_right = ip_address(seen) == nodes[pod.node]
+        yield Row(what, verdict(is_right), f"it sees {seen}, {pod.node}'s own address"
+                  if is_right else f"it sees {seen}")  # fmt: skip
+
+
+def degraded_text(nat: str) -> str:
+    """Name what a node without NAT does not do."""
+    return f"no NAT out, no anti-spoofing ({nat})"
+
+
+async def exabgp_is_unprivileged(cluster: Cluster) -> AsyncIterator[Row]:
+    """Look whose process each node's ExaBGP is."""
+    for node in cluster.node_names:
+        pid = (await cluster.agents.ask(node, "status"))["bgp_pid"]
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()  # noqa: ASYNC240
+        user = next(line.split()[1] for line in lines if line.startswith("Uid:"))
+        what = f"{node}: ExaBGP has no root"
+        if not cluster.can_drop_privileges and user == "0":
+            reason = "this interpreter lies where only root can reach it"
+            yield Row(what, Verdict.SKIP, reason)
+        else:
+            yield Row(what, verdict(user == BGP_USER), f"it runs as user {user}")
+
+
+CHECKS: tuple[Callable[[Cluster], AsyncIterator[Row]], ...] = (
+    tables_are_predicted,
+    sessions_are_up,
+    pods_reach_each_other,
+    packets_are_encapsulated,
+    pods_see_the_right_source,
+    full_packets_pass,
+    pods_leave_by_their_nodes_address,
+    exabgp_is_unprivileged,
+)
+
+
+async def run_all(cluster: Cluster, *, show: Callable[[Row], Awaitable[None]]) -> bool:
+    """Make all checks, showing each row at once; True: none failed."""
+    is_right = True
+    for check in CHECKS:
+        try:
+            async for row in check(cluster):
+                is_right &= row.verdict is not Verdict.FAIL
+                await show(row)
+        except (PycniError, OSError, TimeoutError) as exc:
+            is_right = False
+            first = (check.__doc__ or check.__name__).partition("\n")[0].rstrip(".")
+            await show(Row(first, Verdict.FAIL, str(exc) or type(exc).__name__))
+    return is_right

@@ -1,0 +1,221 @@
+"""`bin/lab`: read the command line, do the verb."""
+
+import argparse
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pycni.errors import AlreadyExists, InvalidInput, NotFound, PycniError, TryAgain
+from pycni.lab import client, launch, sockets
+from pycni.lab.frames import Request
+from pycni.lab.layout import TUNNELS
+from pycni.lab.uml_guest import CLONE
+
+DEFAULT_TOPOLOGY = CLONE / "examples" / "exercise.yaml"
+DEFAULT_NAME = "lab"
+END_TIMEOUT_S = 30.0
+OK, FAILED, USAGE, NOT_UP, ALREADY_UP, INTERRUPTED = 0, 1, 2, 3, 4, 130
+VERBS_HERE = ("up", "down", "show", "test", "shell", "exec", "agent", "node", "pod")
+_NAME = re.compile(r"[a-z0-9][-a-z0-9_.]{0,31}\Z")
+
+EXIT_STATUS = """\
+exit status: 0 all is right; 1 something failed, or is not as it should be; 2 wrong usage; 3 no lab
+is up; 4 (up) it is up already; 130 interrupted; of shell and exec: the command's own.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        prog="bin/lab",
+        description="Run the exercise's cluster on this machine: nodes, router, agents, pods.",
+        epilog="example: sudo bin/lab && sudo bin/lab show && sudo bin/lab down\n\n" + EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    up = _verb(verbs, "up", "bring the cluster up, in the background (the default)",
+               "sudo bin/lab up --tunnel bpf --topology examples/exercise.yaml")  # fmt: skip
+    up.add_argument("--topology", type=Path, default=DEFAULT_TOPOLOGY, metavar="FILE",
+                    help="what to build (default: examples/exercise.yaml)")  # fmt: skip
+    up.add_argument("--tunnel", choices=TUNNELS, default="auto",
+                    help="ipip: the kernel's own; uml: in user-mode Linux; bpf: a stand-in by"
+                    " tc-bpf; auto (default): ipip, where it is missing uml")  # fmt: skip
+    _verb(verbs, "show", "draw it; show tables, agents and sessions", "sudo bin/lab show")
+    _verb(verbs, "test", "check that it works, in a table", "sudo bin/lab test")
+    _verb(verbs, "down", "end it; nothing is left", "sudo bin/lab down")
+    shell = _verb(verbs, "shell", "a shell, or a command, in a node, pod, host or the router",
+                  "sudo bin/lab shell default/web -- ip -4 addr")  # fmt: skip
+    execute = _verb(verbs, "exec", "a command, over pipes, never on a terminal",
+                    "sudo bin/lab exec node-1 -- ip route")  # fmt: skip
+    for sub in (shell, execute):
+        sub.add_argument("place", help="such as node-1, default/web, router")
+        sub.add_argument("command", nargs="*", metavar="CMD", help="after --")
+    agent = _verb(verbs, "agent", "start, stop or kill a node's agent; show its log",
+                  "sudo bin/lab agent kill node-1")  # fmt: skip
+    agent.add_argument("action", choices=("start", "stop", "kill", "log"))
+    agent.add_argument("node")
+    node = _verb(verbs, "node", "plug a node's cable out (down) or in (up)",
+                 "sudo bin/lab node down node-1")  # fmt: skip
+    node.add_argument("action", choices=("up", "down"))
+    node.add_argument("node")
+    _add_pod(verbs)
+    return parser
+
+
+def _verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, example: str
+) -> argparse.ArgumentParser:
+    sub = verbs.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=f"example: {example}\n\n{EXIT_STATUS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub.add_argument("--name", default=DEFAULT_NAME, help="which lab (default: %(default)s)")
+    return sub
+
+
+def _add_pod(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    pod = _verb(verbs, "pod", "add a pod, or delete one",
+                "sudo bin/lab pod add default/extra --node node-1")  # fmt: skip
+    pod.add_argument("action", choices=("add", "del"))
+    pod.add_argument("pod", help="namespace/name")
+    pod.add_argument("--node", help="where (add)")
+    pod.add_argument("--address", help="which address (add; default: the next one)")
+
+
+def normalise(argv: Sequence[str]) -> list[str]:
+    """Put the default verb in where none is given."""
+    words = list(argv)
+    if not words or (words[0] not in VERBS_HERE and words[0] not in ("-h", "--help")):
+        if words and not words[0].startswith("-"):
+            return words  # a typing error: argparse names the verbs
+        return ["up", *words]
+    return words
+
+
+def main(argv: Sequence[str]) -> int:
+    """Be `bin/lab`."""
+    parser = build_parser()
+    words, command = _split_command(normalise(argv))
+    options = parser.parse_args(words)
+    if command:
+        options.command = [*getattr(options, "command", []), *command]
+    if not _NAME.match(options.name):
+        parser.error(f"--name {options.name!r}: use a-z, 0-9, '-', '_', '.', at most 32")
+    if os.geteuid() != 0:
+        print(f"error: this needs root: run  sudo bin/lab {' '.join(argv)}", file=sys.stderr)
+        return FAILED
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _dispatch(parser, options)
+    except AlreadyExists as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return ALREADY_UP
+    except NotFound as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return NOT_UP
+    except InvalidInput as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return USAGE
+    except PycniError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _split_command(words: list[str]) -> tuple[list[str], list[str]]:
+    """Take what follows `--` away: those words are another program's."""
+    if "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
+
+
+def _dispatch(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    match options.verb:
+        case "up":
+            return _up(options)
+        case "down":
+            return _down(options.name)
+        case "shell" | "exec":
+            if options.verb == "exec" and not options.command:
+                parser.error("exec needs a command: bin/lab exec PLACE -- CMD…")
+            return _execute(options)
+        case "pod":
+            if (options.node is None) == (options.action == "add"):
+                parser.error("pod add needs --node, pod del takes none")
+            arguments = {"action": options.action, "name": options.pod, "node": options.node,
+                         "address": options.address}  # fmt: skip
+        case "agent" | "node":
+            arguments = {"action": options.action, "node": options.node}
+        case _:
+            arguments = {}
+    request = Request(options.verb, arguments, client.own_terminal())
+    return client.perform(sockets.connect(options.name), request, has_input=False)
+
+
+def _execute(options: argparse.Namespace) -> int:
+    arguments = {"place": options.place, "command": options.command}
+    has_terminal = options.verb == "shell" and os.isatty(client.STDIN)
+    request = Request("exec", arguments, client.own_terminal() if has_terminal else None)
+    return client.perform(sockets.connect(options.name), request, has_input=True)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _up(options: argparse.Namespace) -> int:
+    name: str = options.name
+    if sockets.is_up(name):
+        raise AlreadyExists(
+            f"the lab {name!r} is up already: look at it with  bin/lab show,"
+            " end it with  bin/lab down, or give this one another --name"
+        )
+    tunnel, where = launch.decide_tunnel(options.tunnel, say=_say)
+    plan = launch.make_plan(options.topology, tunnel=tunnel, where=where)
+    holder = -1
+    try:
+        with launch.started(name, where=where):
+            holder = sockets.open_holder(name)
+            request = Request("up", plan.document(), client.own_terminal())
+            status = client.perform(sockets.connect(name), request, has_input=False)
+    except BaseException:
+        # Our leaving takes everything down; say so only when that is done.
+        if holder >= 0:
+            _wait_for_end(holder, name)
+            print("\neverything was taken down", file=sys.stderr)
+        raise
+    if status != 0:
+        _wait_for_end(holder, name)
+        print("nothing was left running", file=sys.stderr)
+        return status
+    _say(f"\nthe lab is up: bin/lab show | test | shell NODE|POD | down{_name_hint(name)}")
+    return status
+
+
+def _name_hint(name: str) -> str:
+    return "" if name == DEFAULT_NAME else f"   (each with --name {name})"
+
+
+def _down(name: str) -> int:
+    holder = sockets.open_holder(name)
+    try:
+        status = client.perform(sockets.connect(name), Request("down"), has_input=False)
+    except TryAgain:
+        status = OK  # it ended in another's hands meanwhile
+    _wait_for_end(holder, name)
+    _say(f"the lab {name!r} is down, nothing is left of it")
+    return status
+
+
+def _wait_for_end(holder: int, name: str) -> None:
+    if not sockets.wait_for_end(holder, seconds=END_TIMEOUT_S):
+        raise TryAgain(f"the lab {name!r} has not ended within {END_TIMEOUT_S:g} s: try again")

@@ -1,0 +1,223 @@
+"""The lab's cluster: what it is made of, and the steps that bring it about.
+
+Decides nothing about networking: addresses and routes come from the plugin and the agents.
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import yaml
+
+from pycni.datastore.sqlite import open_sqlite
+from pycni.errors import InvalidInput, NotFound, TryAgain
+from pycni.lab import bpf, commands, isolate, tables, underlay
+from pycni.lab.agents import Agents, can_drop_privileges, write_settings
+from pycni.lab.layout import ROUTER, Layout, Plan, netns_path, pod_place
+from pycni.lab.pods import Runtime, install_plugins
+from pycni.model.network import IPAddress
+from pycni.model.schema_config import Config
+from pycni.model.schema_rules import mistakes_of
+from pycni.model.schema_yaml import Manifest
+from pycni.topology.model import UNDERLAY, Topology, TopologyPod, parse_topology
+from pycni.topology.predict import Prediction, predict
+
+
+def read_topology(plan: Plan) -> Topology:
+    """Check the topology that `up` was given, for the lab's needs as well."""
+    try:
+        topology = parse_topology(yaml.safe_load(plan.topology))
+        _check_places(topology)
+    except yaml.YAMLError as exc:
+        raise InvalidInput(f"{plan.source} is no YAML: {exc}") from exc
+    except InvalidInput as exc:
+        raise InvalidInput(f"{plan.source}: {exc}") from exc
+    return topology
+
+
+def _check_places(topology: Topology) -> None:
+    seen: set[str] = set()
+    for place in underlay.places(topology):
+        if place in seen:
+            raise InvalidInput(f"two things would be called {place!r}: rename one of them")
+        seen.add(place)
+
+
+class Cluster:
+    """A running lab."""
+
+    def __init__(self, plan: Plan, *, layout: Layout, topology: Topology) -> None:
+        self.plan = plan
+        self.layout = layout
+        self.topology = topology
+        self.agents = Agents(layout)
+        self.runtime = Runtime(plan, layout=layout)
+        self.addresses: dict[str, IPAddress] = {}
+        self._prediction: Prediction | None = None
+
+    # --- steps of coming up ---------------------------------------------------------------------
+
+    async def build_underlay(self) -> None:
+        """Make router, nodes, hosts, pods' namespaces, and the stand-in for tunl0 if need be."""
+        await underlay.build(self.topology)
+        if self.plan.tunnel == "bpf":
+            path = Path(self.plan.bpf_object)
+            for node in self.topology.nodes:
+                await asyncio.to_thread(bpf.install, netns_path(node.name), UNDERLAY, path)
+
+    async def fill_datastore(self) -> None:
+        """Write the topology's objects, by the rules of `pycnictl apply`."""
+        found: list[Manifest] = []
+        for number, resource in enumerate(self.topology.resources):
+            if not isinstance(resource, Config):
+                raise InvalidInput(f"resources[{number}] is kept by pycni itself: leave it out")
+            found.append(Manifest(resource, f"resources[{number}]"))
+        if mistakes := mistakes_of(found, existing=()):
+            raise InvalidInput("\n".join(mistakes))
+        datastore = await open_sqlite(self.layout.datastore)
+        try:
+            for manifest in found:
+                await datastore.create(manifest.value)
+        finally:
+            await datastore.close()
+
+    async def prepare_nodes(self) -> None:
+        """Write every node's files and start the web servers."""
+        isolate.bind(Path(sys.prefix), self.layout.python.parent.parent)
+        install_plugins(self.plan, layout=self.layout)
+        for node in self.topology.nodes:
+            write_settings(node, layout=self.layout)
+            self.runtime.write_configuration(node.name)
+
+    async def start_agents(self) -> None:
+        """Start all agents at once."""
+        for node in self.topology.nodes:
+            await self.agents.start(node.name)
+
+    async def start_webs(self) -> None:
+        """Start a web server in every pod and host."""
+        for host in self.topology.hosts:
+            await self.runtime.start_web(host.name, name=host.name)
+        for pod in self.topology.pods:
+            await self.runtime.start_web(pod_place(pod.full_name), name=pod.full_name)
+
+    async def add_pod(self, pod: TopologyPod) -> None:
+        """Plug one pod in and remember its address."""
+        self.addresses[pod.full_name] = ip_address(await self.runtime.add(pod))
+
+    # --- what changes later ---------------------------------------------------------------------
+
+    async def make_pod(self, pod: TopologyPod) -> IPAddress:
+        """Make one more pod, namespace and all."""
+        pinned = [replace(p, address=self.addresses[p.full_name]) for p in self.topology.pods]
+        topology = replace(self.topology, pods=(*pinned, pod))
+        _check_places(topology)
+        place = pod_place(pod.full_name)
+        await underlay.make_place(place)
+        try:
+            await self.add_pod(pod)
+        except BaseException:
+            await commands.run("ip", "netns", "del", place)
+            raise
+        await self.runtime.start_web(place, name=pod.full_name)
+        added = replace(pod, address=self.addresses[pod.full_name])
+        self._change(replace(topology, pods=(*pinned, added)))
+        return self.addresses[pod.full_name]
+
+    async def remove_pod(self, full_name: str) -> None:
+        """Unplug a pod and remove its namespace."""
+        pod = self.find_pod(full_name)
+        await self.runtime.call("del", pod=pod)
+        place = pod_place(full_name)
+        await self.runtime.stop_web(place)
+        await commands.must("ip", "netns", "del", place)
+        del self.addresses[full_name]
+        rest = [
+            replace(p, address=self.addresses[p.full_name])
+            for p in self.topology.pods
+            if p.full_name != full_name
+        ]
+        self._change(replace(self.topology, pods=tuple(rest)))
+
+    def _change(self, topology: Topology) -> None:
+        self.topology = topology
+        self._prediction = None
+
+    async def set_cable(self, node: str, *, is_up: bool) -> None:
+        """Plug the node's cable in or out, at the router's end: the node only loses its carrier."""
+        legs = {leg.member.name: leg.port for leg in underlay.legs_of(self.topology)}
+        self.require_node(node)
+        state = "up" if is_up else "down"
+        await commands.must("ip", "-n", ROUTER, "link", "set", legs[node], state)
+
+    # --- questions ------------------------------------------------------------------------------
+
+    @property
+    def can_drop_privileges(self) -> bool:
+        """Say whether ExaBGP's own user can reach the interpreter."""
+        return can_drop_privileges()
+
+    @property
+    def node_names(self) -> list[str]:
+        """Return the nodes' names, in the topology's order."""
+        return [node.name for node in self.topology.nodes]
+
+    def require_node(self, name: str) -> None:
+        """Raise unless there is such a node."""
+        if name not in self.node_names:
+            known = ", ".join(self.node_names)
+            raise NotFound(f"there is no node {name!r}: use one of {known}")
+
+    def find_pod(self, full_name: str) -> TopologyPod:
+        """Return a pod by "namespace/name", or by its name alone where that is unique."""
+        found = [p for p in self.topology.pods if full_name in (p.full_name, p.name)]
+        if len(found) != 1:
+            known = ", ".join(p.full_name for p in self.topology.pods)
+            raise NotFound(f"there is no pod {full_name!r}: use one of {known}")
+        return found[0]
+
+    def find_place(self, name: str) -> str:
+        """Return the network namespace of a node, host, pod or the router."""
+        if name in (ROUTER, *self.node_names, *(h.name for h in self.topology.hosts)):
+            return name
+        found = [p for p in self.topology.pods if name in (p.full_name, p.name)]
+        if len(found) != 1:
+            pods = [p.full_name for p in self.topology.pods]
+            known = ", ".join([*self.node_names, *(h.name for h in self.topology.hosts), *pods])
+            raise NotFound(f"there is no {name!r} here: use one of {ROUTER}, {known}")
+        return pod_place(found[0].full_name)
+
+    async def prediction(self) -> Prediction:
+        """Return what the nodes should route."""
+        if self._prediction is None:
+            self._prediction = await predict(self.topology)
+        return self._prediction
+
+    async def compare(self, node: str) -> tables.Comparison:
+        """Set a node's table against its prediction."""
+        output = await commands.must("ip", "-n", node, "route")
+        return tables.compare(node, output=output, predicted=(await self.prediction()).lines(node))
+
+    async def compare_all(self) -> Sequence[tables.Comparison]:
+        """Set all nodes' tables against their predictions."""
+        return await asyncio.gather(*(self.compare(name) for name in self.node_names))
+
+    async def shortcomings(self) -> list[str]:
+        """Return what an agent's own word says is not as it should be; empty: all is well."""
+        found: list[str] = []
+        for node in self.node_names:
+            if not self.agents.is_running(node):
+                raise TryAgain(f"the agent of {node} ended by itself")
+            try:
+                status = await self.agents.ask(node, "status")
+            except TryAgain:
+                found.append(f"{node}: the agent does not answer yet")
+                continue
+            found += [f"{node}: session with {p['node'] or p['peer']}"
+                      for p in status["peers"] if p["state"] != "up"]  # fmt: skip
+            if not status["converged"]:
+                found.append(f"{node}: " + ("; ".join(status["problems"]) or "kernel routes"))
+        return found
