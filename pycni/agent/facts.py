@@ -3,8 +3,9 @@
 No input or output: the reconciler feeds messages in, and acts on what comes out.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from pycni.agent.messages import (
     BgpTold,
@@ -18,8 +19,15 @@ from pycni.agent.messages import (
     SysctlsRead,
 )
 from pycni.bgp.rib import Rib
-from pycni.model.bgp import PeerDown, PeerUp
-from pycni.model.network import IPNetwork, KernelState, RouteKey
+from pycni.model.bgp import EndOfRib
+from pycni.model.network import (
+    Address,
+    AddressChanged,
+    IPAddress,
+    IPNetwork,
+    KernelState,
+    RouteKey,
+)
 from pycni.model.resources import (
     BGPConfiguration,
     BGPPeer,
@@ -48,13 +56,14 @@ class Dirty:
     """What the next pass must look at; `is_all` implies the rest, `is_doubtful` a new snapshot.
 
     `keys` are routes, `links` host ends of pods, `is_other` stands for the tunnel, its address,
-    sysctls and nftables.
+    sysctls and nftables, `is_gate` for a source that may now have been heard completely.
     """
 
     keys: set[RouteKey] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
     is_other: bool = False
     is_bgp: bool = False
+    is_gate: bool = False
     is_all: bool = False
     is_doubtful: bool = False
 
@@ -64,6 +73,7 @@ class Dirty:
         self.links |= more.links
         self.is_other |= more.is_other
         self.is_bgp |= more.is_bgp
+        self.is_gate |= more.is_gate
         self.is_all |= more.is_all
         self.is_doubtful |= more.is_doubtful
 
@@ -73,6 +83,7 @@ class Dirty:
             or self.links
             or self.is_other
             or self.is_bgp
+            or self.is_gate
             or self.is_all
             or self.is_doubtful
         )
@@ -121,9 +132,7 @@ class Facts:
             case EndpointChanged():
                 if self.inputs.endpoints.get(message.key) == message.endpoint:
                     return Dirty()  # told twice: by the engine, and by the file that it wrote
-                touched = self.inputs.set_endpoint(message.key, message.endpoint)
-                is_borrowed = any(p in self.inputs.borrowed for p in touched)
-                return Dirty(keys={route_key(p) for p in touched}, is_bgp=is_borrowed)
+                return self._endpoint_changed(message)
             case EndpointsListed():
                 return self._endpoints_listed(message)
             case KernelTold():
@@ -134,12 +143,30 @@ class Facts:
                 return self._sysctls_read(message)
             case Doubt():
                 return Dirty(is_all=True, is_doubtful=True)
+            case _:
+                assert_never(message)
 
     def expire(self, *, now: float) -> Dirty:
         """Drop stale paths whose time is over."""
         return self._touched(self.rib.expire(now=now))
 
+    def keep_peers(self, wanted: Iterable[IPAddress]) -> Dirty:
+        """Forget what peers said with whom no session is wanted any more."""
+        dirty = Dirty()
+        for address in self.rib.peers.keys() - set(wanted):
+            dirty.merge(self._touched(self.rib.forget(address)))
+        return dirty
+
     # --- one message each -----------------------------------------------------------------------
+
+    def _endpoint_changed(self, message: EndpointChanged) -> Dirty:
+        old = self.inputs.endpoints.get(message.key)
+        touched = self.inputs.set_endpoint(message.key, message.endpoint)
+        return Dirty(
+            keys={route_key(p) for p in touched},
+            links={e.host_veth for e in (old, message.endpoint) if e is not None},
+            is_bgp=any(p in self.inputs.borrowed for p in touched),
+        )
 
     def _listed(self, message: Listed) -> Dirty:
         dirty = Dirty(is_all=message.kind not in self.listed)
@@ -227,19 +254,27 @@ class Facts:
         if self.have is None:
             return Dirty()  # the first snapshot is still to come, and it knows better
         inputs = self.inputs
-        important = {inputs.settings.tunnel_name, inputs.underlay(4), inputs.underlay(6)} - {None}
+        underlays = (inputs.underlay(4), inputs.underlay(6))
+        important = {inputs.settings.tunnel_name, *underlays} - {None}
         effect = apply_event(self.have, message.event)
+        links = effect.links & inputs.host_veths.keys()
+        keys = effect.keys | {route_key(p) for n in links for p in inputs.prefixes_behind(n)}
+        if isinstance(message.event, AddressChanged):
+            keys |= _keys_judged_by(message.event.address)
         return Dirty(
-            keys=effect.keys,
-            links=effect.links & inputs.host_veths.keys(),
+            keys=keys,
+            links=links,
             is_other=effect.is_address or effect.is_ruleset or bool(effect.links & important),
-            is_doubtful=effect.lost_routes_by in important,
+            # Which learned paths can be used hangs on the underlay.
+            is_all=underlays != (inputs.underlay(4), inputs.underlay(6)),
+            # Routes that were lost with an interface come back when it does.
+            is_doubtful=effect.lost_routes_by in important or bool(effect.returned & important),
         )
 
     def _bgp_told(self, message: BgpTold, *, now: float) -> Dirty:
         dirty = self._touched(self.rib.feed(message.event, now=now))
-        if isinstance(message.event, PeerUp | PeerDown):
-            dirty.is_other = True  # gates may open
+        if isinstance(message.event, EndOfRib):
+            dirty.is_gate = True  # what nobody announced any more may be deleted now
         return dirty
 
     def _touched(self, prefixes: set[IPNetwork]) -> Dirty:
@@ -267,6 +302,11 @@ def _set(mapping: dict[K, V], key: K, value: V | None) -> None:
         mapping.pop(key, None)
     else:
         mapping[key] = value
+
+
+def _keys_judged_by(address: Address) -> set[RouteKey]:
+    """Return the prefixes that nobody else may announce while this address is ours."""
+    return {route_key(host_prefix(address.interface.ip)), route_key(address.interface.network)}
 
 
 def _borrowed(block: Block) -> dict[IPNetwork, str]:

@@ -14,6 +14,7 @@ from pycni.agent.facts import Dirty, Facts
 from pycni.agent.messages import Doubt, EndpointChanged, Message
 from pycni.agent.repairs import Repairs
 from pycni.errors import EventsLost, PycniError, TryAgain
+from pycni.model.bgp import Neighbour
 from pycni.model.endpoints import EndpointState
 from pycni.model.network import (
     AddAddress,
@@ -47,11 +48,13 @@ from pycni.plan.desired import (
     wanted_addresses,
     wanted_advertisements,
     wanted_neighbours,
+    wanted_pod_sysctls,
     wanted_sysctls,
     wanted_tunnels,
 )
 from pycni.plan.mirror import apply_op
 from pycni.plan.ownership import Ownership, host_veths, key_of_alias
+from pycni.plan.podsysctls import host_veth_sysctls
 from pycni.ports import Endpoints, Kernel, Speaker
 
 _log = logging.getLogger(__name__)
@@ -160,7 +163,8 @@ class Reconciler:
 
     def _next_time(self) -> float:
         now = self._clock()
-        gate_at = inf if self._has_heard_peers else self._gate_deadline()
+        is_gated = self.facts.has_datastore and not self._has_heard_peers
+        gate_at = self._gate_deadline() if is_gated else inf
         pause_at = self._repairs.next_end(now=now) or inf
         return min(
             self._refresh_at, self._retry_at, self.facts.rib.next_deadline(), gate_at, pause_at
@@ -180,10 +184,6 @@ class Reconciler:
 
     def gate(self) -> Gate:
         """Return which sources have been heard completely."""
-        if not self._has_heard_peers and self.facts.has_datastore:
-            peers = [n.peer for n in wanted_neighbours(self.facts.inputs)]
-            is_late = self._clock() >= self._gate_deadline()
-            self._has_heard_peers = is_late or self.facts.rib.has_heard_all(peers)
         return Gate(
             endpoints_ready=self.facts.has_endpoints,
             blocks_ready=self.facts.has_datastore,
@@ -195,6 +195,7 @@ class Reconciler:
     async def crank(self, dirty: Dirty) -> None:
         """Look at what is dirty, plan, act, and remember the outcome."""
         began = self._clock()
+        neighbours = self._listen_to_peers(dirty)
         if dirty.is_doubtful or self.facts.have is None:
             await self._read_kernel()
             dirty.is_all = True
@@ -205,23 +206,44 @@ class Reconciler:
         ops = self._without_fights(todo.ops)
         failures = await self._act(ops, have)
         self._conclude(todo, failures, dirty)
-        if dirty.is_all or dirty.is_bgp:
+        if neighbours is not None:
             self._speaker.configure(
-                neighbours=wanted_neighbours(self.facts.inputs),
-                advertisements=wanted_advertisements(self.facts.inputs),
+                neighbours=neighbours, advertisements=wanted_advertisements(self.facts.inputs)
             )
         self.health.passes += 1
         self.health.full_passes += dirty.is_all
         self.health.operations += len(ops)
         self.health.last_pass_s = self._clock() - began
 
+    def _listen_to_peers(self, dirty: Dirty) -> Sequence[Neighbour] | None:
+        """Open the gate for learned routes in time; return the sessions when they may be stated.
+
+        Not before all our own routes are known: a peer that was told End-of-RIB without them drops
+        those that it kept during our restart.
+        """
+        facts = self.facts
+        if not (facts.has_datastore and facts.has_endpoints):
+            return None
+        if not (dirty.is_all or dirty.is_bgp or dirty.is_gate):
+            return None
+        neighbours = wanted_neighbours(facts.inputs)
+        peers = [n.peer for n in neighbours]
+        dirty.merge(facts.keep_peers(peers))
+        if not self._has_heard_peers:
+            is_late = self._clock() >= self._gate_deadline()
+            is_known = facts.inputs.own_interface(4) is not None
+            self._has_heard_peers = is_late or (is_known and facts.rib.has_heard_all(peers))
+            dirty.is_all |= self._has_heard_peers
+        return neighbours
+
     async def _read_kernel(self) -> None:
         names = list(wanted_sysctls(self.facts.inputs))
+        # Also when it fails: then the retry is due, and that alone.
+        self._refresh_at = self._clock() + self._refresh_s
         try:
             self.facts.snapshot(await self._kernel.snapshot(names))
         except EventsLost as exc:
             raise TryAgain(f"cannot read the kernel's state: {exc}") from exc
-        self._refresh_at = self._clock() + self._refresh_s
 
     def _ownership(self, have: KernelState) -> Ownership:
         inputs = self.facts.inputs
@@ -249,6 +271,7 @@ class Reconciler:
         ownership = self._ownership(have)
         result = Plan()
         if dirty.links:
+            self._want_pod_sysctls(dirty.links, have)
             ready = (inputs.host_veths.get(n) for n in dirty.links)
             some = Desired(
                 pod_links={
@@ -280,6 +303,16 @@ class Reconciler:
         result.conflicts += routes.conflicts
         result.waiting += routes.waiting
         return result
+
+    def _want_pod_sysctls(self, links: Iterable[str], have: KernelState) -> None:
+        """Keep the wanted sysctls true; the next look at them finds those that differ."""
+        for name in links:
+            for key in host_veth_sysctls(name, versions=frozenset({4, 6})):
+                self.want.sysctls.pop(key, None)
+                have.sysctls.pop(key, None)
+            endpoint = self.facts.inputs.host_veths.get(name)
+            if endpoint is not None and endpoint.state is EndpointState.READY:
+                self.want.sysctls |= wanted_pod_sysctls(endpoint)
 
     def _without_fights(self, ops: Iterable[Op]) -> list[Op]:
         now = self._clock()
@@ -356,6 +389,8 @@ class Reconciler:
         health.fights = self._repairs.fights(now=now)
 
     def _plan_retry(self) -> None:
+        if self._clock() < self._retry_at < inf:
+            return  # one is due already; further failures must not put it off
         self._retry_s = min(max(self._retry_s * 2, FIRST_RETRY_S), LAST_RETRY_S)
         self._retry_at = self._clock() + self._retry_s
 

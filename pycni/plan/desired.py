@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
 from pycni.model.bgp import Advertisement, Neighbour
+from pycni.model.endpoints import WorkloadEndpoint
 from pycni.model.network import (
     Address,
     IPAddress,
@@ -53,16 +54,25 @@ def compute(inputs: Inputs) -> Desired:
 
 
 def wanted_tunnels(inputs: Inputs) -> dict[str, Tunnel]:
-    """Return the tunnel device, when a pool needs one and the underlay is known."""
-    underlay = inputs.underlay(4)
-    if not inputs.has_tunnel() or underlay is None:
-        return {}
+    """Return the tunnel device, when a pool needs one and the underlay is known.
+
+    One that is there stays while the underlay's address is away, as in the middle of a renewal.
+    """
+    name = inputs.settings.tunnel_name
+    mtu = _tunnel_mtu(inputs) if inputs.has_tunnel() else None
+    return {name: Tunnel(name=name, kind="ipip", mtu=mtu)} if mtu is not None else {}
+
+
+def _tunnel_mtu(inputs: Inputs) -> int | None:
     settings = inputs.settings
-    mtu = settings.tunnel_mtu
-    if mtu is None:
-        link = inputs.links.get(underlay)
-        mtu = (link.mtu if link is not None else 1500) - IPIP_OVERHEAD
-    return {settings.tunnel_name: Tunnel(name=settings.tunnel_name, kind="ipip", mtu=mtu)}
+    underlay = inputs.underlay(4)
+    if underlay is None:
+        there = inputs.links.get(settings.tunnel_name)
+        return there.mtu if there is not None else None
+    if settings.tunnel_mtu is not None:
+        return settings.tunnel_mtu
+    link = inputs.links.get(underlay)
+    return (link.mtu if link is not None else 1500) - IPIP_OVERHEAD
 
 
 def wanted_addresses(inputs: Inputs) -> set[Address]:
@@ -144,9 +154,14 @@ def wanted_sysctls(inputs: Inputs) -> dict[str, str]:
         # Replies may come back by the underlay when a pool is CrossSubnet: strict would drop them.
         wanted[interface_sysctl("ipv4", ifname=tunnel, key="rp_filter")] = "0"
     for endpoint in inputs.pods.values():
-        versions = frozenset(a.interface.version for a in endpoint.addresses)
-        wanted |= host_veth_sysctls(endpoint.host_veth, versions=versions)
+        wanted |= wanted_pod_sysctls(endpoint)
     return wanted
+
+
+def wanted_pod_sysctls(endpoint: WorkloadEndpoint) -> dict[str, str]:
+    """Return the sysctls of one pod's host end."""
+    versions = frozenset(a.interface.version for a in endpoint.addresses)
+    return host_veth_sysctls(endpoint.host_veth, versions=versions)
 
 
 def wanted_ruleset(inputs: Inputs) -> Ruleset | None:

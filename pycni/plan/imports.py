@@ -87,6 +87,8 @@ def judge(inputs: Inputs, path: Path) -> Accepted | Rejected:
     sender = inputs.nodes_by_address.get(path.peer)
     if sender is None:
         return Rejected(path, f"peer {path.peer} is no node, and no filter admits it")
+    if path.next_hop.version != path.nlri.version:
+        return Rejected(path, f"next hop {path.next_hop} is of another IP version (RFC 8950)")
     if inputs.nodes_by_address.get(path.next_hop) is not sender:
         return Rejected(path, f"next hop {path.next_hop} is not the address of {sender.name}")
     right = _right_to_announce(inputs, path, sender)

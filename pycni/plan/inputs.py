@@ -94,20 +94,41 @@ class Inputs:
     def set_node(self, name: str, node: Node | None) -> None:
         """Learn or forget a node, and its underlay addresses."""
         old = self.nodes.pop(name, None)
-        if old is not None:
-            for address in _underlay_addresses(old):
-                self.nodes_by_address.pop(address, None)
         if node is not None:
             self.nodes[name] = node
-            for address in _underlay_addresses(node):
-                self.nodes_by_address[address] = node
+        for address in {*_underlay_addresses(old), *_underlay_addresses(node)}:
+            self._index_node(address, old=old, new=node)
+
+    def _index_node(self, address: IPAddress, *, old: Node | None, new: Node | None) -> None:
+        """Keep the index true; of two nodes that claim an address, the first by name has it.
+
+        A renamed node has two objects for a while.
+        """
+        index = self.nodes_by_address
+        there = index.get(address)
+        if there is None and new is not None:
+            index[address] = new
+        elif there is old:
+            claims = [n for n in self.nodes.values() if address in _underlay_addresses(n)]
+            if claims:
+                index[address] = min(claims, key=lambda n: n.name)
+            else:
+                del index[address]
+        elif (
+            new is not None
+            and there is not None
+            and new.name < there.name
+            and address in _underlay_addresses(new)
+        ):
+            index[address] = new
 
     def set_endpoint(self, key: EndpointKey, endpoint: WorkloadEndpoint | None) -> set[IPNetwork]:
         """Learn or forget an endpoint; return the prefixes whose routes may change by that."""
         touched: set[IPNetwork] = set()
         old = self.endpoints.pop(key, None)
         if old is not None:
-            self.host_veths.pop(old.host_veth, None)
+            if self.host_veths.get(old.host_veth) is old:
+                del self.host_veths[old.host_veth]
             for prefix in _pod_prefixes(old):
                 touched.add(prefix)
                 if self.pods.get(prefix) is old:
@@ -121,6 +142,11 @@ class Inputs:
                     self.pods[prefix] = endpoint
         return touched
 
+    def prefixes_behind(self, host_veth: str) -> tuple[IPNetwork, ...]:
+        """Return the addresses of the pod behind a host end, as prefixes."""
+        endpoint = self.host_veths.get(host_veth)
+        return tuple(_pod_prefixes(endpoint)) if endpoint is not None else ()
+
     def own_interface(self, version: int) -> IPInterface | None:
         """Return this node's underlay address of a family, with its prefix."""
         node = self.node
@@ -133,10 +159,7 @@ class Inputs:
         own = self.own_interface(version)
         if own is None:
             return None
-        for address in self.addresses:
-            if address.interface.ip == own.ip:
-                return address.ifname
-        return None
+        return min((a.ifname for a in self.addresses if a.interface.ip == own.ip), default=None)
 
     def is_own_block(self, cidr: IPNetwork) -> bool:
         """Tell whether this node owns a block for certain (a confirmed affinity)."""
@@ -154,8 +177,10 @@ class Inputs:
         return any(pool.ipip_mode is not TunnelMode.NEVER for pool in self.pools.values())
 
 
-def _underlay_addresses(node: Node) -> Iterator[IPAddress]:
-    return (i.ip for i in (node.ipv4, node.ipv6) if i is not None)
+def _underlay_addresses(node: Node | None) -> tuple[IPAddress, ...]:
+    if node is None:
+        return ()
+    return tuple(i.ip for i in (node.ipv4, node.ipv6) if i is not None)
 
 
 def _pod_prefixes(endpoint: WorkloadEndpoint) -> Iterator[IPNetwork]:

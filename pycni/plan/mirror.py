@@ -6,6 +6,7 @@ without a word when their interface goes down or loses its last address.
 """
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from pycni.model.network import (
     AddAddress,
@@ -33,7 +34,8 @@ from pycni.model.network import (
 class Effect:
     """What an event changed: route keys, links, addresses or our nftables table.
 
-    `lost_routes_by` names an interface whose routes the kernel may have dropped silently.
+    `lost_routes_by` names an interface whose routes the kernel may have dropped silently;
+    `returned` are interfaces that are new or up again.
     """
 
     keys: set[RouteKey] = field(default_factory=set)
@@ -41,6 +43,7 @@ class Effect:
     is_address: bool = False
     is_ruleset: bool = False
     lost_routes_by: str | None = None
+    returned: frozenset[str] = frozenset()
 
 
 def apply_event(state: KernelState, event: KernelEvent) -> Effect:
@@ -59,6 +62,8 @@ def apply_event(state: KernelState, event: KernelEvent) -> Effect:
         case RulesetChanged():
             state.ruleset = event.digest
             return Effect(is_ruleset=True)
+        case _:
+            assert_never(event)
 
 
 def _address_changed(state: KernelState, event: AddressChanged) -> Effect:
@@ -80,7 +85,8 @@ def _link_changed(state: KernelState, event: LinkChanged) -> Effect:
     if old is not None and old.is_up and not event.link.is_up:
         effect.keys = _drop_routes_by(state, event.link.name)
         effect.lost_routes_by = event.link.name
-    elif old is None or (not old.is_up and event.link.is_up):
+    elif event.link.is_up and (old is None or not old.is_up):
+        effect.returned = frozenset({event.link.name})
         effect.keys = {
             k for k, routes in state.routes.items() if _leave_by(routes, event.link.name)
         }
@@ -103,8 +109,10 @@ def _route_changed(state: KernelState, event: RouteChanged) -> None:
     if not event.is_present:
         _set_routes(state, event.route.key, tuple(r for r in there if r != event.route))
     elif event.is_replacement:
-        # A replacement takes the place of the first route of its key.
-        _set_routes(state, event.route.key, (event.route, *there[1:]))
+        # A replacement takes the place of the first route of its key; if it was our own, the
+        # picture knows it already.
+        others = tuple(r for r in there[1:] if r != event.route)
+        _set_routes(state, event.route.key, (event.route, *others))
     elif event.route not in there:
         _set_routes(state, event.route.key, (*there, event.route))
 
