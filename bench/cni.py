@@ -13,8 +13,9 @@ import statistics
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import sandbox
+from bench import sandbox
 
 VERBS = ("ADD", "CHECK", "DEL")
 BIN = Path("/run/bench/bin")
@@ -28,11 +29,11 @@ class Subject:
 
     name: str
     executable: str
-    config: dict  # type: ignore[type-arg]
+    config: dict[str, Any]
     agent_pid: int | None = None
-    times: dict = field(default_factory=dict)  # type: ignore[type-arg]
-    cpu: dict = field(default_factory=dict)  # type: ignore[type-arg]
-    rates: dict = field(default_factory=dict)  # type: ignore[type-arg]
+    times: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+    cpu: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+    rates: dict[tuple[str, int], list[float]] = field(default_factory=dict)
 
     def forget(self, callers: int) -> None:
         """Drop what was measured with this many callers."""
@@ -59,16 +60,16 @@ def measure(subject: Subject, verb: str, *, count: int, callers: int) -> None:
         spent += sandbox.cpu_seconds(subject.agent_pid) - agent
     key = (verb, callers)
     for line in lines:
-        number, status, elapsed = line.split()
-        if number == "total":
+        which, status, elapsed = line.split()
+        if which == "total":
             subject.rates.setdefault(key, []).append(count / float(elapsed) * 1e3)
             continue
-        output = CALLS / f"{number}.out"
+        output = CALLS / f"{which}.out"
         if status != "0":
-            raise RuntimeError(f"{subject.name} {verb} {number}: {output.read_text()}")
+            raise RuntimeError(f"{subject.name} {verb} {which}: {output.read_text()}")
         subject.times.setdefault(key, []).append(float(elapsed))
         if verb == "ADD":
-            output.rename(RESULTS / f"{number}.add")
+            output.rename(RESULTS / f"{which}.add")
     subject.cpu.setdefault(key, []).append(spent / count * 1e3)
 
 
@@ -126,11 +127,13 @@ def make_underlay(node: sandbox.Node) -> None:
         sandbox.in_netns(node.name, "ip", *line.split())
     links = sandbox.in_netns(node.name, "ip", "-o", "link")
     if "tunl0" not in links:
-        sandbox.in_netns(node.name, "ip", *"link add tunl0 type veth peer name tunl0x".split())
-        sandbox.in_netns(node.name, "ip", *"link set tunl0x up".split())
+        sandbox.in_netns(
+            node.name, "ip", "link", "add", "tunl0", "type", "veth", "peer", "name", "tunl0x"
+        )
+        sandbox.in_netns(node.name, "ip", "link", "set", "tunl0x", "up")
 
 
-def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict]:  # type: ignore[type-arg]
+def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict[str, Any]]:
     """Return one row for each subject, verb and number of callers, with ratios to the reference."""
     rows = []
     for count in callers:
@@ -157,7 +160,7 @@ def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict]:  # ty
     return rows
 
 
-def table(rows: list[dict]) -> str:  # type: ignore[type-arg]
+def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
         "| callers | verb | plugin | median ms | p95 ms | CPU ms | calls/s | × median | × rate |",

@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("PYCNI_CACHE", Path.home() / ".cache" / "pycni"))
@@ -27,7 +28,7 @@ def enter(*, keep: Sequence[Path] = ()) -> None:
     if os.environ.get(_INSIDE) != "1":
         os.environ[_INSIDE] = "1"
         command = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
-        os.execvp("unshare", [*command, sys.executable, *sys.argv])
+        os.execvp("unshare", [*command, sys.executable, *sys.argv])  # noqa: S606  # no shell wanted
     if any(str(path).startswith("/run/") for path in keep):
         sys.exit("the clone must not lie below /run, which the benchmark covers")
     run("mount", "-t", "tmpfs", "tmpfs", "/run")
@@ -79,13 +80,15 @@ class Node:
         if is_waiting:
             self.wait(lambda s: bool(s["converged"]))
 
-    def wait(self, is_reached, timeout_s: float = 60.0) -> dict:  # type: ignore[no-untyped-def,type-arg]
+    def wait(
+        self, is_reached: Callable[[dict[str, Any]], bool], timeout_s: float = 60.0
+    ) -> dict[str, Any]:
         """Ask for the agent's status until it is as wanted."""
         from pycni.ctl.agentlink import ask
         from pycni.errors import PycniError
 
         deadline = time.monotonic() + timeout_s
-        status: dict = {}  # type: ignore[type-arg]
+        status: dict[str, Any] = {}
         while time.monotonic() < deadline:
             try:
                 status = ask(self.run_dir, "status")

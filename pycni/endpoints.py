@@ -144,7 +144,7 @@ async def _acquire(path: str, key: EndpointKey, *, timeout_s: float) -> int:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):
-                if os.stat(path).st_ino == os.fstat(fd).st_ino:  # noqa: PTH116  # no wait
+                if os.stat(path).st_ino == os.fstat(fd).st_ino:
                     return fd
         except BlockingIOError:
             pass

@@ -205,7 +205,7 @@ class Agent:
             "speaker": self.speaker.run(),
             "kernel": watchers.watch_kernel(self.kernel, post=post),
             "speaker-events": watchers.watch_speaker(self.speaker, post=post),
-            "endpoints": watchers.watch_endpoints(self.endpoints, post=post),
+            "endpoints": watchers.watch_endpoints(self.endpoints, post=post, report=self.report),
             "sysctls": watchers.watch_sysctls(
                 self.kernel, names=lambda: list(self.reconciler.want.sysctls), post=post
             ),

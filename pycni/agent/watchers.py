@@ -58,18 +58,38 @@ async def watch_kind(
             delay = min(delay * 2, LAST_RETRY_S)
 
 
-async def watch_endpoints(endpoints: FileEndpoints, *, post: Post) -> None:
-    """Follow the directory of endpoint records, which the in-process engine writes, too."""
+async def watch_endpoints(
+    endpoints: FileEndpoints, *, post: Post, report: Callable[[str, str], None]
+) -> None:
+    """Follow the directory of endpoint records, which the in-process engine writes, too.
+
+    While a record can't be read, nothing is said of any: no pod route is deleted on half a truth.
+    """
     while True:
-        with contextlib.closing(DirectoryWatch(endpoints.directory)) as watch:
-            keys: dict[str, EndpointKey] = {}
-            records = endpoints.list()
-            keys.update((endpoints.file_name(e.key), e.key) for e in records)
-            post(EndpointsListed(records))
-            with contextlib.suppress(EventsLost):
-                async for events in watch:
-                    for event in events:
-                        _tell_record(endpoints, event.name, keys, post)
+        try:
+            with contextlib.closing(DirectoryWatch(endpoints.directory)) as watch:
+                await _follow_records(endpoints, watch, post=post, report=report)
+        except EventsLost:
+            continue
+        except (PycniError, OSError) as exc:
+            report("endpoint records", str(exc))
+            await asyncio.sleep(LAST_RETRY_S)
+
+
+async def _follow_records(
+    endpoints: FileEndpoints,
+    watch: DirectoryWatch,
+    *,
+    post: Post,
+    report: Callable[[str, str], None],
+) -> None:
+    records = endpoints.list()
+    keys = {endpoints.file_name(e.key): e.key for e in records}
+    post(EndpointsListed(records))
+    report("endpoint records", "")
+    async for events in watch:
+        for event in events:
+            _tell_record(endpoints, event.name, keys, post)
 
 
 def _tell_record(

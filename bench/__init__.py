@@ -1,0 +1,1 @@
+"""Benchmarks: each compares pycni with a reference in one run."""
