@@ -27,6 +27,7 @@ from pycni.agent.logs import configure_logging
 from pycni.agent.messages import Changed, EndpointChanged, Listed, Message
 from pycni.agent.metrics import Metrics
 from pycni.agent.notify import notify
+from pycni.agent.prober import Prober
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
 from pycni.agent.view import FactsView
@@ -44,7 +45,9 @@ from pycni.ipam.requests import DatastoreView
 from pycni.kernel.linux import LinuxKernel
 from pycni.kernel.podnet import LinuxPodNet
 from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
+from pycni.model.network import IPAddress
 from pycni.model.resources import IPPool
+from pycni.plan.desired import wanted_neighbours
 from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import protocol_number
 from pycni.plan.mtu import pod_mtu
@@ -52,7 +55,6 @@ from pycni.plan.mtu import pod_mtu
 _log = logging.getLogger(__name__)
 
 PAY_PERIOD_S = 5.0
-PROBE_PERIOD_S = 1.0
 
 
 class Agent:
@@ -148,6 +150,11 @@ class Agent:
         self.metrics.count(request.command.value, status=reply.status, seconds=self.clock() - began)
         return reply
 
+    def _down_peers(self) -> list[IPAddress]:
+        peers = self.facts.rib.peers
+        wanted = (n.peer for n in wanted_neighbours(self.facts.inputs))
+        return [p for p in wanted if p not in peers or not peers[p].is_up]
+
     def _is_serving(self) -> bool:
         return self.cni.is_busy()
 
@@ -210,6 +217,7 @@ class Agent:
                 self.kernel, names=lambda: list(self.reconciler.want.sysctls), post=post
             ),
             "registration": self.registration.run(),
+            "prober": Prober(down_peers=self._down_peers, returned=self.speaker.nudge).run(),
             "journal": self._pay_debts(),
             "cni": self.cni.run(),
             "control": self.control.run(),
