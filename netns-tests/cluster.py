@@ -1,0 +1,135 @@
+"""A running lab, as the scenario tests see it: commands in, text out, and a stream of pings."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LAB = str(ROOT / "bin" / "lab")
+WEB = "default/nginx-deployment-69df458bc5-bb87w"
+DNSUTILS = "default/dnsutils"
+HOLD_TIME_S = 9.0
+
+
+class NotYet(Exception):
+    """Something can't be asked for now; `eventually` goes on waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What became of a stream."""
+
+    sent: int
+    received: int
+
+    @property
+    def lost(self) -> int:
+        """Return how many requests were not answered."""
+        return self.sent - self.received
+
+
+class Cluster:
+    """One lab on this machine's kernel."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def lab(self, *words: str, check: bool = True, timeout: float = 60) -> str:
+        """Run a verb of bin/lab; return what it printed."""
+        verb, *rest = words
+        ran = subprocess.run(
+            [LAB, verb, "--name", self.name, *rest],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        if check and ran.returncode != 0:
+            raise AssertionError(
+                f"bin/lab {' '.join(words)}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
+            )
+        return ran.stdout
+
+    def run(self, place: str, command: str, *, check: bool = True) -> str:
+        """Run a shell command in a node or pod."""
+        return self.lab("exec", place, "--", "sh", "-c", command, check=check)
+
+    def routes(self, node: str) -> list[str]:
+        """Return a node's table, blanks collapsed."""
+        return [" ".join(line.split()) for line in self.run(node, "ip route").splitlines()]
+
+    def status(self, node: str) -> dict[str, Any]:
+        """Return the agent's status; raise `NotYet` while no agent answers."""
+        run_dir = f"/run/pycni-lab/{self.name}/{node}/run"
+        ask = (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX);"
+            f"s.connect('{run_dir}/control.sock');"
+            's.sendall(b\'{"question": "status"}\\n\');'
+            "sys.stdout.write(s.makefile().readline())"
+        )
+        text = self.lab("exec", node, "--", "python3", "-c", ask, check=False)
+        if not text:
+            raise NotYet(f"no agent answers on {node}")
+        answer: dict[str, Any] = json.loads(text)["answer"]
+        return answer
+
+    def kill_exabgp(self, node: str) -> None:
+        """Kill a node's ExaBGP."""
+        self.run(node, f"kill -9 {self.status(node)['bgp_pid']}")
+
+    @contextlib.contextmanager
+    def stream(self, source: str, target: str, *, seconds: float) -> Iterator[list[Loss]]:
+        """Send 100 requests a second meanwhile; the result is filled in at the end."""
+        count = int(seconds * 100)
+        result: list[Loss] = []
+        process = subprocess.Popen(
+            [LAB, "exec", "--name", self.name, source, "--",
+             "ping", "-q", "-i", "0.01", "-c", str(count), "-W", "1", target],
+            stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            time.sleep(0.3)
+            yield result
+            output, _ = process.communicate(timeout=seconds + 20)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
+        if found is None:
+            raise AssertionError(f"no summary of ping: {output!r}")
+        result.append(Loss(int(found[1]), int(found[2])))
+
+
+def eventually(
+    is_so: Callable[[], bool], *, within_s: float, what: Callable[[], object] = str
+) -> float:
+    """Wait until something is so; return after how many seconds it was."""
+    began = time.monotonic()
+    while True:
+        with contextlib.suppress(NotYet):
+            if is_so():
+                return time.monotonic() - began
+        if time.monotonic() - began > within_s:
+            raise AssertionError(f"not so within {within_s} s: {what()}")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def lab(name: str) -> Iterator[Cluster]:
+    """Bring a lab up over tc-bpf, and down again whatever happens."""
+    cluster = Cluster(f"{name}-{os.getpid()}")
+    try:
+        cluster.lab("up", "--tunnel", "bpf", timeout=120)
+        yield cluster
+    finally:
+        cluster.lab("down", check=False)
