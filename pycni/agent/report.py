@@ -107,6 +107,7 @@ def problems(agent: "Agent") -> list[str]:
     health = agent.reconciler.health
     found = [f"{what}: {why}" for what, why in sorted(agent.troubles.items()) if why]
     found += [failure.message for failure in health.failures]
+    found += [f"BGP peer {peer}: {why}" for peer, why in agent.speaker.refused.items()]
     found += [
         f"{_text(c.wanted)!r} is wanted, but somebody else's {_text(c.foreign)!r} is there"
         for c in health.conflicts.values()

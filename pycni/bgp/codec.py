@@ -246,6 +246,18 @@ def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
     return f"neighbor {neighbour.peer} {{\n{body}}}\n"
 
 
+def mistake_in(neighbour: Neighbour) -> str | None:
+    """Return why a neighbour can't be configured, None when it can.
+
+    One bad neighbour must not cost the others their sessions.
+    """
+    try:
+        _neighbor_block(neighbour, nudge=0)
+    except InvalidInput as exc:
+        return str(exc)
+    return None
+
+
 def checked_password(password: str) -> str:
     """Return the password when ExaBGP can't misread it; otherwise refuse, without showing it."""
     is_plain = password.isascii() and password.isprintable() and " " not in password

@@ -75,6 +75,7 @@ class ExaBgpSpeaker:
         self._link: Link | None = None
         self._process: asyncio.subprocess.Process | None = None
         self.counters = SpeakerCounters()
+        self.refused: dict[IPAddress, str] = {}
 
     @property
     def pid(self) -> int | None:
@@ -85,7 +86,9 @@ class ExaBgpSpeaker:
         self, *, neighbours: Sequence[Neighbour], advertisements: frozenset[Advertisement]
     ) -> None:
         """State what is wanted from now on; the running task brings it about."""
-        wanted = (tuple(neighbours), advertisements)
+        self.refused = {n.peer: why for n in neighbours if (why := codec.mistake_in(n))}
+        usable = tuple(n for n in neighbours if n.peer not in self.refused)
+        wanted = (usable, advertisements)
         if wanted != (self._wanted.neighbours, self._wanted.advertisements):
             self._wanted.neighbours, self._wanted.advertisements = wanted
             self._changed.set()
