@@ -61,6 +61,8 @@ _log = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 30.0
+RECORDS_WAIT_S = 10.0
+"""How long sessions wait for records that can't be read: only borrowed addresses suffer."""
 WAIT_S = 0.002
 LONGEST_WAIT_S = 0.02
 """How long a pass may stand back behind CNI requests."""
@@ -163,11 +165,13 @@ class Reconciler:
 
     def _next_time(self) -> float:
         now = self._clock()
-        is_gated = self.facts.has_datastore and not self._has_heard_peers
-        gate_at = self._gate_deadline() if is_gated else inf
         pause_at = self._repairs.next_end(now=now) or inf
         return min(
-            self._refresh_at, self._retry_at, self.facts.rib.next_deadline(), gate_at, pause_at
+            self._refresh_at,
+            self._retry_at,
+            self.facts.rib.next_deadline(),
+            self._gate_opens_at(),
+            pause_at,
         )
 
     def _timers(self) -> Dirty:
@@ -179,8 +183,23 @@ class Reconciler:
             dirty.is_all = True
         return dirty
 
+    def _gate_opens_at(self) -> float:
+        """Return when the next gate opens by itself; inf when none does."""
+        if self._has_heard_peers or not self.facts.has_datastore:
+            return inf
+        return self._gate_deadline() if self._knows_own_routes() else self._records_deadline()
+
     def _gate_deadline(self) -> float:
         return self._started + self.facts.inputs.settings.restart_time_s
+
+    def _records_deadline(self) -> float:
+        return self._started + RECORDS_WAIT_S
+
+    def _knows_own_routes(self) -> bool:
+        facts = self.facts
+        return facts.has_datastore and (
+            facts.has_endpoints or self._clock() >= self._records_deadline()
+        )
 
     def gate(self) -> Gate:
         """Return which sources have been heard completely."""
@@ -222,9 +241,7 @@ class Reconciler:
         those that it kept during our restart.
         """
         facts = self.facts
-        if not (facts.has_datastore and facts.has_endpoints):
-            return None
-        if not (dirty.is_all or dirty.is_bgp or dirty.is_gate):
+        if not self._knows_own_routes() or not (dirty.is_all or dirty.is_bgp or dirty.is_gate):
             return None
         neighbours = wanted_neighbours(facts.inputs)
         peers = [n.peer for n in neighbours]

@@ -143,8 +143,10 @@ class Rib:
         )
 
     def _down(self, event: PeerDown, *, now: float) -> set[IPNetwork]:
-        peer = self._peer(event.peer)
-        if not peer.is_up:  # a failed attempt to connect says nothing about the last session
+        peer = self.peers.get(event.peer)
+        # A failed attempt to connect says nothing about the last session, nor does the end of one
+        # whose peer we have forgotten.
+        if peer is None or not peer.is_up:
             return set()
         peer.is_up = False
         peer.last_error = event.reason
