@@ -63,7 +63,7 @@ async def show_degraded(cluster: Cluster, *, session: Session) -> None:
     nodes: dict[str, list[str]] = {}
     for node in cluster.node_names:
         nat = (await cluster.agents.ask(node, "status"))["nat"]
-        if nat != "in place":
+        if nat.startswith("unavailable"):
             nodes.setdefault(nat, []).append(node)
     for nat, names in nodes.items():
         await session.say("", f"degraded on {', '.join(names)}: {checks.degraded_text(nat)}")

@@ -195,6 +195,9 @@ async def pods_leave_by_their_nodes_address(cluster: Cluster) -> AsyncIterator[R
     for pod in _first_pods(cluster):
         what = f"{pod.full_name} asks {host.name} (NAT)"
         status = await cluster.agents.ask(pod.node, "status")
+        if status["nat"] == "absent":
+            yield Row(what, Verdict.SKIP, "no pool wants natOutgoing")
+            continue
         if status["nat"] != "in place":
             yield Row(what, Verdict.SKIP, f"degraded: {degraded_text(status['nat'])}")
             continue

@@ -183,7 +183,7 @@ def _up(options: argparse.Namespace) -> int:
     plan = launch.make_plan(options.topology, tunnel=tunnel, where=where)
     holder = -1
     try:
-        with launch.started(name, where=where):
+        with launch.started(name, where=where, say=_say):
             holder = sockets.open_holder(name)
             request = Request("up", plan.document(), client.own_terminal())
             status = client.perform(sockets.connect(name), request, has_input=False)

@@ -18,6 +18,7 @@ from pycni.errors import TryAgain
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+_PR_SET_CHILD_SUBREAPER = 36
 _MS_BIND = 4096
 _MS_REC = 16384
 _MS_PRIVATE = 1 << 18
@@ -78,6 +79,18 @@ def cover_child(parent: Path, child: str, *, store: Path) -> None:
     for name in names:
         (parent / name).symlink_to(store / name)
     (parent / child).mkdir()
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what our descendants leave behind, so that `bury` can wait for it."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "adopt orphans")
+
+
+def bury() -> None:
+    """Wait for the end of all children."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 def become_first_process(work: Callable[[], int], *, on_first: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from pycni.errors import PycniError, TryAgain
-from pycni.lab import mux, sockets
+from pycni.lab import isolate, mux, sockets
 from pycni.lab.uml_guest import Guest, Spec
 
 READY = b"ready\n"
@@ -101,6 +101,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--ready-fd", type=int, required=True)
     options = parser.parse_args(argv)
     command = (sys.executable, "-I", "-m", "pycni.lab.supervise", options.name)
+    isolate.adopt_orphans()
     try:
         life = sockets.take_life(options.name)
         life.listen()
@@ -109,6 +110,9 @@ def main(argv: Sequence[str]) -> int:
     except PycniError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
+    finally:
+        # The machine's processes die a moment after their first one; our end must mean theirs.
+        isolate.bury()
     return 0
 
 

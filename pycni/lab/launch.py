@@ -104,13 +104,14 @@ def make_plan(topology: Path, *, tunnel: str, where: str) -> Plan:
 
 
 @contextlib.contextmanager
-def started(name: str, *, where: str) -> Iterator[None]:
+def started(name: str, *, where: str, say: Callable[[str], None]) -> Iterator[None]:
     """Start the background process and wait until it takes clients.
 
     If the block is left by an error (Ctrl-C included), the process is told to end.
     """
     if where == "uml":
         ensure("uml")
+        say("starting user-mode Linux")
     module = ["pycni.lab.keeper"] if where == "uml" else ["pycni.lab.supervise", "--isolate"]
     reading, writing = os.pipe()
     process = subprocess.Popen(
