@@ -1,0 +1,248 @@
+#!/bin/sh
+# Install pycni on a node: plugin, agent, configuration. Idempotent; each file is put in place by a
+# rename, so that a runtime never meets half of one. --dry-run says what would be done.
+set -eu
+ROOT=$(CDPATH= cd -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd)
+. "$ROOT/bin/lib.sh"
+
+usage() {
+    cat <<'USAGE'
+usage: ./install.sh [options]
+
+  --node-address A/P    this node's underlay address with its prefix, such as 10.10.7.20/20
+                        (default: the address of the interface with the default route)
+  --node-name NAME      this node's name (default: the host's name in lower case)
+  --pool CIDR           make a pool, unless one exists (IP-in-IP always, NAT out)
+  --network NAME        name of the CNI network (default: k8s-pod-network)
+  --root DIR            install below DIR, for images and tests; starts nothing
+  --no-start            don't enable or start the systemd service
+  --uninstall           remove everything but the datastore in /var/lib/pycni
+  --dry-run             only say what would be done
+  -h, --help            this text
+
+example: sudo ./install.sh --pool 192.168.0.0/16 --node-address 10.10.7.20/20
+USAGE
+}
+
+address='' name='' pool='' network=k8s-pod-network prefix='' start=true dry=false uninstall=false
+while [ $# -gt 0 ]; do
+    case $1 in
+        --node-address|--node-name|--pool|--network|--root)
+            [ $# -gt 1 ] || die "$1 needs a value: see --help" ;;
+    esac
+    case $1 in
+        --node-address) address=$2; shift 2 ;;
+        --node-name) name=$2; shift 2 ;;
+        --pool) pool=$2; shift 2 ;;
+        --network) network=$2; shift 2 ;;
+        --root) prefix=$(readlink -f -- "$2"); start=false; shift 2 ;;
+        --no-start) start=false; shift ;;
+        --uninstall) uninstall=true; shift ;;
+        --dry-run) dry=true; shift ;;
+        -h|--help) usage; exit 0 ;;
+        *) usage >&2; die "unknown option $1" ;;
+    esac
+done
+
+HOME_DIR=$prefix/opt/pycni
+CNI_BIN=$prefix/opt/cni/bin
+CNI_CONF=$prefix/etc/cni/net.d
+CONFIG=$prefix/etc/pycni/agent.yaml
+UNIT=$prefix/etc/systemd/system/pycni-agent.service
+CONFLIST=$CNI_CONF/10-pycni.conflist
+
+act() {
+    note "$1"; shift
+    $dry || "$@"
+}
+
+# put MODE FILE: standard input becomes the file, by rename.
+put() {
+    if $dry; then cat >/dev/null; note "would write $2"; return 0; fi
+    mkdir -p "$(dirname "$2")"
+    cat >"$2.new.$$"
+    chmod "$1" "$2.new.$$"
+    mv -f "$2.new.$$" "$2"
+    note "wrote $2"
+}
+
+has_systemd() { [ -z "$prefix" ] && [ -d /run/systemd/system ]; }
+
+remove() {
+    if has_systemd && [ -e "$UNIT" ]; then
+        act "stopping pycni-agent" systemctl disable --now pycni-agent.service || :
+    fi
+    # The configuration first: from then on no runtime calls us.
+    for _f in "$CONFLIST" "$CNI_BIN/pycni" "$CNI_BIN/pycni-engine" "$UNIT" "$CONFIG" \
+        "$prefix/usr/local/bin/pycnictl"; do
+        [ ! -e "$_f" ] || act "removing $_f" rm -f "$_f"
+    done
+    [ ! -d "$HOME_DIR" ] || act "removing $HOME_DIR" rm -rf "$HOME_DIR"
+    note "removed; addresses are kept in $prefix/var/lib/pycni"
+}
+
+first_conflist() {
+    for _f in "$CNI_CONF"/*.conflist "$CNI_CONF"/*.conf "$CNI_CONF"/*.json; do
+        [ -e "$_f" ] && printf '%s\n' "${_f##*/}"
+    done | sort | head -n 1
+}
+
+check() {
+    [ -n "$prefix" ] || is_root || die "installing needs root: run  sudo $0"
+    _first=$(first_conflist)
+    case $_first in
+        ''|10-pycni.conflist) ;;
+        *) [ "$(printf '%s\n10-pycni.conflist\n' "$_first" | sort | head -n 1)" != "$_first" ] ||
+            die "$CNI_CONF/$_first sorts before ours, so runtimes would go on using it: remove it first" ;;
+    esac
+    [ -n "$name" ] || name=$(hostname | tr '[:upper:]' '[:lower:]')
+    [ -n "$address" ] || address=$(default_address)
+    case $address in
+        *.*.*.*/*) ;;
+        *) die "this node's address is unknown: say --node-address, such as 10.10.7.20/20" ;;
+    esac
+}
+
+default_address() {
+    _dev=$(ip -4 route show default 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)
+    [ -z "$_dev" ] || ip -4 -o addr show dev "$_dev" scope global | awk '{print $4; exit}'
+}
+
+install_program() {
+    $dry && { note "would make $HOME_DIR"; return 0; }
+    mkdir -p "$HOME_DIR"
+    VENV=$HOME_DIR/venv
+    ensure_venv runtime
+    for _site in "$VENV"/lib/python3*/site-packages; do
+        rm -f "$_site/pycni-clone.pth"
+        rm -rf "$_site/pycni.new"
+        cp -R "$ROOT/pycni" "$_site/pycni.new"
+        rm -rf "$_site/pycni"
+        mv "$_site/pycni.new" "$_site/pycni"
+    done
+    # The stamp speaks of a clone's environment; without it a repeated install checks everything.
+    rm -f "$VENV/pycni-stamp" "$VENV.lock"
+    note "installed the package into $VENV"
+}
+
+install_plugin() {
+    if ! $dry && _relay=$(ensure_relay 2>/dev/null) && [ -x "$_relay" ]; then
+        put 0755 "$CNI_BIN/pycni" <"$_relay"
+    else
+        put 0755 "$CNI_BIN/pycni" <"$ROOT/bin/pycni"
+    fi
+    put 0755 "$CNI_BIN/pycni-engine" <<EOF
+#!/bin/sh
+exec "$HOME_DIR/venv/bin/python" -I -m pycni.cni "\$@"
+EOF
+    put 0755 "$prefix/usr/local/bin/pycnictl" <<EOF
+#!/bin/sh
+exec "$HOME_DIR/venv/bin/python" -I -m pycni.ctl "\$@"
+EOF
+}
+
+install_configuration() {
+    if [ -z "$prefix" ] && ! $dry && ! getent passwd pycni-bgp >/dev/null; then
+        act "making the user pycni-bgp" useradd --system --no-create-home \
+            --shell /usr/sbin/nologin pycni-bgp
+    fi
+    put 0600 "$CONFIG" <<EOF
+node: $name
+node_address: $address
+bgp_user: pycni-bgp
+EOF
+    put 0644 "$UNIT" <<EOF
+[Unit]
+Description=pycni: pod routes, BGP and CNI for this node
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+ExecStart=$HOME_DIR/venv/bin/python -I -m pycni.agent
+ExecReload=/bin/kill -HUP \$MAINPID
+Restart=always
+RestartSec=1
+# Pods' routes and peers' sessions outlive the agent: nothing is cleaned up on stop.
+KillMode=mixed
+RuntimeDirectory=pycni
+RuntimeDirectoryMode=0711
+RuntimeDirectoryPreserve=yes
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_ADMIN CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_CHOWN CAP_KILL CAP_DAC_OVERRIDE CAP_FOWNER
+
+[Install]
+WantedBy=multi-user.target
+EOF
+}
+
+install_pool() {
+    [ -n "$pool" ] || return 0
+    $dry && { note "would make the pool $pool"; return 0; }
+    _db=$prefix/var/lib/pycni/pycni.db
+    _ctl="$HOME_DIR/venv/bin/python -I -m pycni.ctl --datastore $_db"
+    mkdir -p "$prefix/var/lib/pycni"
+    chmod 0700 "$prefix/var/lib/pycni"
+    if [ -e "$_db" ] && [ "$($_ctl get pools -o json | grep -c '"kind": "IPPool"')" -gt 0 ]; then
+        note "a pool exists already, left as it is"
+        return 0
+    fi
+    $_ctl apply -f - <<EOF
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata:
+  name: default-ipv4-ippool
+spec:
+  cidr: $pool
+  ipipMode: Always
+  natOutgoing: true
+EOF
+}
+
+# Last: from the moment this file is there, runtimes call the plugin.
+install_network() {
+    put 0600 "$CONFLIST" <<EOF
+{
+  "cniVersion": "1.1.0",
+  "name": "$network",
+  "plugins": [
+    {
+      "type": "pycni",
+      "nodename": "$name",
+      "ipam": {"type": "pycni-ipam"}
+    }
+  ]
+}
+EOF
+}
+
+start_service() {
+    $start && has_systemd || return 0
+    act "starting pycni-agent" systemctl daemon-reload
+    act "enabling it" systemctl enable --now pycni-agent.service
+    act "restarting it" systemctl restart pycni-agent.service
+}
+
+verify() {
+    $dry && return 0
+    _said=$(printf '{"cniVersion": "1.1.0"}' |
+        CNI_COMMAND=VERSION "$CNI_BIN/pycni") || die "the plugin doesn't answer VERSION: $_said"
+    case $_said in
+        *supportedVersions*) note "the plugin answers: $_said" ;;
+        *) die "the plugin answers VERSION with: $_said" ;;
+    esac
+}
+
+if $uninstall; then
+    [ -n "$prefix" ] || is_root || die "uninstalling needs root: run  sudo $0 --uninstall"
+    remove
+    exit 0
+fi
+check
+install_program
+install_plugin
+install_configuration
+install_pool
+start_service
+verify
+install_network
+note "done; see  pycnictl status"
