@@ -2,6 +2,9 @@
 
 from ipaddress import IPv6Address, ip_address, ip_network
 
+import pytest
+
+from pycni.errors import InvalidInput
 from pycni.model.network import (
     KernelState,
     NextHop,
@@ -10,7 +13,7 @@ from pycni.model.network import (
     RouteType,
     Scope,
 )
-from pycni.plan.iproute import ip_route_lines, route_text
+from pycni.plan.iproute import ip_route_lines, protocol_number, route_text
 from pycni.plan.podroute import pod_route
 
 
@@ -99,3 +102,16 @@ def test_rare_attributes() -> None:
         "10.6.0.0/16 tos 0x08 via inet6 fe80::1 dev eth0 proto 80 scope 100 "
         "src 10.0.0.1 metric 5 mtu 1400"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "number"), [("bird", 12), ("bgp", 186), (12, 12), (255, 255), (1, 1)]
+)
+def test_a_route_protocol_is_named_or_numbered(given: int | str, number: int) -> None:
+    assert protocol_number(given) == number
+
+
+@pytest.mark.parametrize("given", ["birds", "", "unspec", 0, 256, -1])
+def test_an_unknown_route_protocol_is_refused(given: int | str) -> None:
+    with pytest.raises(InvalidInput, match="route protocol"):
+        protocol_number(given)
