@@ -125,11 +125,12 @@ def eventually(
 
 
 @contextlib.contextmanager
-def lab(name: str) -> Iterator[Cluster]:
+def lab(name: str, *, topology: Path | None = None) -> Iterator[Cluster]:
     """Bring a lab up over tc-bpf, and down again whatever happens."""
+    more = ("--topology", str(topology)) if topology is not None else ()
     cluster = Cluster(f"{name}-{os.getpid()}")
     try:
-        cluster.lab("up", "--tunnel", "bpf", timeout=120)
+        cluster.lab("up", "--tunnel", "bpf", *more, timeout=120)
         yield cluster
     finally:
         cluster.lab("down", check=False)

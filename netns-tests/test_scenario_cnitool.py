@@ -1,0 +1,107 @@
+"""libcni's own cnitool drives the plugin, with the agent and without, alone and chained."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import Cluster, eventually, lab
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with lab("tool") as running:
+        yield running
+
+
+@pytest.fixture
+def netns(cluster: Cluster) -> Iterator[str]:
+    cluster.run("node-1", "ip netns add probe")
+    yield "/run/netns/probe"
+    cluster.run("node-1", "ip netns del probe")
+
+
+def tools() -> str:
+    """Return the directory of cnitool and the reference plugins."""
+    cache = Path(os.environ.get("PYCNI_CACHE", Path.home() / ".cache" / "pycni"))
+    found = sorted((cache / "go-tools").rglob("cnitool"))
+    if not found:
+        pytest.fail("cnitool is missing: run  bin/ensure cni-tools")
+    return str(found[-1].parent)
+
+
+def cnitool(cluster: Cluster, verb: str, netns: str, *, plugins: list[dict[str, object]]) -> str:
+    """Run cnitool on node-1 with a conflist of the node's plugin and these behind it."""
+    base = f"/run/pycni-lab/{cluster.name}"
+    listed = json.loads(cluster.run("node-1", f"cat {base}/node-1/net.d/10-pycni.conflist"))
+    listed["plugins"] = listed["plugins"][:1] + plugins
+    cluster.run(
+        "node-1",
+        f"mkdir -p /run/probe.d; printf '%s' '{json.dumps(listed)}' > /run/probe.d/10.conflist",
+    )
+    return cluster.run(
+        "node-1",
+        f"CNI_PATH={base}/bin:{tools()}:{tools()}/plugins NETCONFPATH=/run/probe.d"
+        f' CAP_ARGS=\'{{"portMappings": [{{"hostPort": 8081, "containerPort": 80,'
+        f' "protocol": "tcp"}}]}}\''
+        f" {tools()}/cnitool {verb} {listed['name']} {netns}",
+    )
+
+
+CHAIN: list[dict[str, object]] = [
+    {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}},
+    {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"},
+]
+
+
+@pytest.mark.parametrize("has_agent", [True, False], ids=["agent", "no-agent"])
+def test_every_verb_succeeds(cluster: Cluster, netns: str, has_agent: bool) -> None:  # noqa: FBT001
+    if not has_agent:
+        cluster.lab("agent", "stop", "node-1")
+    try:
+        result = json.loads(cnitool(cluster, "add", netns, plugins=[]))
+        cnitool(cluster, "check", netns, plugins=[])
+        cnitool(cluster, "status", netns, plugins=[])
+        address = result["ips"][0]["address"].split("/")[0]
+        route = cluster.run("node-1", f"ip route show {address}")
+        cnitool(cluster, "del", netns, plugins=[])
+        cnitool(cluster, "del", netns, plugins=[])
+        cnitool(cluster, "gc", netns, plugins=[])
+    finally:
+        if not has_agent:
+            cluster.lab("agent", "start", "node-1")
+
+    assert result["cniVersion"] == "1.1.0"
+    assert "scope link" in route
+    assert cluster.run("node-1", f"ip route show {address}") == ""
+    eventually(lambda: cluster.status("node-1")["endpoints"] == 0, within_s=10)
+
+
+def test_tuning_and_portmap_work_behind_it(cluster: Cluster, netns: str) -> None:
+    result = json.loads(cnitool(cluster, "add", netns, plugins=CHAIN))
+    try:
+        cnitool(cluster, "check", netns, plugins=CHAIN)
+        somaxconn = cluster.run("node-1", f"nsenter --net={netns} sysctl -n net.core.somaxconn")
+        address = result["ips"][0]["address"].split("/")[0]
+        cluster.run(
+            "node-1",
+            f"nsenter --net={netns} python3 -m http.server 80 >/dev/null 2>&1 & echo $! >/run/w",
+        )
+        eventually(
+            lambda: (
+                "Directory listing"
+                in cluster.run("default/dnsutils", f"curl -s -m 1 http://{address}/", check=False)
+            ),
+            within_s=5,
+        )
+        mapped = cluster.run("outside", "curl -s -m 2 http://10.10.24.89:8081/", check=False)
+    finally:
+        cluster.run("node-1", "kill $(cat /run/w)", check=False)
+        cnitool(cluster, "del", netns, plugins=CHAIN)
+
+    assert somaxconn.strip() == "500"
+    assert "Directory listing" in mapped

@@ -1,0 +1,161 @@
+"""Pools and blocks in a running cluster: the last block, borrowed addresses, pools that change."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import LAB, ROOT, Cluster, eventually, lab
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+
+
+def topology(directory: Path, *, cidr: str, block_size: int, pods: list[dict[str, str]]) -> Path:
+    document = yaml.safe_load((ROOT / "examples" / "exercise.yaml").read_text())
+    document["resources"][0]["spec"] |= {"cidr": cidr, "blockSize": block_size}
+    document["pods"] = pods
+    path = directory / "topology.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Make a cluster with four blocks of four addresses, three of them full."""
+    pods = [
+        {"name": f"default/p{node}{i}", "node": f"node-{node}"}
+        for node in range(3)
+        for i in range(3)
+    ]
+    path = topology(
+        tmp_path_factory.mktemp("small"), cidr="192.168.0.0/28", block_size=30, pods=pods
+    )
+    with lab("small", topology=path) as running:
+        yield running
+
+
+def test_two_nodes_race_for_the_last_block_and_both_pods_work(small: Cluster) -> None:
+    racers = [
+        subprocess.Popen(
+            [LAB, "pod", "--name", small.name, "add", f"default/race{node}",
+             "--node", f"node-{node}"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for node in (0, 1)
+    ]  # fmt: skip
+    said = [racer.communicate(timeout=60)[0] for racer in racers]
+
+    assert [racer.returncode for racer in racers] == [0, 0], said
+    addresses = [address_of(small, f"default/race{node}") for node in (0, 1)]
+    assert len(set(addresses)) == 2
+    for address in addresses:
+        eventually(
+            lambda a=address: (
+                "1 received"  # type: ignore[misc]
+                in small.run("default/p20", f"ping -c 1 -W 1 {a}", check=False)
+            ),
+            within_s=5,
+            what=lambda: small.routes("node-2"),
+        )
+
+
+def test_exhausted_pool_fails_the_add_and_leaves_nothing(small: Cluster) -> None:
+    for number in range(4):
+        small.lab("pod", "add", f"default/fill{number}", "--node", "node-2", check=False)
+    links = small.run("node-2", "ip -o link show type veth | wc -l")
+
+    refused = subprocess.run(
+        [LAB, "pod", "--name", small.name, "add", "default/toomany", "--node", "node-2"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert refused.returncode != 0
+    assert "pycnictl ipam show" in refused.stdout + refused.stderr
+    assert small.run("node-2", "ip -o link show type veth | wc -l") == links
+
+
+def address_of(cluster: Cluster, pod: str) -> str:
+    listed = json.loads(cluster.run(pod, "ip -j -4 addr show eth0"))
+    return str(listed[0]["addr_info"][0]["local"])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with lab("pools") as running:
+        yield running
+
+
+def apply(cluster: Cluster, cidr: str, **spec: object) -> None:
+    manifest = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "IPPool",
+        "metadata": {"name": "default-ipv4-ippool" if cidr == "192.168.0.0/16" else "second"},
+        "spec": {"cidr": cidr, "blockSize": 26, **spec},
+    }
+    base = f"/run/pycni-lab/{cluster.name}"
+    cluster.run(
+        "node-0",
+        f"printf '%s' '{json.dumps(manifest)}' | {base}/venv/bin/python -I -m pycni.ctl"
+        f" --datastore {base}/datastore.db apply -f -",
+    )
+
+
+def test_mode_of_a_pool_changes_without_losing_a_packet(cluster: Cluster) -> None:
+    for node, gateway in (("node-0", "10.10.0.1"), ("node-1", "10.10.16.1")):
+        cluster.run(node, f"ip route show | grep -q {gateway}")
+    with cluster.stream("default/dnsutils", "192.168.247.10", seconds=4) as losses:
+        # All nodes are in different subnets, so CrossSubnet still tunnels: same routes, and the
+        # change must not disturb them.
+        apply(cluster, "192.168.0.0/16", ipipMode="CrossSubnet", natOutgoing=True)
+
+    assert losses[0].lost == 0
+    apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True)
+
+
+def test_second_pool_serves_once_the_first_is_disabled(cluster: Cluster) -> None:
+    apply(cluster, "172.20.0.0/24", ipipMode="Always", natOutgoing=True)
+    apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True, disabled=True)
+
+    cluster.lab("pod", "add", "default/second", "--node", "node-1")
+
+    address = address_of(cluster, "default/second")
+    assert address.startswith("172.20.0.")
+    eventually(
+        lambda: (
+            "1 received"
+            in cluster.run("default/dnsutils", f"ping -c 1 -W 1 {address}", check=False)
+        ),
+        within_s=5,
+    )
+    # Pods of the disabled pool go on.
+    assert cluster.run("default/dnsutils", "ping -c 1 -W 1 192.168.247.10")
+    cluster.lab("pod", "del", "default/second")
+    apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True, disabled=False)
+
+
+def test_pods_reach_the_outside_from_the_nodes_address(cluster: Cluster) -> None:
+    seen = cluster.run("default/dnsutils", "curl -s -m 5 http://203.0.113.10/")
+    assert "10.10.7.20" in seen
+
+    apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=False)
+
+    eventually(
+        lambda: (
+            "192.168.39.193"
+            not in cluster.run("node-0", "nft list set inet pycni nat4 2>/dev/null", check=False)
+            and "10.10.7.20"
+            not in cluster.run("default/dnsutils", "curl -s -m 1 http://203.0.113.10/", check=False)
+        ),
+        within_s=5,
+    )
+    apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True)
+    eventually(
+        lambda: (
+            "10.10.7.20"
+            in cluster.run("default/dnsutils", "curl -s -m 1 http://203.0.113.10/", check=False)
+        ),
+        within_s=5,
+    )
