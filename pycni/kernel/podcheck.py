@@ -59,7 +59,8 @@ def differences(request: PlugRequest, *, host: Side, pod: Side) -> list[str]:
         if host.link.alias != request.alias:
             found.append(f"{host_name} has alias {host.link.alias!r} instead of {request.alias!r}")
         found += _missing_routes(podplan.host_routes(request), have=host.routes, where="the host")
-        found += _of_sysctls(podplan.host_sysctls(request), have=host.sysctls, where="on the host")
+        wanted = podplan.checked_host_sysctls(request)
+        found += _of_sysctls(wanted, have=host.sysctls, where="on the host")
     if pod.link is not None:
         found += [
             f"{pod_name} lacks address {address}"

@@ -176,14 +176,9 @@ class LinuxPodNet:
         """Compare what is there with what `plug` builds."""
         podplan.require_plausible(request)
         self._require_foreign_netns(request.netns_fd)
-        # portmap, chained behind us, sets route_localnet for a moment, until the agent takes it
-        # back: no reason to call a pod broken.
-        wanted = {
-            name: value
-            for name, value in podplan.host_sysctls(request).items()
-            if not name.endswith(".route_localnet")
-        }
-        host = podcheck.read_side(self._host, ifname=request.host_veth, sysctls=wanted)
+        host = podcheck.read_side(
+            self._host, ifname=request.host_veth, sysctls=podplan.checked_host_sysctls(request)
+        )
         with netns.inside(request.netns_fd, home=self._home), NetlinkSocket() as pod:
             inside = podcheck.read_side(
                 pod, ifname=request.ifname, sysctls=podplan.pod_sysctls(request)

@@ -12,7 +12,6 @@ from ipaddress import (
 )
 
 from pycni.errors import InvalidInput
-from pycni.kernel.sysctl import interface_sysctl
 from pycni.model.network import (
     IPV6_DEFAULT_PRIORITY,
     IPAddress,
@@ -24,6 +23,7 @@ from pycni.model.network import (
     Scope,
 )
 from pycni.plan.podroute import pod_route
+from pycni.plan.podsysctls import host_veth_sysctls, interface_sysctl
 from pycni.ports import PlugRequest
 
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
@@ -106,28 +106,18 @@ def _by_gateway(dst: IPNetwork, *, gateway: IPAddress, ifname: str) -> Route:
 
 def host_sysctls(request: PlugRequest) -> dict[str, str]:
     """Return the settings of the host end, to be made before it goes up."""
-    name = request.host_veth
-    wanted = {
-        # The gateway 169.254.1.1 exists nowhere: the host end answers ARP for it, at once
-        # (by default a proxy waits up to 0.8 s).
-        interface_sysctl("ipv4", ifname=name, key="proxy_arp"): "1",
-        interface_sysctl("ipv4.neigh", ifname=name, key="proxy_delay"): "0",
-        interface_sysctl("ipv4", ifname=name, key="forwarding"): "1",
-        # Strict reverse path: only the pod's /32 leads back here, so even without nftables
-        # a source that isn't the pod's own is dropped.
-        interface_sysctl("ipv4", ifname=name, key="rp_filter"): "1",
-        # With 1, a pod reaches sockets that are bound to 127.0.0.1 only.
-        interface_sysctl("ipv4", ifname=name, key="route_localnet"): "0",
-    }
-    if _has_version(request.addresses, 6):
-        wanted |= {
-            interface_sysctl("ipv6", ifname=name, key="disable_ipv6"): "0",
-            interface_sysctl("ipv6", ifname=name, key="accept_dad"): "0",
-            interface_sysctl("ipv6", ifname=name, key="accept_ra"): "0",
-            interface_sysctl("ipv6", ifname=name, key="proxy_ndp"): "1",
-            interface_sysctl("ipv6", ifname=name, key="forwarding"): "1",
-        }
-    return wanted
+    versions = frozenset(address.version for address in request.addresses)
+    return host_veth_sysctls(request.host_veth, versions=versions)
+
+
+def checked_host_sysctls(request: PlugRequest) -> dict[str, str]:
+    """Return the settings of the host end that a pod's health depends on.
+
+    portmap, chained behind us, sets route_localnet until the agent takes it back: no reason to
+    call the pod broken meanwhile.
+    """
+    wanted = host_sysctls(request)
+    return {name: value for name, value in wanted.items() if not name.endswith(".route_localnet")}
 
 
 def pod_sysctls(request: PlugRequest) -> dict[str, str]:

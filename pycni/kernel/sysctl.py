@@ -22,12 +22,6 @@ def sysctl_path(name: str) -> str:
     return _ROOT + path
 
 
-def interface_sysctl(family: str, *, ifname: str, key: str) -> str:
-    """Return the dotted name of an interface's setting ("ipv4", or e.g. "ipv4.neigh")."""
-    proto, _, tree = family.partition(".")
-    return f"net.{proto}.{tree or 'conf'}.{ifname.replace('.', '/')}.{key}"
-
-
 def read_sysctl(name: str) -> str | None:
     """Return a sysctl's value, None where it does not exist or can't be read."""
     try:
