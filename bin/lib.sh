@@ -223,7 +223,8 @@ compile_relay() {
 
 # ensure_uml: user-mode Linux and the shim that its floating-point state needs on newer CPUs.
 ensure_uml() {
-    have linux.uml || apt_install user-mode-linux || return 1
+    # kmod: the guest loads its modules with it.
+    have linux.uml && have modprobe || apt_install user-mode-linux kmod || return 1
     _shim=$CACHE/uml/$(sum "$ROOT/pycni/lab/umlfp.c")/umlfp.so
     build "$_shim" compile_shim || note "without the shim user-mode Linux fails on CPUs with AMX"
     printf '%s\n' "$_shim"

@@ -56,7 +56,7 @@ def judge_tests(
     if not cases and is_required:
         return False, f"no tests, but {tier} must have some"
     if not cases:
-        return True, "no tests"
+        return True, f"no tests for {tier} yet"
     return True, f"{len(cases)} tests"
 
 
