@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +30,9 @@ from pycni.model.endpoints import (
     WorkloadEndpoint,
 )
 
+_log = logging.getLogger(__name__)
+
+_Mark = tuple[int, int]
 _FIRST_RETRY_S = 0.001
 _LAST_RETRY_S = 0.02
 
@@ -41,7 +45,7 @@ class FileEndpoints:
         self._records = str(run_dir / "endpoints")
         self._locks = str(run_dir / "locks")
         self._journal = str(state_dir / "journal")
-        self._written: dict[str, tuple[int, EndpointKey]] = {}
+        self._written: dict[str, tuple[_Mark, EndpointKey]] = {}
         for directory in (self._records, self._locks, self._journal):
             os.makedirs(directory, mode=0o700, exist_ok=True)
 
@@ -64,10 +68,10 @@ class FileEndpoints:
     def is_own_writing(self, name: str) -> bool:
         """Tell whether the file of that name is as this object wrote it last."""
         try:
-            inode = os.stat(f"{self._records}/{name}").st_ino
+            mark = _mark(os.stat(f"{self._records}/{name}"))
         except FileNotFoundError:
             return False
-        return name in self._written and self._written[name][0] == inode
+        return name in self._written and self._written[name][0] == mark
 
     def key_written(self, name: str) -> EndpointKey | None:
         """Return the key of a record that this object wrote and somebody else removed."""
@@ -86,8 +90,8 @@ class FileEndpoints:
     def put(self, endpoint: WorkloadEndpoint) -> None:
         """Write or replace a record, atomically."""
         name = _file_name(endpoint.key)
-        inode = _write(f"{self._records}/{name}", _endpoint_document(endpoint))
-        self._written[name] = (inode, endpoint.key)
+        mark = _write(f"{self._records}/{name}", _endpoint_document(endpoint))
+        self._written[name] = (mark, endpoint.key)
 
     def remove(self, key: EndpointKey) -> None:
         """Remove a record; absent is success."""
@@ -125,9 +129,17 @@ class FileEndpoints:
         _write(path, _pending_document(pending), is_durable=True)
 
     def pending(self) -> Sequence[PendingRelease]:
-        """Return the journalled releases."""
-        documents = ((p, _read_json(p)) for p in _json_files(self._journal))
-        return [_pending_value(p, d) for p, d in documents if d is not None]
+        """Return the journalled releases; a damaged one is set aside, it must not block others."""
+        found = []
+        for path in _json_files(self._journal):
+            try:
+                document = _read_json(path)
+                if document is not None:
+                    found.append(_pending_value(path, document))
+            except DatastoreUnusable as exc:
+                _log.exception("a journalled release is damaged, set aside", exc_info=exc)
+                os.rename(path, f"{path}.damaged")
+        return found
 
     def settle(self, pending: PendingRelease) -> None:
         """Forget a journalled release that has been done; absent is success."""
@@ -172,13 +184,20 @@ def _json_files(directory: str) -> list[str]:
     return sorted(f"{directory}/{name}" for name in os.listdir(directory) if name.endswith(".json"))
 
 
-def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> int:
-    """Write a file, atomically; return its inode number."""
+def _mark(status: os.stat_result) -> _Mark:
+    # The number alone would not do: a file system gives it to the next file but one.
+    return (status.st_ino, status.st_mtime_ns)
+
+
+def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> _Mark:
+    """Write a file, atomically; return what tells it from another of the same name."""
     temporary = f"{path}.{os.getpid()}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(document).encode())
-        inode = os.fstat(fd).st_ino
+        rest = json.dumps(document).encode()
+        while rest:  # a disk that is getting full takes a part first
+            rest = rest[os.write(fd, rest) :]
+        mark = _mark(os.fstat(fd))
         if is_durable:
             os.fsync(fd)
     except BaseException:
@@ -189,7 +208,7 @@ def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> 
     os.rename(temporary, path)
     if is_durable:
         _flush_directory(os.path.dirname(path))
-    return inode
+    return mark
 
 
 def _flush_directory(directory: str) -> None:

@@ -33,7 +33,7 @@ from pycni.agent.registration import Registration
 from pycni.agent.view import FactsView
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.speaker import ExaBgpSpeaker
-from pycni.cni.engine import Engine, pay
+from pycni.cni.engine import Engine, pay_debts
 from pycni.cni.main import Reply, execute
 from pycni.cni.protocol import Request
 from pycni.config import DEFAULT_CONFIG, AgentConfig, load_config
@@ -45,7 +45,7 @@ from pycni.ipam.requests import DatastoreView
 from pycni.kernel.linux import LinuxKernel
 from pycni.kernel.podnet import LinuxPodNet
 from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
-from pycni.model.network import IPAddress
+from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import IPPool
 from pycni.plan.desired import wanted_neighbours
 from pycni.plan.inputs import Inputs, Settings
@@ -240,20 +240,20 @@ class Agent:
         self.reconciler.post(message)
         if isinstance(message, Listed | Changed) and message.kind is IPPool:
             self.registration.wake()
-            history.save(self._history_path, self.facts.inputs.pool_history)
+            # The message itself is still on its way to the facts.
+            known = self.facts.inputs.pool_history | _pools_in(message)
+            history.save(self._history_path, known)
 
     async def _pay_debts(self) -> None:
         """Do the releases that DELs left in the journal."""
         while True:
-            for pending in self.endpoints.pending():
-                try:
-                    async with self.endpoints.lock(pending.key, timeout_s=0):
-                        await pay(self.engine, pending)
-                except PycniError as exc:
-                    self.report("journal", str(exc))
-            if not self.endpoints.pending():
-                self.report("journal", "")
+            self.report("journal", "; ".join(await pay_debts(self.engine)))
             await asyncio.sleep(PAY_PERIOD_S)
+
+
+def _pools_in(message: Listed | Changed) -> set[IPNetwork]:
+    values = message.values if isinstance(message, Listed) else (message.value,)
+    return {value.cidr for value in values if isinstance(value, IPPool)}
 
 
 def _own_address(config: AgentConfig) -> IPv4Interface | None:

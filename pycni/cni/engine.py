@@ -20,7 +20,7 @@ from typing import Any
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.cni.results import AddResult, render_result
-from pycni.errors import PycniError, TryAgain
+from pycni.errors import DatastoreUnusable, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.model.endpoints import (
@@ -91,15 +91,26 @@ async def add(
 
 async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint | None:
     """Return the endpoint of a repeated ADD; remove what an unfinished one left behind."""
-    record = engine.endpoints.get(request.key)
+    record = _known(engine, request)
     if record is not None and record.state is EndpointState.READY:
         plug = plug_request(engine, request, record, netns_fd=netns_fd)
         if not engine.podnet.check(plug):
             return record
-    await _settle(engine, request.key)
     if record is not None:
         await remove(engine, record)
+    # Last: what could not be released just now is a debt, too, and paid later it would take the
+    # new address away.
+    await _settle(engine, request.key)
     return None
+
+
+def _known(engine: Engine, request: Request) -> WorkloadEndpoint | None:
+    """Return the record; of a damaged one, what can be told without it."""
+    try:
+        return engine.endpoints.get(request.key)
+    except DatastoreUnusable as exc:
+        _log.warning("a record is damaged, going on without", extra={"reason": str(exc)})
+        return _guess(engine, request)
 
 
 async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
@@ -118,11 +129,11 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
     async with AsyncExitStack() as undo:
         engine.endpoints.put(endpoint)
         undo.callback(engine.endpoints.remove, request.key)
+        # By the handle: an assignment that fails may leave something as well.
+        undo.push_async_callback(_release, engine, endpoint, ())
         assignment = await engine.allocator.assign(_assign_request(engine, request))
-        assigned = assignment.addresses
-        undo.push_async_callback(_release, engine, endpoint, assigned)
         # A crash from here on leaves the intent: whoever finds it releases by the handle.
-        endpoint = replace(endpoint, addresses=assigned)
+        endpoint = replace(endpoint, addresses=assignment.addresses)
         plug = plug_request(engine, request, endpoint, netns_fd=netns_fd)
         built = engine.podnet.plug(plug)
         undo.push_async_callback(_unplug, engine, endpoint)
@@ -194,9 +205,7 @@ async def delete(
     async with engine.endpoints.lock(request.key, timeout_s=LOCK_TIMEOUT_S):
         if is_abandoned():
             raise TryAgain(f"the caller of DEL {request.key} is gone")
-        record = engine.endpoints.get(request.key)
-        if record is None:
-            record = _guess(engine, request)
+        record = _known(engine, request) or _guess(engine, request)
         async with _deadline(request.key):
             await remove(engine, record)
 
@@ -260,8 +269,25 @@ async def _settle(engine: Engine, key: EndpointKey) -> None:
             await pay(engine, pending)
 
 
+async def pay_debts(engine: Engine) -> Sequence[str]:
+    """Do the releases that DELs left in the journal; return why some could not be done."""
+    problems = []
+    for pending in engine.endpoints.pending():
+        try:
+            async with engine.endpoints.lock(pending.key, timeout_s=0):
+                await pay(engine, pending)
+        except PycniError as exc:
+            problems.append(str(exc))
+    return problems
+
+
 async def pay(engine: Engine, pending: PendingRelease) -> None:
-    """Do one journalled release; sequence numbers keep it from freeing a newer address."""
+    """Do one journalled release, under the lock of its key.
+
+    An ADD may have settled it since the journal was read, and been given the address again.
+    """
+    if pending not in engine.endpoints.pending():
+        return
     if pending.addresses:
         await engine.allocator.release(pending.addresses, handle_id=pending.handle_id)
     else:

@@ -10,14 +10,16 @@ import socket
 import sys
 from pathlib import Path
 
-from pycni.cni.engine import Engine
+from pycni.cni.engine import Engine, pay_debts
 from pycni.cni.errors import CniError, Code, as_cni_error
 from pycni.cni.main import Reply, execute, failure, parse_or_reply
-from pycni.cni.protocol import Request
+from pycni.cni.protocol import Command, Request
 from pycni.datastore.sqlite import open_sqlite
+from pycni.datastore.unusable import UnusableDatastore
 from pycni.endpoints import FileEndpoints
 from pycni.errors import PycniError
 from pycni.ipam.allocator import Allocator
+from pycni.kernel.netns import is_netns
 from pycni.kernel.podnet import LinuxPodNet
 from pycni.kernel.underlay import underlay_link
 from pycni.model.resources import IPPool, Node
@@ -43,7 +45,7 @@ async def serve(environment: dict[str, str], stdin: bytes) -> Reply:
         return request
     netns_fd = _open_netns(request.netns)
     try:
-        datastore = await open_sqlite(Path(request.config.datastore))
+        datastore = await _open_datastore(Path(request.config.datastore))
         try:
             return await _serve(request, datastore, netns_fd)
         finally:
@@ -56,6 +58,17 @@ async def serve(environment: dict[str, str], stdin: bytes) -> Reply:
     finally:
         if netns_fd is not None:
             os.close(netns_fd)
+
+
+async def _open_datastore(path: Path) -> Datastore:
+    """Open the datastore; one that can't be opened fails with each use of it.
+
+    So a DEL removes the interface and journals the rest, and STATUS waits before it complains.
+    """
+    try:
+        return await open_sqlite(path)
+    except PycniError as error:
+        return UnusableDatastore(error)
 
 
 async def _serve(request: Request, datastore: Datastore, netns_fd: int | None) -> Reply:
@@ -80,7 +93,10 @@ async def _serve(request: Request, datastore: Datastore, netns_fd: int | None) -
             default_mtu=default_mtu,
             run_dir=Path(config.run_dir),
         )
-        return await execute(engine, request, netns_fd=netns_fd)
+        reply = await execute(engine, request, netns_fd=netns_fd)
+        if request.command in (Command.ADD, Command.DEL) and reply.status == 0:
+            await pay_debts(engine)  # nobody else does where no agent ever runs
+        return reply
     finally:
         podnet.close()
 
@@ -97,9 +113,13 @@ def _open_netns(path: str) -> int | None:
     if not path:
         return None
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    if is_netns(fd):
+        return fd
+    os.close(fd)
+    return None
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class NetworkConfig:
     cni_version: str
     nodename: str = ""
     mtu: int = 0
+    agent_timeout_s: int = 30
     run_dir: str = "/run/pycni"
     state_dir: str = "/var/lib/pycni"
     datastore: str = ""
@@ -74,6 +75,7 @@ def read_config(
         cni_version=version,
         nodename=_nodename(document),
         mtu=_mtu(document),
+        agent_timeout_s=_agent_timeout(document),
         run_dir=run_dir,
         state_dir=state_dir,
         datastore=_absolute(
@@ -112,6 +114,14 @@ def _ipam(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return ipam
 
 
+def _agent_timeout(document: Mapping[str, Any]) -> int:
+    """Check what the relay has read itself: how long it waited for the agent."""
+    seconds: int = _typed(document, "agent_timeout", int, 30)
+    if not 1 <= seconds <= 9999:
+        raise _bad(f"'agent_timeout' {seconds} is outside 1–9999 seconds")
+    return seconds
+
+
 def _mtu(document: Mapping[str, Any]) -> int:
     mtu: int = _typed(document, "mtu", int, 0)
     if mtu and not 68 <= mtu <= 65535:  # 68: every IPv4 module must forward it (RFC 791, 3.2)
@@ -127,7 +137,9 @@ def _log_level(document: Mapping[str, Any]) -> str:
 
 
 def _absolute(path: str, key: str) -> str:
-    if not path.startswith("/") or "\x00" in path:
+    # JSON can spell half of a surrogate pair, which no file name holds.
+    is_text = not any("\ud800" <= c <= "\udfff" or c == "\x00" for c in path)
+    if not path.startswith("/") or not is_text:
         raise _bad(f"{key!r} must be an absolute path, not {path!r}")
     return path
 

@@ -22,7 +22,8 @@ from pycni.model.network import IPAddress
 MAX_IFNAME_LENGTH = 15
 MAX_STDIN = 1 << 20
 
-_INTERFACE = re.compile(r"[^\s/:\x00-\x1f]{1,15}\Z")
+# Printable ASCII but for "/", ":" and "%", a pattern that makes the kernel number interfaces.
+_INTERFACE = re.compile(r"[!-$&-.0-9;-~]{1,15}\Z")
 
 
 class Command(Enum):
@@ -189,8 +190,8 @@ def _ifname(text: str, variable: str) -> str:
     if text in (".", "..") or not _INTERFACE.match(text):
         raise CniError(
             Code.INVALID_ENVIRONMENT,
-            f"{variable}={text!r} is no interface name: use 1 to {MAX_IFNAME_LENGTH} characters"
-            " without '/', ':' or white space",
+            f"{variable}={text!r} is no interface name: use 1 to {MAX_IFNAME_LENGTH} ASCII"
+            " characters without '/', ':', '%' or white space",
         )
     return text
 

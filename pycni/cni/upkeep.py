@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from ipaddress import ip_interface
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from pycni.cni.engine import LOCK_TIMEOUT_S, Engine, plug_request, remove
+from pycni.cni.engine import LOCK_TIMEOUT_S, Engine, pay_debts, plug_request, remove
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.errors import PycniError, TryAgain
@@ -67,6 +68,7 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
                     await remove(engine, record)
         except (PycniError, OSError) as exc:
             failures.append(f"{key}: {exc}")
+    failures += await pay_debts(engine)
     if request.config.valid_attachments is not None:
         failures += await _collect_handles(engine, request, request.config.valid_attachments)
     if failures:
@@ -86,10 +88,12 @@ async def _collect_handles(
 ) -> list[str]:
     """Release handles of this network and node that belong to no attachment that is to stay."""
     name = request.config.name
+    # Handles first: an ADD writes its record before it takes an address under a handle.
+    handles = await lookup.handles_on(engine.datastore, node=engine.node, prefix=f"{name}.")
     valid = {f"{name}.{c}" if i == "eth0" else f"{name}.{c}.{i}" for c, i in keep}
     valid |= {e.handle_id for e in engine.endpoints.list() if e.key.network == name}
     failures = []
-    for handle_id in await lookup.handles_on(engine.datastore, node=engine.node, prefix=f"{name}."):
+    for handle_id in handles:
         if handle_id in valid:
             continue
         try:
@@ -120,10 +124,11 @@ async def status(engine: Engine) -> None:
 
 def _began(since: Path, now: float) -> float:
     try:
-        return float(since.read_text(encoding="ascii"))
-    except FileNotFoundError:
-        since.write_text(f"{now}", encoding="ascii")
-        return now
-    except ValueError:
-        since.unlink(missing_ok=True)
-        return now
+        began = float(since.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        began = inf
+    if began <= now:
+        return began
+    # No trouble known, a damaged file, or a clock that was set back: it begins now.
+    since.write_text(f"{now}", encoding="ascii")
+    return now
