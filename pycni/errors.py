@@ -27,7 +27,7 @@ class Conflict(PycniError):
 
 
 class TryAgain(PycniError):
-    """Nothing is wrong with the request, but it can't be served now; the same one may work later."""
+    """Nothing is wrong with the request, but it can't be served now; later it may be."""
 
 
 class Exhausted(TryAgain):

@@ -103,7 +103,7 @@ class PeerUp:
 
 @dataclass(frozen=True, slots=True)
 class PeerDown:
-    """A session ended; `is_graceful` is false when a NOTIFICATION ended it (RFC 4724, section 4)."""
+    """A session ended; not gracefully when a NOTIFICATION ended it (RFC 4724, section 4)."""
 
     peer: IPAddress
     reason: str
