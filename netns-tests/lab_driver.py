@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -160,7 +161,8 @@ class Traces:
 def lab_of(tunnel: str, purpose: str) -> Lab:
     """A lab that nobody else has."""
     skip_unless_possible(tunnel)
-    return Lab(f"test-{purpose}-{tunnel}-{os.getpid()}", tunnel)
+    # Not by process id: abstract addresses are seen across PID namespaces.
+    return Lab(f"test-{purpose}-{tunnel}-{secrets.token_hex(3)}", tunnel)
 
 
 def put_away(lab: Lab) -> None:
