@@ -2,7 +2,7 @@
 LOCK = .venv/bin/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
        --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
-.PHONY: check fast format lock netns uml
+.PHONY: check fast format lock netns peers uml
 
 fast:            ## Format, lint, types, imports and everything that needs no root.
 	bin/test fast
@@ -10,7 +10,7 @@ fast:            ## Format, lint, types, imports and everything that needs no ro
 check:           ## Everything that CI runs.
 	bin/test
 
-netns uml:       ## Tests on a real kernel (root).
+netns uml peers: ## Tests on a real kernel (root).
 	bin/test $@
 
 format:          ## Rewrite the sources in the house format.

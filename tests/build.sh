@@ -1,27 +1,42 @@
 #!/bin/sh
-# The build tier: wheel, installation into an empty root, and a run from there.
+# The build tier: a wheel with everything in it, an installation into an empty root, a run from
+# there, and its removal.
 # usage: tests/build.sh PYTHON
 set -eu
 python=$1
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT INT TERM
+fail() { echo "$*"; exit 1; }
 
 # A copy, so that the build leaves nothing in the clone and sees only what git knows.
-mkdir "$out/source" "$out/root"
-git ls-files -z | xargs -0 cp --parents -t "$out/source"
-"$python" -I -m pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps \
-    -w "$out" "$out/source"
-wheel=$(ls "$out"/*.whl)
+mkdir "$out/source" "$out/site" "$out/root"
+git -c "safe.directory=$PWD" ls-files -z | xargs -0 cp --parents -t "$out/source"
+cd "$out/source"
+
+"$python" -I -m pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w "$out" .
 "$python" -I -m pip install -q --disable-pip-version-check --no-deps --root-user-action=ignore \
-    --target "$out/root" "$wheel"
-for data in py.typed lab/uml_init.sh lab/umlfp.c lab/ipip.bpf.c; do
-    [ -s "$out/root/pycni/$data" ] || [ -e "$out/root/pycni/$data" ] ||
-        { echo "$data is missing from the wheel"; exit 1; }
+    --target "$out/site" "$out"/*.whl
+# What is not Python is what a wheel forgets.
+git -C "$OLDPWD" -c "safe.directory=$OLDPWD" ls-files pycni | while read -r file; do
+    [ -e "$out/site/$file" ] || fail "$file is missing from the wheel"
 done
-version=$(cd "$out" && PYTHONPATH=$out/root "$python" -c 'import pycni; print(pycni.__version__, pycni.__file__)')
+version=$(cd / && PYTHONPATH=$out/site "$python" -c 'import pycni; print(pycni.__version__, pycni.__file__)')
 case $version in
-    *"$out/root/"*) ;;
-    *) echo "not the installed package: $version"; exit 1 ;;
+    *" $out/site/"*) ;;
+    *) fail "not the installed package: $version" ;;
 esac
-echo "wheel ${wheel##*/}, version ${version%% *}"
+
+unset PYCNI_VENV
+./install.sh --root "$out/root" --node-name build --node-address 10.0.0.1/24
+said=$(echo '{"cniVersion": "1.0.0"}' | CNI_COMMAND=VERSION "$out/root/opt/cni/bin/pycni")
+case $said in
+    *'"supportedVersions"'*'"1.1.0"'*) ;;
+    *) fail "the installed plugin answered: $said" ;;
+esac
+command=$("$out/root/usr/local/bin/pycnictl" --version)
+[ "$command" = "pycni ${version%% *}" ] || fail "the installed pycnictl answered: $command"
+./install.sh --root "$out/root" --uninstall
+left=$(find "$out/root" -type f)
+[ -z "$left" ] || fail "left after --uninstall: $left"
+echo "$(cd "$out" && ls ./*.whl), installed, run and removed: $command"

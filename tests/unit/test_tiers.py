@@ -1,0 +1,229 @@
+"""The test runner itself: what it calls good, what it says, what it leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import tiers
+from tests.tier_model import (
+    Case,
+    Outcome,
+    closing_line,
+    group_skips,
+    judge_tests,
+    measure,
+    render_report,
+)
+from tests.tier_run import TIMED_OUT, pytest_summary, read_junit, run
+
+PASSED = Case("a::one", "passed", 0.1)
+FAILED = Case("a::two", "failed", 0.3)
+NEEDS_ROOT = Case("a::three", "skipped", 0.0, "needs root")
+
+ONE_OF_EACH = """
+import pytest
+
+def test_good(): pass
+def test_bad(): assert False, "broken on purpose"
+@pytest.mark.skip(reason="no such kernel")
+def test_left_out(): pass
+"""
+
+
+def outcome(*cases: Case, tier: str = "unit", is_ok: bool = True) -> Outcome:
+    return Outcome(tier, is_ok, 1.0, "", cases=cases)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a folder whose tests are the unit tier for now."""
+    path = tmp_path / "tests"
+    path.mkdir()
+    tier = tiers.measured(str(path), timeout_s=60, test_timeout_s=20)
+    monkeypatch.setitem(tiers.TIERS, "unit", tier)
+    before = signal.getsignal(signal.SIGTERM)
+    yield path
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_failing_test_fails_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "test_it.py").write_text(ONE_OF_EACH)
+
+    status = tiers.main(["unit"])
+
+    said = capsys.readouterr().out
+    assert status == 1
+    assert "broken on purpose" in said
+    assert "FAIL unit" in said
+    assert "unit: no such kernel" in said
+    assert said.splitlines()[-1].startswith("1 passed, 1 failed, 1 skipped in ")
+
+
+def test_passing_tests_pass_and_keep_quiet(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "test_it.py").write_text("def test_good(): print('chatter')")
+
+    status = tiers.main(["unit"])
+
+    said = capsys.readouterr().out
+    assert status == 0
+    assert "chatter" not in said
+    assert said.splitlines()[-1].startswith("1 passed, 0 failed, 0 skipped in ")
+
+
+def test_error_while_collecting_fails_the_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "test_it.py").write_text("import no_such_module")
+
+    assert tiers.main(["unit"]) == 1
+    assert "no_such_module" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_required_tier_without_tests_fails_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tiers.main(["unit"]) == 1
+    assert "unit must have some" in capsys.readouterr().out
+
+
+def test_unknown_tier_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        tiers.main(["unti"])
+
+    assert ended.value.code == 2
+    assert "no such tier: unti; there are format, lint" in capsys.readouterr().err
+
+
+def test_coverage_without_data_fails(tmp_path: Path) -> None:
+    context = tiers.Context(tmp_path, dict(os.environ))
+    context.coverage.mkdir()
+
+    assert not tiers.coverage("coverage", context).is_ok
+
+
+@pytest.mark.parametrize(
+    ("cases", "status", "is_required", "is_ok"),
+    [
+        ((PASSED,), 0, True, True),
+        ((PASSED, FAILED), 1, True, False),
+        ((PASSED,), 3, True, False),  # pytest broke after its tests
+        ((PASSED,), TIMED_OUT, True, False),
+        ((), 5, True, False),
+        ((), 5, False, True),
+        ((), 0, True, False),
+        ((), 2, False, False),
+        ((NEEDS_ROOT,), 0, True, True),
+    ],
+)
+def test_a_tier_is_good_only_when_its_tests_ran_well(
+    cases: tuple[Case, ...], status: int, is_required: bool, is_ok: bool
+) -> None:
+    good, why = judge_tests("unit", cases=cases, exit_status=status, is_required=is_required)
+
+    assert good is is_ok
+    assert why
+
+
+def test_closing_line_adds_all_tiers_up() -> None:
+    outcomes = [outcome(PASSED, NEEDS_ROOT), outcome(PASSED, tier="agent")]
+
+    assert closing_line(outcomes, seconds=1.5) == "2 passed, 0 failed, 1 skipped in 1.50s"
+
+
+def test_tier_that_fails_without_a_test_counts_as_a_failure() -> None:
+    outcomes = [outcome(tier="lint", is_ok=False), outcome(PASSED, FAILED, is_ok=False)]
+
+    assert closing_line(outcomes, seconds=0) == "1 passed, 2 failed, 0 skipped in 0.00s"
+
+
+def test_skips_are_grouped_by_reason_the_commonest_first() -> None:
+    no_bird = Case("a::four", "skipped", 0.0, "no BIRD")
+    nameless = Case("a::five", "skipped", 0.0)
+
+    groups = group_skips([outcome(no_bird, NEEDS_ROOT, NEEDS_ROOT), outcome(nameless, tier="cni")])
+
+    assert groups == [
+        (2, "unit: needs root"),
+        (1, "cni: no reason given"),
+        (1, "unit: no BIRD"),
+    ]
+
+
+def test_report_names_failures_and_ends_with_the_totals() -> None:
+    lines = render_report([outcome(PASSED, FAILED, is_ok=False)], seconds=2).splitlines()
+
+    assert "  unit: a::two" in lines
+    assert lines[-1] == "1 passed, 1 failed, 0 skipped in 2.00s"
+
+
+def test_coverage_counts_the_files_that_match_and_names_their_gaps() -> None:
+    files = [("p/a.py", 10, 10, ()), ("p/b.py", 5, 10, (7, 9)), ("q.py", 0, 100, ())]
+
+    seen = measure(files, patterns=["p/*"])
+
+    assert seen.percent == 75.0
+    assert seen.gaps == ("p/b.py: 5/10, missing 7, 9",)
+
+
+def test_no_files_are_wholly_covered() -> None:
+    assert measure([], patterns=["*"]).percent == 100.0
+
+
+def test_process_beyond_its_time_is_killed_with_its_children(tmp_path: Path) -> None:
+    script = "echo begun; sleep 600 & echo $!; wait"
+
+    ran = run(["sh", "-c", script], timeout_s=0.3, env=dict(os.environ), scratch=tmp_path)
+
+    assert ran.status == TIMED_OUT
+    begun, child, *rest = ran.output.split("\n", 2)
+    assert begun == "begun"
+    assert "timed out after 0.3 s" in rest[0]
+    assert is_gone(int(child))
+
+
+def is_gone(pid: int) -> bool:
+    """Say whether a process has ended; one that nobody has reaped yet counts."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)  # the kernel tells nobody but its parent, and that one is dead
+    return False
+
+
+def test_report_of_a_dead_pytest_is_empty(tmp_path: Path) -> None:
+    broken = tmp_path / "junit.xml"
+    broken.write_text("<testsuites><testsuite>")
+
+    assert read_junit(broken) == ()
+    assert read_junit(tmp_path / "none.xml") == ()
+
+
+def test_failure_in_test_and_teardown_is_one(tmp_path: Path) -> None:
+    report = tmp_path / "junit.xml"
+    entry = '<testcase classname="t" name="one" time="0.5"><{0} message="m"/></testcase>'
+    report.write_text(f"<s>{entry.format('failure')}{entry.format('error')}</s>")
+
+    assert read_junit(report) == (Case("t::one", "failed", 0.5),)
+
+
+@pytest.mark.parametrize(
+    ("output", "summary"),
+    [
+        ("x\n===== 3 passed, 1 skipped in 0.10s =====\n", "3 passed, 1 skipped in 0.10s"),
+        ("== 1 passed in 1.0s ==\nException ignored in: x\n", "1 passed in 1.0s"),
+        ("Killed\n", ""),
+    ],
+)
+def test_pytests_own_closing_line_is_found(output: str, summary: str) -> None:
+    assert pytest_summary(output) == summary
