@@ -1,0 +1,188 @@
+"""The network configuration: types, bad values, and what is made of good ones."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pycni.cni.errors import CniError, Code
+from pycni.cni.netconf import NetworkConfig, read_config
+
+
+def config(*, is_check: bool = False, is_gc: bool = False, **document: Any) -> NetworkConfig:  # noqa: ANN401 - any JSON.
+    whole = json.loads(json.dumps({"name": "net", **document}))
+    return read_config(whole, version="1.1.0", is_check=is_check, is_gc=is_gc)
+
+
+def refused(**document: Any) -> str:  # noqa: ANN401 - any JSON.
+    with pytest.raises(CniError) as caught:
+        config(**document)
+    assert caught.value.code is Code.INVALID_CONFIGURATION
+    return caught.value.msg.removeprefix("network configuration: ")
+
+
+def test_the_defaults() -> None:
+    assert config() == NetworkConfig(
+        name="net", cni_version="1.1.0", datastore="/var/lib/pycni/pycni.db"
+    )
+
+
+def test_everything_stated() -> None:
+    made = config(
+        nodename="node-0",
+        mtu=1400,
+        agent_timeout=5,
+        run_dir="/run/x",
+        state_dir="/var/x",
+        datastore="/srv/x.db",
+        datastore_type="sqlite",
+        ipam={
+            "type": "pycni-ipam",
+            "ipv4_pools": ["default", "10.0.0.0/16"],
+            "ipv6_pools": ["fd00::/48"],
+            "assign_ipv6": "true",
+        },
+        log_level="DEBUG",
+        container_settings={"allow_ip_forwarding": True},
+        isDefaultGateway=False,
+        dns={"nameservers": ["10.0.0.10"]},
+        prevResult={"ips": []},
+        unknown_key={"is": "ignored"},
+    )
+
+    assert made == NetworkConfig(
+        name="net",
+        cni_version="1.1.0",
+        nodename="node-0",
+        mtu=1400,
+        agent_timeout_s=5,
+        run_dir="/run/x",
+        state_dir="/var/x",
+        datastore="/srv/x.db",
+        ipv4_pools=("default", "10.0.0.0/16"),
+        ipv6_pools=("fd00::/48",),
+        assign_ipv6=True,
+        log_level="debug",
+        allow_ip_forwarding=True,
+        has_default_route=False,
+        dns={"nameservers": ["10.0.0.10"]},
+        prev_result={"ips": []},
+    )
+
+
+def test_the_datastore_lies_in_the_state_directory() -> None:
+    assert config(state_dir="/srv").datastore == "/srv/pycni.db"
+
+
+def test_null_is_as_good_as_absent() -> None:
+    assert config(mtu=None, ipam=None, dns=None, run_dir=None) == config()
+
+
+@pytest.mark.parametrize("value", [False, "false"])
+def test_a_switch_may_be_off_in_both_spellings(value: object) -> None:
+    assert config(ipam={"assign_ipv6": value}).assign_ipv6 is False
+
+
+@pytest.mark.parametrize("name", [None, 7, "", "-net", "a/b", "net\n", "\ud800"])
+def test_a_bad_network_name_is_refused(name: object) -> None:
+    assert refused(name=name).startswith("'name' must be a string")
+
+
+WRONG_TYPES: list[tuple[str, Any]] = [
+    ("nodename", 7),
+    ("mtu", "1500"),
+    ("mtu", True),
+    ("mtu", 1500.0),
+    ("agent_timeout", "5"),
+    ("run_dir", 7),
+    ("state_dir", []),
+    ("datastore", {}),
+    ("datastore_type", 7),
+    ("ipam", "host-local"),
+    ("log_level", 7),
+    ("container_settings", []),
+    ("isDefaultGateway", "true"),
+    ("dns", []),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_TYPES)
+def test_a_known_key_of_another_type_is_refused_by_name(key: str, value: object) -> None:
+    text = refused(**{key: value})
+
+    assert text.startswith(f"'{key}' must be of type")
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ({"nodename": "Node_0"}, "is no node name"),
+        ({"mtu": 67}, "outside 68–65535"),
+        ({"mtu": 65536}, "outside 68–65535"),
+        ({"mtu": -1}, "outside 68–65535"),
+        ({"agent_timeout": 0}, "outside 1–9999"),
+        ({"agent_timeout": 10_000}, "outside 1–9999"),
+        ({"run_dir": "run"}, "'run_dir' must be an absolute path"),
+        ({"run_dir": ""}, "'run_dir' must be an absolute path"),
+        ({"run_dir": "/run/\0"}, "'run_dir' must be an absolute path"),
+        ({"run_dir": "/run/\ud800"}, "'run_dir' must be an absolute path"),
+        ({"state_dir": "x"}, "'state_dir' must be an absolute path"),
+        ({"datastore": "x"}, "'datastore' must be an absolute path"),
+        ({"datastore_type": "etcdv3"}, "use 'sqlite'"),
+        ({"log_level": "loud"}, "use debug, info, warning, error or none"),
+        ({"prevResult": []}, "'prevResult' must be an object"),
+        ({"ipam": {"type": "host-local"}}, "use 'pycni-ipam'"),
+        ({"ipam": {"type": 7}}, "'type' must be of type str"),
+        ({"ipam": {"ipv4_pools": "x"}}, "'ipv4_pools' must be of type list"),
+        ({"ipam": {"ipv4_pools": [7]}}, "must hold strings"),
+        ({"ipam": {"ipv4_pools": [""]}}, "must hold strings"),
+        ({"ipam": {"ipv6_pools": ["fd00::/x"]}}, "is no CIDR"),
+        ({"ipam": {"ipv4_pools": ["10.0.0.1/8"]}}, "is no CIDR"),
+        ({"ipam": {"assign_ipv6": "yes"}}, 'must be "true" or "false"'),
+        ({"container_settings": {"allow_ip_forwarding": 1}}, "must be of type bool"),
+    ],
+)
+def test_bad_values_are_refused(document: dict[str, Any], complaint: str) -> None:
+    assert complaint in refused(**document)
+
+
+def test_check_needs_the_result_of_the_add() -> None:
+    assert "CHECK needs 'prevResult'" in refused(is_check=True)
+    assert config(is_check=True, prevResult={}).prev_result == {}
+
+
+# --- GC -----------------------------------------------------------------------------------------
+
+ONE = {"containerID": "c0ffee", "ifname": "eth0"}
+
+
+def test_gc_reads_its_list() -> None:
+    made = config(is_gc=True, **{"cni.dev/valid-attachments": [ONE]})
+
+    assert made.valid_attachments == {("c0ffee", "eth0")}
+
+
+def test_gc_reads_its_list_under_the_older_name() -> None:
+    assert config(is_gc=True, **{"cni.dev/attachments": [ONE]}).valid_attachments == {
+        ("c0ffee", "eth0")
+    }
+
+
+def test_an_empty_list_is_not_no_list() -> None:
+    empty: list[Any] = [[], None]
+
+    assert [
+        config(is_gc=True, **{"cni.dev/valid-attachments": e}).valid_attachments for e in empty
+    ] == [frozenset(), frozenset()]
+    assert config(is_gc=True).valid_attachments is None
+
+
+def test_other_verbs_do_not_look_at_the_list() -> None:
+    assert config(**{"cni.dev/valid-attachments": 7}).valid_attachments is None
+
+
+@pytest.mark.parametrize("value", [7, {}, ["x"], [{}], [{"containerID": "x"}], [{"ifname": 7}]])
+def test_a_damaged_list_is_refused(value: object) -> None:
+    assert "cni.dev/valid-attachments" in refused(
+        is_gc=True, **{"cni.dev/valid-attachments": value}
+    )

@@ -1,0 +1,309 @@
+"""Environment and standard input to a request: every verb, every version, every defect."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pycni.cni.errors import CniError, Code
+from pycni.cni.protocol import Command, Request, parse, version_of
+
+ENVIRONMENT = {
+    "CNI_COMMAND": "ADD",
+    "CNI_CONTAINERID": "c0ffee",
+    "CNI_NETNS": "/run/netns/c0ffee",
+    "CNI_IFNAME": "eth0",
+    "CNI_PATH": "/opt/cni/bin",
+}
+DOCUMENT = {"cniVersion": "1.1.0", "name": "net", "type": "pycni"}
+VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+
+
+def parsed(environment: dict[str, str] | None = None, **document: Any) -> Request:  # noqa: ANN401 - any JSON.
+    text = json.dumps(DOCUMENT | document).encode()
+    return parse(ENVIRONMENT | (environment or {}), text)
+
+
+def refused(environment: dict[str, str] | None = None, **document: Any) -> tuple[Code, str]:  # noqa: ANN401 - any JSON.
+    with pytest.raises(CniError) as caught:
+        parsed(environment, **document)
+    return caught.value.code, caught.value.msg
+
+
+# --- verbs and versions -------------------------------------------------------------------------
+
+SINCE = {"ADD": 0, "DEL": 0, "CHECK": 1, "GC": 3, "STATUS": 3}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("verb", SINCE)
+def test_each_verb_exists_since_its_version(verb: str, version: str) -> None:
+    more: dict[str, Any] = {"prevResult": {}} if verb == "CHECK" else {}
+    environment = {"CNI_COMMAND": verb}
+
+    if VERSIONS.index(version) >= SINCE[verb]:
+        assert parsed(environment, cniVersion=version, **more).command is Command(verb)
+    else:
+        code, text = refused(environment, cniVersion=version, **more)
+        assert code is Code.INCOMPATIBLE_VERSION
+        assert text.startswith(f"{verb} does not exist in CNI {version}: it came with ")
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "1.2.0", "", "x", 1, None, [], {}])
+def test_other_versions_are_incompatible(version: object) -> None:
+    code, text = refused(cniVersion=version)
+
+    assert code is Code.INCOMPATIBLE_VERSION
+    assert "use one of 0.3.1, 0.4.0, 1.0.0, 1.1.0" in text
+
+
+def test_a_document_without_version_is_the_oldest() -> None:
+    with pytest.raises(CniError) as caught:
+        parse(ENVIRONMENT, b'{"name": "net"}')
+
+    assert caught.value.code is Code.INCOMPATIBLE_VERSION
+    assert "'0.1.0'" in caught.value.msg
+
+
+NEEDS = [
+    ("ADD", "CNI_CONTAINERID"),
+    ("ADD", "CNI_NETNS"),
+    ("ADD", "CNI_IFNAME"),
+    ("CHECK", "CNI_CONTAINERID"),
+    ("CHECK", "CNI_NETNS"),
+    ("CHECK", "CNI_IFNAME"),
+    ("DEL", "CNI_CONTAINERID"),
+    ("DEL", "CNI_IFNAME"),
+]
+
+
+@pytest.mark.parametrize(("verb", "name"), NEEDS)
+def test_a_missing_variable_is_named(verb: str, name: str) -> None:
+    code, text = refused({"CNI_COMMAND": verb, name: ""}, prevResult={})
+
+    assert code is Code.INVALID_ENVIRONMENT
+    assert text == f"{verb} needs {name} in the environment: set it and call again"
+
+
+def test_a_del_needs_no_namespace() -> None:
+    assert parsed({"CNI_COMMAND": "DEL", "CNI_NETNS": ""}).netns == ""
+
+
+@pytest.mark.parametrize("verb", ["GC", "STATUS"])
+def test_the_verbs_of_a_whole_network_need_no_container(verb: str) -> None:
+    request = parse({"CNI_COMMAND": verb}, json.dumps(DOCUMENT).encode())
+
+    assert (request.command.value, request.container_id) == (verb, "")
+
+
+@pytest.mark.parametrize("verb", ["", "add", "REMOVE", "ADD "])
+def test_an_unknown_verb_is_refused(verb: str) -> None:
+    code, text = refused({"CNI_COMMAND": verb})
+
+    assert code is Code.INVALID_ENVIRONMENT
+    assert text.endswith("use one of ADD, DEL, CHECK, GC, STATUS, VERSION")
+
+
+@pytest.mark.parametrize(
+    ("version", "answered"), [("1.0.0", "1.0.0"), ("9.9", "9.9"), (7, "1.1.0")]
+)
+def test_version_is_answered_whatever_was_asked(version: object, answered: str) -> None:
+    text = json.dumps({"cniVersion": version}).encode()
+
+    request = parse({"CNI_COMMAND": "VERSION"}, text)
+
+    assert request.command is Command.VERSION
+    assert request.config.cni_version == answered
+
+
+# --- what can't be read -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stdin",
+    [b"", b"{", b"[]", b'"text"', b"\xff\xfe", b"[" * 100_000, b" " * (1 << 20) + b"{}"],
+    ids=["empty", "half", "list", "string", "bytes", "deep", "large"],
+)
+@pytest.mark.parametrize("verb", ["ADD", "VERSION"])
+def test_what_is_no_json_object_is_undecodable(verb: str, stdin: bytes) -> None:
+    with pytest.raises(CniError) as caught:
+        parse(ENVIRONMENT | {"CNI_COMMAND": verb}, stdin)
+
+    assert caught.value.code is Code.UNDECODABLE
+
+
+@pytest.mark.parametrize("text", ["-x", ".x", "a b", "a/b", "ä", "a;b", "x\n", "\udc80"])
+def test_a_container_id_of_other_characters_is_refused(text: str) -> None:
+    code, message = refused({"CNI_CONTAINERID": text})
+
+    assert code is Code.INVALID_ENVIRONMENT
+    assert message.startswith("CNI_CONTAINERID=")
+
+
+@pytest.mark.parametrize(
+    "text", [".", "..", "a/b", "a:b", "a b", "a\tb", "x" * 16, "eth%d", "ä", "\udc80", "eth0\n"]
+)
+def test_an_interface_name_that_the_kernel_would_not_take_is_refused(text: str) -> None:
+    code, message = refused({"CNI_IFNAME": text})
+
+    assert code is Code.INVALID_ENVIRONMENT
+    assert message.startswith("CNI_IFNAME=")
+
+
+@pytest.mark.parametrize("text", ["eth0", "x" * 15, "a.b-c_d", "net1@x"])
+def test_an_interface_name_that_the_kernel_takes_is_taken(text: str) -> None:
+    assert parsed({"CNI_IFNAME": text}).ifname == text
+
+
+# --- CNI_ARGS -----------------------------------------------------------------------------------
+
+POD = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=nginx-1"
+
+
+def test_what_kubernetes_gives_is_understood() -> None:
+    text = f"IgnoreUnknown=1;{POD};K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID=1-2"
+
+    args = parsed({"CNI_ARGS": text}).args
+
+    assert (args.pod_namespace, args.pod_name) == ("default", "nginx-1")
+
+
+def test_a_requested_address_and_interface_are_understood() -> None:
+    args = parsed({"CNI_ARGS": "IP=192.168.247.10;HOST_VETH=calia5daa4e7a1d"}).args
+
+    assert (str(args.ip), args.host_veth) == ("192.168.247.10", "calia5daa4e7a1d")
+
+
+@pytest.mark.parametrize("word", ["1", "true", "True", "yes", "t", "on"])
+def test_unknown_keys_are_ignored_on_request(word: str) -> None:
+    assert parsed({"CNI_ARGS": f"COLOUR=red;IgnoreUnknown={word}"}).args.ip is None
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("COLOUR=red", "unknown key COLOUR"),
+        ("COLOUR=red;IgnoreUnknown=0", "unknown key COLOUR"),
+        ("COLOUR", "is not of the form KEY=VALUE"),
+        ("=red", "is not of the form KEY=VALUE"),
+        ("K8S_POD_NAME=x", "give both or none"),
+        ("K8S_POD_NAMESPACE=x", "give both or none"),
+        ("K8S_POD_NAMESPACE=../..;K8S_POD_NAME=x", "is no name of Kubernetes"),
+        ("K8S_POD_NAMESPACE=x;K8S_POD_NAME=X", "is no name of Kubernetes"),
+        ("IP=192.168.0.0/24", "is no address"),
+        ("IP=x", "is no address"),
+        ("HOST_VETH=eth0", "must be an interface name that begins with 'cali'"),
+        ("HOST_VETH=cali/x", "must be an interface name that begins with 'cali'"),
+        ("HOST_VETH=cali12345678901234", "must be an interface name that begins with 'cali'"),
+    ],
+)
+def test_bad_arguments_are_refused(text: str, complaint: str) -> None:
+    code, message = refused({"CNI_ARGS": text})
+
+    assert code is Code.INVALID_ENVIRONMENT
+    assert complaint in message
+
+
+# --- names that follow --------------------------------------------------------------------------
+
+
+def test_the_host_interface_of_a_kubernetes_pod_is_calicos() -> None:
+    text = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=nginx-deployment-69df458bc5-bb87w"
+
+    assert (
+        parsed({"CNI_ARGS": text}).host_veth
+        == "calia5daa4e7a1d"[:4] + (parsed({"CNI_ARGS": text}).host_veth[4:])
+    )
+    assert len(parsed({"CNI_ARGS": text}).host_veth) == 15
+
+
+def test_a_stated_host_interface_counts() -> None:
+    assert parsed({"CNI_ARGS": f"{POD};HOST_VETH=calix"}).host_veth == "calix"
+
+
+def test_without_pod_the_whole_key_names_the_host_interface() -> None:
+    names = {
+        parsed({"CNI_CONTAINERID": f"cnitool-{c}", "CNI_IFNAME": i}, name=n).host_veth
+        for c in "ab"
+        for i in ("eth0", "eth1")
+        for n in ("net", "other")
+    }
+
+    assert len(names) == 8
+    assert all(name.startswith("cali") and len(name) == 15 for name in names)
+
+
+def test_the_handle_is_calicos_and_tells_interfaces_apart() -> None:
+    assert parsed().handle_id == "net.c0ffee"
+    assert parsed({"CNI_IFNAME": "net1"}).handle_id == "net.c0ffee.net1"
+    assert str(parsed().key) == "net/c0ffee/eth0"
+
+
+# --- the version of an answer -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stdin", "version"),
+    [
+        (b'{"cniVersion": "0.4.0"}', "0.4.0"),
+        (b'{"cniVersion": "9.9.9"}', "1.1.0"),
+        (b'{"cniVersion": ["0.4.0"]}', "1.1.0"),
+        (b"{}", "1.1.0"),
+        (b"[]", "1.1.0"),
+        (b"{", "1.1.0"),
+        (b"[" * 100_000, "1.1.0"),
+    ],
+    ids=["known", "unknown", "list", "none", "no-object", "half", "deep"],
+)
+def test_even_an_unreadable_request_is_answered_in_some_version(stdin: bytes, version: str) -> None:
+    assert version_of(stdin) == version
+
+
+# --- anything -----------------------------------------------------------------------------------
+
+NAMES = ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"]
+KEYS = [
+    "cniVersion", "name", "type", "mtu", "ipam", "dns", "prevResult", "nodename", "run_dir",
+    "datastore_type", "log_level", "container_settings", "agent_timeout", "isDefaultGateway",
+    "cni.dev/valid-attachments", "cni.dev/attachments", "ipv4_pools", "assign_ipv6",
+]  # fmt: skip
+texts = st.text(st.characters(exclude_characters="\0"), max_size=20) | st.sampled_from(
+    [*(c.value for c in Command), *VERSIONS, "net", "eth0", "IP=1.2.3.4;X", POD]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), texts), st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_an_error(environment: dict[str, str], stdin: bytes) -> None:
+    try:
+        parse(environment, stdin)
+    except CniError:
+        return
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES), texts),
+    st.sampled_from([c.value for c in Command]),
+    st.dictionaries(st.sampled_from(KEYS), values),
+)
+def test_any_document_is_a_request_that_can_be_used_or_an_error(
+    environment: dict[str, str], verb: str, document: dict[str, Any]
+) -> None:
+    text = json.dumps({**DOCUMENT, **document}).encode()
+    try:
+        request = parse({**ENVIRONMENT, **environment, "CNI_COMMAND": verb}, text)
+    except CniError as error:
+        json.dumps(error.msg)
+        return
+
+    # Names end up in files, netlink messages and the datastore.
+    for name in (str(request.key), request.handle_id, request.host_veth, request.config.run_dir):
+        name.encode()
