@@ -1,0 +1,231 @@
+"""The whole agent in one process and one network namespace of its own: sockets, HTTP, BGP child.
+
+Needs root for the namespace; everything else about the agent is tested over fakes.
+"""
+
+import array
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+
+from pycni.agent.daemon import Agent, claim_run_dir, main
+from pycni.config import AgentConfig
+from pycni.ctl import main as ctl
+from pycni.ctl.agentlink import ask
+from pycni.datastore.sqlite import open_sqlite
+from pycni.errors import InvalidInput, TryAgain
+from pycni.kernel import netns
+from pycni.model.resources import IPPool, Node, TunnelMode
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces")
+CLONE_NEWNET = 0x40000000
+METRICS_PORT = 19091
+
+
+@pytest.fixture
+def node() -> Iterator[int]:
+    """Move into a new namespace with an underlay and something called tunl0; give a pod's."""
+    home = netns.open_own()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.unshare(CLONE_NEWNET) == 0
+    pod = netns.open_own()
+    assert libc.unshare(CLONE_NEWNET) == 0
+    try:
+        for line in (
+            "link set lo up",
+            "link add eth0 type veth peer name far0",
+            "addr add 10.10.7.20/20 dev eth0",
+            "link set eth0 up",
+            "link set far0 up",
+            "link add tunl0 type veth peer name tunl0x",
+            "link set tunl0x up",
+        ):
+            subprocess.run(["ip", *line.split()], check=True)
+        yield pod
+    finally:
+        netns.setns(home)
+        os.close(home)
+        os.close(pod)
+
+
+def config(tmp_path: Path) -> AgentConfig:
+    for name in ("run", "state"):
+        (tmp_path / name).mkdir()
+    return AgentConfig(
+        node="node-0",
+        node_address="10.10.7.20/20",
+        run_dir=str(tmp_path / "run"),
+        state_dir=str(tmp_path / "state"),
+        metrics_port=METRICS_PORT,
+        hold_time_s=9,
+    )
+
+
+async def with_agent(tmp_path: Path, story: Callable[[Agent, Path], Awaitable[None]]) -> None:
+    """Run an agent for as long as a story takes, and end it by SIGTERM."""
+    settings = config(tmp_path)
+    datastore = await open_sqlite(settings.datastore_path)
+    await datastore.create(
+        IPPool("pool", ip_network("192.168.0.0/16"), ipip_mode=TunnelMode.ALWAYS, nat_outgoing=True)
+    )
+    await datastore.create(Node("node-9", ipv4=ip_interface("10.10.7.99/20")))
+    agent = Agent(settings, node="node-0", datastore=datastore)
+    agent.write_nodename()
+    running = asyncio.create_task(agent.run())
+    try:
+        await eventually(lambda: bool(agent.reconciler.want.routes), running)
+        await story(agent, Path(settings.run_dir))
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 20)
+
+
+async def eventually(is_so: Callable[[], bool], running: "asyncio.Task[None]") -> None:
+    for _ in range(1000):
+        if running.done():
+            running.result()
+        if is_so():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("not so within 10 s")
+
+
+async def call(run_dir: Path, verb: str, pod: int, **more: object) -> tuple[int, dict[str, object]]:
+    """Speak the relay's side of the CNI socket."""
+    stdin = {"cniVersion": "1.1.0", "name": "net", "type": "pycni", "nodename": "node-0", **more}
+    variables = {
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": "c1",
+        "CNI_NETNS": "/run/netns/pod",
+        "CNI_IFNAME": "eth0",
+    }
+    packed = b"".join(f"{k}={v}\0".encode() for k, v in variables.items())
+    message = len(packed).to_bytes(4, "big") + packed + json.dumps(stdin).encode()
+
+    def talk() -> bytes:
+        with socket.socket(socket.AF_UNIX) as agent:
+            agent.connect(str(run_dir / "cni.sock"))
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pod]))]
+            agent.sendmsg([message], rights)
+            agent.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: agent.recv(65536), b""))
+
+    answer = await asyncio.to_thread(talk)
+    return answer[0], json.loads(answer[1:]) if answer[1:] else {}
+
+
+async def get(path: str) -> tuple[int, str]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", METRICS_PORT)
+    writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    text = (await reader.read()).decode()
+    writer.close()
+    head, _, body = text.partition("\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+def ip_route(*selector: str) -> str:
+    shown = ["ip", "route", "show", *selector]
+    return subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+
+
+@needs_root
+@pytest.mark.timeout(60)
+def test_agent_serves_pods_and_says_how_it_is(
+    node: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def story(agent: Agent, run_dir: Path) -> None:
+        status, result = await call(run_dir, "ADD", node)
+        assert status == 0, result
+        assert result["interfaces"][0]["mtu"] == 1480  # type: ignore[index]
+        status, _ = await call(run_dir, "CHECK", node, prevResult=result)
+        assert status == 0
+        assert (await call(run_dir, "STATUS", node))[0] == 0
+        await agent.reconciler.settled()
+        said = await asyncio.to_thread(ask, run_dir, "status")
+        assert said["node"] == "node-0"
+        assert said["endpoints"] == 1
+        assert said["blocks"] == ["192.168.39.192/26"]
+        assert [p["state"] for p in said["peers"]] == ["down"]
+        routes = await asyncio.to_thread(ask, run_dir, "routes")
+        assert "192.168.39.193 dev " in "\n".join(routes["wanted"])
+        with pytest.raises(InvalidInput, match="known questions"):
+            await asyncio.to_thread(ask, run_dir, "nonsense")
+        for verb in ("status", "routes"):
+            arguments = [verb, "--run-dir", str(run_dir)]
+            await asyncio.to_thread(ctl.main, arguments)
+            await asyncio.to_thread(ctl.main, [*arguments, "-o", "json"])
+        assert "192.168.39.192/26" in capsys.readouterr().out
+        assert (await get("/healthz"))[0] == 200
+        assert (await get("/nonsense"))[0] == 404
+        metrics = (await get("/metrics"))[1]
+        assert 'pycni_cni_requests_total{status="0",verb="ADD"} 1.0' in metrics
+        status, _ = await call(run_dir, "GC", node, **{"cni.dev/valid-attachments": []})
+        assert status == 0
+        assert (await call(run_dir, "DEL", node))[0] == 0
+        os.kill(os.getpid(), signal.SIGHUP)
+        await agent.reconciler.settled()
+        assert await asyncio.to_thread(ip_route, "192.168.39.193") == ""
+
+    asyncio.run(with_agent(tmp_path, story))
+
+    # The kernel is left as it is.
+    assert "192.168.39.192/26" in ip_route("type", "blackhole")
+
+
+@needs_root
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("node")
+def test_status_names_a_strangers_route(tmp_path: Path) -> None:
+    subprocess.run(
+        ["ip", "route", "add", "192.168.39.192/26", "dev", "eth0", "proto", "static"], check=True
+    )
+
+    async def story(agent: Agent, run_dir: Path) -> None:
+        await agent.reconciler.settled()
+        said = await asyncio.to_thread(ask, run_dir, "status")
+        assert any("somebody else's" in problem for problem in said["problems"]), said
+
+    asyncio.run(with_agent(tmp_path, story))
+
+
+def test_second_agent_in_one_run_directory_is_refused(tmp_path: Path) -> None:
+    lock = claim_run_dir(tmp_path)
+
+    with pytest.raises(TryAgain, match="another agent"):
+        claim_run_dir(tmp_path)
+
+    os.close(lock)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("nonsense: 1", "unknown key 'nonsense'"),
+        ("hold_time_s: 1", "hold_time_s"),
+        ("run_dir: here", "absolute path"),
+        ("log_level: loud", "log_level"),
+        ("node: [", "no YAML"),
+        ("- a", "mapping"),
+        ("node: 5", "type str"),
+    ],
+)
+def test_bad_configuration_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, complaint: str
+) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(text)
+
+    with pytest.raises(SystemExit) as end:
+        main(["--config", str(path)])
+
+    assert end.value.code == 2
+    assert complaint in capsys.readouterr().err

@@ -1,0 +1,62 @@
+"""pycnictl's front: usage, predict, and what it says without an agent."""
+
+from pathlib import Path
+
+import pytest
+
+from pycni.ctl.main import main
+
+EXERCISE = str(Path(__file__).resolve().parents[3] / "examples" / "exercise.yaml")
+NODE_2 = """\
+default via 10.10.32.1 dev eth0
+10.10.32.0/20 dev eth0 proto kernel scope link src 10.10.43.25
+192.168.39.192/26 via 10.10.7.20 dev tunl0 proto bird onlink
+192.168.84.128/26 via 10.10.24.89 dev tunl0 proto bird onlink
+blackhole 192.168.247.0/26 proto bird
+192.168.247.10 dev calia5daa4e7a1d scope link
+192.168.247.11 dev cali9ff153fb143 scope link
+"""
+
+
+def test_predict_prints_one_nodes_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "-f", EXERCISE, "--node", "node-2"]) == 0
+
+    assert capsys.readouterr().out == NODE_2
+
+
+def test_predict_prints_all_nodes_with_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "-f", EXERCISE]) == 0
+
+    out = capsys.readouterr().out
+    assert out.startswith("node-0$ ip route\ndefault via 10.10.0.1 dev eth0\n")
+    assert "\n\nnode-2$ ip route\n" + NODE_2 in out
+
+
+def test_predict_names_the_nodes_where_one_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "-f", EXERCISE, "--node", "node-7"]) == 1
+
+    assert "node-0, node-1, node-2" in capsys.readouterr().err
+
+
+def test_predict_names_the_file_that_it_can_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "-f", "/nonexistent/topology.yaml"]) == 1
+
+    assert "/nonexistent/topology.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["status", "routes"])
+def test_without_an_agent_it_says_what_to_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert main([verb, "--run-dir", str(tmp_path)]) == 1
+
+    assert "start pycni-agent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["status", "--help"], ["predict", "--help"]])
+def test_help_shows_an_example(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+
+    assert end.value.code == 0
+    assert "example: pycnictl" in capsys.readouterr().out
