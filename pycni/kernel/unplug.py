@@ -49,7 +49,8 @@ class GroupDelete:
 
     def __init__(self) -> None:
         # Opened here, because here we are in the right namespace; each used by one worker at once.
-        self._sockets = [NetlinkSocket() for _ in range(WORKERS)]
+        self._all_sockets = tuple(NetlinkSocket() for _ in range(WORKERS))
+        self._sockets = list(self._all_sockets)  # those that no worker uses now
         self._threads = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="unplug")
         self._told = open_socket()
         join_group(self._told, RTNLGRP_LINK)
@@ -65,7 +66,7 @@ class GroupDelete:
             self._loop.remove_reader(self._told)
         self._threads.shutdown(wait=True)
         self._told.close()
-        for socket in self._sockets:
+        for socket in self._all_sockets:
             socket.close()
 
     async def delete(self, name: str, *, alias: str) -> bool:
