@@ -137,20 +137,24 @@ def test_interrupt_reaches_the_command_and_ends_everything() -> None:
 @pytest.mark.netns
 @is_outside
 def test_nothing_is_left_of_a_caller_that_is_killed() -> None:
-    before = set(STATE_PARENT.glob(f"{STATE_PREFIX}*"))
+    ours = f"sleep 600.{os.getpid()}"  # other machines may be running here
     with subprocess.Popen(
-        [*COMMAND, "--", "sh", "-c", "echo ready; sleep 600"], stdout=subprocess.PIPE
+        [*COMMAND, "--", "sh", "-c", f"echo ready; {ours}"], stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        machine = [pid for pid in machines_of("linux.uml") if pid != process.pid]
-        assert machine
+        (directory,) = [
+            path.parent
+            for path in STATE_PARENT.glob(f"{STATE_PREFIX}*/cmd")
+            if ours in path.read_text()
+        ]
+        assert machines_of(f"pycni.dir={directory}")
 
         process.kill()
 
-    wait_for(lambda: not machines_of("pycni.dir="))
-    wait_for(lambda: set(STATE_PARENT.glob(f"{STATE_PREFIX}*")) <= before)
-    wait_for(lambda: not machines_of("guardian"))
+    wait_for(lambda: not directory.exists())
+    # The machine and the guardian both have the directory in their arguments.
+    wait_for(lambda: not machines_of(str(directory)))
 
 
 @pytest.mark.netns
