@@ -10,6 +10,16 @@ from pycni.errors import InvalidInput
 DEFAULT_CONFIG = Path("/etc/pycni/agent.yaml")
 
 
+_RANGES = (
+    ("hold_time_s", 3, 65535),  # RFC 4271, 4.2
+    ("restart_time_s", 1, 4095),  # 12 bits: RFC 4724, 3
+    ("tunnel_mtu", 0, 65535),
+    ("pod_mtu", 0, 65535),
+    ("metrics_port", 0, 65535),
+    ("refresh_s", 1, 86400),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
     """What an agent is told at start.
@@ -43,8 +53,10 @@ class AgentConfig:
         for name in ("run_dir", "state_dir"):
             if not str(getattr(self, name)).startswith("/"):
                 raise InvalidInput(f"{name} must be an absolute path")
-        if self.hold_time_s < 3:
-            raise InvalidInput(f"hold_time_s {self.hold_time_s} is below 3 (RFC 4271, 4.2)")
+        for name, lowest, highest in _RANGES:
+            value = getattr(self, name)
+            if not lowest <= value <= highest:
+                raise InvalidInput(f"{name} {value} is outside {lowest} to {highest}")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise InvalidInput(f"log_level {self.log_level!r}: use debug, info, warning or error")
 
@@ -86,6 +98,8 @@ def load_config(path: Path) -> AgentConfig:
         if path == DEFAULT_CONFIG:
             return AgentConfig()
         raise InvalidInput(f"cannot read {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidInput(f"cannot read {path}: {exc}") from exc
     try:
         return parse_config(yaml.safe_load(text), source=str(path))
     except yaml.YAMLError as exc:

@@ -37,8 +37,8 @@ class Repairs:
             return False
         while history.times and history.times[0] < now - WINDOW_S:
             history.times.popleft()
-        if not history.times:
-            history.pause_s = 0.0
+        if now > history.until + WINDOW_S:
+            history.pause_s = 0.0  # peace for as long as a pause may hide a fight
         history.times.append(now)
         if len(history.times) > TOLERATED_REPAIRS:
             history.pause_s = min(max(history.pause_s * 2, FIRST_PAUSE_S), LAST_PAUSE_S)
@@ -58,7 +58,7 @@ class Repairs:
         over = [
             thing
             for thing, h in self._histories.items()
-            if h.until <= now and (not h.times or h.times[-1] < now - WINDOW_S)
+            if now > h.until + WINDOW_S and h.times[-1] < now - WINDOW_S
         ]
         for thing in over:
             del self._histories[thing]

@@ -9,6 +9,9 @@ from pycni.cni.errors import CniError, Code
 from pycni.cni.netconf import NetworkConfig, read_config
 
 
+VALID, OLDER = "cni.dev/valid-attachments", "cni.dev/attachments"
+
+
 def config(*, is_check: bool = False, is_gc: bool = False, **document: Any) -> NetworkConfig:  # noqa: ANN401 - any JSON.
     whole = json.loads(json.dumps({"name": "net", **document}))
     return read_config(whole, version="1.1.0", is_check=is_check, is_gc=is_gc)
@@ -154,35 +157,32 @@ def test_check_needs_the_result_of_the_add() -> None:
 # --- GC -----------------------------------------------------------------------------------------
 
 ONE = {"containerID": "c0ffee", "ifname": "eth0"}
+KEPT = frozenset({("c0ffee", "eth0")})
 
 
-def test_gc_reads_its_list() -> None:
-    made = config(is_gc=True, **{"cni.dev/valid-attachments": [ONE]})
-
-    assert made.valid_attachments == {("c0ffee", "eth0")}
+def listed(key: str, value: object) -> dict[str, Any]:
+    return {key: value}
 
 
-def test_gc_reads_its_list_under_the_older_name() -> None:
-    assert config(is_gc=True, **{"cni.dev/attachments": [ONE]}).valid_attachments == {
-        ("c0ffee", "eth0")
-    }
+@pytest.mark.parametrize("key", [VALID, OLDER])
+def test_gc_reads_its_list_under_both_names(key: str) -> None:
+    assert config(is_gc=True, **listed(key, [ONE])).valid_attachments == KEPT
 
 
 def test_an_empty_list_is_not_no_list() -> None:
     empty: list[Any] = [[], None]
 
-    assert [
-        config(is_gc=True, **{"cni.dev/valid-attachments": e}).valid_attachments for e in empty
-    ] == [frozenset(), frozenset()]
+    assert [config(is_gc=True, **listed(VALID, e)).valid_attachments for e in empty] == [
+        frozenset(),
+        frozenset(),
+    ]
     assert config(is_gc=True).valid_attachments is None
 
 
 def test_other_verbs_do_not_look_at_the_list() -> None:
-    assert config(**{"cni.dev/valid-attachments": 7}).valid_attachments is None
+    assert config(**listed(VALID, 7)).valid_attachments is None
 
 
 @pytest.mark.parametrize("value", [7, {}, ["x"], [{}], [{"containerID": "x"}], [{"ifname": 7}]])
 def test_a_damaged_list_is_refused(value: object) -> None:
-    assert "cni.dev/valid-attachments" in refused(
-        is_gc=True, **{"cni.dev/valid-attachments": value}
-    )
+    assert "cni.dev/valid-attachments" in refused(is_gc=True, **listed(VALID, value))
