@@ -32,7 +32,11 @@ async def show(cluster: Cluster, session: Session) -> int:
             await session.say(f"{node}: no agent answers")
             continue
         await session.say(*_status_lines(node, statuses[node]))
-    return 0 if are_equal and len(statuses) == len(cluster.node_names) else 1
+    is_steady = len(statuses) == len(cluster.node_names) and all(
+        status["converged"] and all(p["state"] == "up" for p in status["peers"])
+        for status in statuses.values()
+    )
+    return 0 if are_equal and is_steady else 1
 
 
 def _status_lines(node: str, status: Mapping[str, object]) -> list[str]:
