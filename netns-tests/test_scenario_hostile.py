@@ -103,7 +103,7 @@ try:
     print("answer:", s.recv(100))
 except PermissionError:
     print("refused")
-except ConnectionResetError:
+except (ConnectionResetError, BrokenPipeError):
     print("answer: b''")
 """
 

@@ -22,17 +22,15 @@ def topology(directory: Path, *, cidr: str, block_size: int, pods: list[dict[str
     return path
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Cluster]:
     """Make a cluster with four blocks of four addresses, three of them full."""
     pods = [
         {"name": f"default/p{node}{i}", "node": f"node-{node}"}
         for node in range(3)
         for i in range(3)
     ]
-    path = topology(
-        tmp_path_factory.mktemp("small"), cidr="192.168.0.0/28", block_size=30, pods=pods
-    )
+    path = topology(tmp_path, cidr="192.168.0.0/28", block_size=30, pods=pods)
     with lab("small", topology=path) as running:
         yield running
 
