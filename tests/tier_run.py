@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -36,8 +37,41 @@ class Ran:
     output: str
 
 
-def run(command: Sequence[str], *, timeout_s: float, env: Mapping[str, str], scratch: Path) -> Ran:
+class Processes:
+    """The process groups of the commands that run now, for the one who has to end them all."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._is_ended = False
+
+    def add(self, pid: int) -> None:
+        """Remember a group; one that comes too late is ended at once."""
+        self._groups.add(pid)
+        if self._is_ended:
+            self.end_all()
+
+    def remove(self, pid: int) -> None:
+        """Forget a group that has ended."""
+        self._groups.discard(pid)
+
+    def end_all(self) -> None:
+        """Kill every group, now and later: whoever waits for one of them goes on."""
+        self._is_ended = True
+        for pid in tuple(self._groups):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def run(
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    env: Mapping[str, str],
+    scratch: Path,
+    processes: Processes | None = None,
+) -> Ran:
     """Run a command in a process group of its own; nothing of it survives this call."""
+    processes = processes or Processes()
     with (scratch / "output").open("w+b") as output:
         # A file, not a pipe: a stray grandchild that keeps a pipe open would block the reader.
         process = subprocess.Popen(
@@ -49,6 +83,7 @@ def run(command: Sequence[str], *, timeout_s: float, env: Mapping[str, str], scr
             env=dict(env),
             start_new_session=True,
         )
+        processes.add(process.pid)
         try:
             status = process.wait(timeout_s)
             note = ""
@@ -56,6 +91,7 @@ def run(command: Sequence[str], *, timeout_s: float, env: Mapping[str, str], scr
             status, note = TIMED_OUT, f"\ntimed out after {timeout_s:g} s: killed\n"
         finally:
             _end_group(process)
+            processes.remove(process.pid)
         return Ran(status, _text(output) + note)
 
 
@@ -78,11 +114,8 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def can_isolate(env: Mapping[str, str], *, scratch: Path) -> str:
-    """Say why namespaces of our own can't be had; empty when they can."""
-    if os.geteuid() != 0:
-        return "needs root (sudo bin/test)"
-    ran = run([*ISOLATE, "true"], timeout_s=20, env=env, scratch=scratch)
+def find_obstacle(ran: Ran) -> str:
+    """Say why namespaces of our own can't be had, from a try; empty when they can."""
     return "" if ran.status == 0 else f"no namespaces on this machine: {ran.output.strip()}"
 
 

@@ -16,7 +16,8 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.tier_model import Case, Outcome, judge_tests, measure, render_report, tier_line
@@ -24,7 +25,9 @@ from tests.tier_run import (
     ISOLATE,
     ROOT,
     TIMED_OUT,
-    can_isolate,
+    Processes,
+    Ran,
+    find_obstacle,
     pytest_command,
     pytest_summary,
     read_junit,
@@ -33,6 +36,7 @@ from tests.tier_run import (
 
 # Tiers that can't be empty: a run without them proves nothing. Add a tier once it has tests.
 REQUIRED = ("unit", "contract", "agent", "netns", "uml")
+# These need neither root nor each other, so two of them run at a time.
 FAST = ("format", "lint", "imports", "types", "unit", "contract", "agent")
 ON_HOST = "not uml and not peers"
 PYTHON_CODE = ("pycni", "tests", "typings", "netns-tests", "bench")
@@ -44,6 +48,20 @@ class Context:
 
     scratch: Path
     env: dict[str, str]
+    processes: Processes = field(default_factory=Processes)
+
+    def run(self, command: Sequence[str], *, timeout_s: float, scratch: Path | None = None) -> Ran:
+        """Run a command of this run."""
+        where = scratch or self.fresh("step")
+        return run(
+            command, timeout_s=timeout_s, env=self.env, scratch=where, processes=self.processes
+        )
+
+    def find_obstacle(self) -> str:
+        """Say why tests can't have namespaces of their own; empty when they can."""
+        if os.geteuid() != 0:
+            return "needs root (sudo bin/test)"
+        return find_obstacle(self.run([*ISOLATE, "true"], timeout_s=20))
 
     def fresh(self, name: str) -> Path:
         """Make an empty directory for one step."""
@@ -65,8 +83,7 @@ def commands(*steps: Sequence[str], timeout_s: float = 300) -> Tier:
         output = []
         status = 0
         for step in steps:
-            scratch = context.fresh(name)
-            ran = run(step, timeout_s=timeout_s, env=context.env, scratch=scratch)
+            ran = context.run(step, timeout_s=timeout_s)
             output.append(f"$ {' '.join(step)}\n{ran.output}")
             status = status or ran.status
         last = (output[-1].strip().splitlines() or [""])[-1]
@@ -101,9 +118,9 @@ def measured(folder: str, *, timeout_s: float, test_timeout_s: int, isolate: boo
         )
         if not any((ROOT / folder).rglob("test_*.py")):
             return _tests_outcome(name, (), status=5, output="")
-        if isolate and not can_isolate(context.env, scratch=scratch):
+        if isolate and not context.find_obstacle():
             command = [*ISOLATE, *command]
-        ran = run(command, timeout_s=timeout_s, env=context.env, scratch=scratch)
+        ran = context.run(command, timeout_s=timeout_s, scratch=scratch)
         cases = read_junit(scratch / "junit.xml")
         return _tests_outcome(name, cases, status=ran.status, output=ran.output)
 
@@ -125,7 +142,7 @@ def _tests_outcome(name: str, cases: Sequence[Case], *, status: int, output: str
 def _collect(folder: str, markers: str, context: Context) -> tuple[list[str], str]:
     """List the tests that a marker expression selects; with pytest's complaint, if it has one."""
     command = module("pytest", folder, "-m", markers, "--collect-only", "-q", "-p", "no:randomly")
-    ran = run(command, timeout_s=120, env=context.env, scratch=context.fresh("collect"))
+    ran = context.run(command, timeout_s=120)
     tests = [line for line in ran.output.splitlines() if "::" in line and ".py" in line]
     return tests, "" if ran.status in (0, 5) else ran.output
 
@@ -137,7 +154,7 @@ def isolated(folder: str, *, markers: str, timeout_s: float, test_timeout_s: int
         tests, complaint = _collect(folder, markers, context)
         if complaint:
             return Outcome(name, is_ok=False, seconds=0, summary="not collected", output=complaint)
-        reason = can_isolate(context.env, scratch=context.fresh(name)) if tests else ""
+        reason = context.find_obstacle() if tests else ""
         if reason:
             skipped = [Case(test, "skipped", 0.0, reason) for test in tests]
             return _tests_outcome(name, skipped, status=0, output="")
@@ -165,7 +182,7 @@ def _run_files(
             [path], markers=markers, junit=junit, test_timeout_s=test_timeout_s, coverage=None
         )
         left = max(1.0, deadline - time.monotonic())
-        ran = run([*ISOLATE, *command], timeout_s=left, env=context.env, scratch=scratch)
+        ran = context.run([*ISOLATE, *command], timeout_s=left, scratch=scratch)
         print(f"     {path}: {pytest_summary(ran.output) or f'status {ran.status}'}", flush=True)
         cases += read_junit(junit)
         # Only where it failed does a file's output matter: twenty green files would hide one red.
@@ -198,7 +215,7 @@ def in_uml(folder: str, *, timeout_s: float, test_timeout_s: int) -> Tier:
             )
             outer = module("pycni.lab.uml", "--mem", "1500M", "--timeout", str(timeout_s - 20))
             command = [*outer, "--rw", shared, "--", *inner]
-            ran = run(command, timeout_s=timeout_s, env=context.env, scratch=context.fresh(name))
+            ran = context.run(command, timeout_s=timeout_s)
             return _tests_outcome(name, read_junit(junit), status=ran.status, output=ran.output)
 
     return tier
@@ -293,15 +310,36 @@ def environment(scratch: Path) -> dict[str, str]:
     }
 
 
-def run_tier(name: str, context: Context, *, is_verbose: bool) -> Outcome:
-    """Run one tier and print its line, with all its output where it failed."""
+def run_tier(name: str, context: Context) -> Outcome:
+    """Run one tier and take its time."""
     started = time.monotonic()
     outcome = TIERS[name](name, context)
-    outcome = replace(outcome, seconds=time.monotonic() - started)
+    return replace(outcome, seconds=time.monotonic() - started)
+
+
+def run_tiers(names: Sequence[str], context: Context) -> Iterator[Outcome]:
+    """Run the tiers, and give their outcomes in the tiers' own order."""
+    with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as executor:
+        try:
+            fast = [name for name in names if name in FAST]
+            for future in [executor.submit(run_tier, name, context) for name in fast]:
+                yield future.result()
+            # Alone: these look at times, and some take every processor there is.
+            for name in names:
+                if name not in FAST:
+                    yield run_tier(name, context)
+        except BaseException:
+            # Ctrl-C: the threads wait for processes, which have to end first.
+            executor.shutdown(wait=False, cancel_futures=True)
+            context.processes.end_all()
+            raise
+
+
+def show(outcome: Outcome, *, is_verbose: bool) -> None:
+    """Print a tier's line, below all of its output where it failed."""
     if (is_verbose or not outcome.is_ok) and outcome.output:
-        print(f"--- {name}\n{outcome.output.rstrip()}\n---")
+        print(f"--- {outcome.tier}\n{outcome.output.rstrip()}\n---")
     print(tier_line(outcome), flush=True)
-    return outcome
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -333,9 +371,9 @@ def main(arguments: Sequence[str]) -> int:
         context = Context(Path(scratch), environment(Path(scratch)))
         context.coverage.mkdir()
         with contextlib.suppress(KeyboardInterrupt):
-            for name in [name for name in TIERS if name in asked]:
-                # Not a comprehension: what ran before Ctrl-C is reported.
-                outcomes.append(run_tier(name, context, is_verbose=options.verbose))  # noqa: PERF401
+            for outcome in run_tiers([name for name in TIERS if name in asked], context):
+                outcomes.append(outcome)
+                show(outcome, is_verbose=options.verbose)
     print(render_report(outcomes, seconds=time.monotonic() - started), flush=True)
     if len(outcomes) < len(asked & set(TIERS)):
         print("interrupted: not all tiers ran", file=sys.stderr)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from tests.tier_model import (
     measure,
     render_report,
 )
-from tests.tier_run import TIMED_OUT, pytest_summary, read_junit, run
+from tests.tier_run import TIMED_OUT, Processes, pytest_summary, read_junit, run
 
 PASSED = Case("a::one", "passed", 0.1)
 FAILED = Case("a::two", "failed", 0.3)
@@ -227,3 +228,33 @@ def test_failure_in_test_and_teardown_is_one(tmp_path: Path) -> None:
 )
 def test_pytests_own_closing_line_is_found(output: str, summary: str) -> None:
     assert pytest_summary(output) == summary
+
+
+def test_end_of_the_run_ends_what_runs_and_what_comes_late(tmp_path: Path) -> None:
+    processes = Processes()
+
+    def sleep(name: str) -> int:
+        scratch = tmp_path / name
+        scratch.mkdir()
+        command = ["sh", "-c", "echo begun; exec sleep 600"]
+        env = dict(os.environ)
+        return run(command, timeout_s=60, env=env, scratch=scratch, processes=processes).status
+
+    with ThreadPoolExecutor() as executor:
+        early = executor.submit(sleep, "early")
+        while not (tmp_path / "early" / "output").exists():
+            time.sleep(0.01)  # until the thread is there
+        processes.end_all()
+        late = executor.submit(sleep, "late")
+
+        assert (early.result(), late.result()) == (-signal.SIGKILL, -signal.SIGKILL)
+
+
+def test_outcomes_come_in_the_tiers_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, script in [("unit", "sleep 0.2"), ("contract", "true"), ("build", "true")]:
+        monkeypatch.setitem(tiers.TIERS, name, tiers.commands(["sh", "-c", script]))
+    context = tiers.Context(tmp_path, dict(os.environ))
+
+    outcomes = list(tiers.run_tiers(["unit", "contract", "build"], context))
+
+    assert [outcome.tier for outcome in outcomes] == ["unit", "contract", "build"]
