@@ -112,9 +112,7 @@ class Cluster:
 
     async def make_pod(self, pod: TopologyPod) -> IPAddress:
         """Make one more pod, namespace and all."""
-        pinned = [replace(p, address=self.addresses[p.full_name]) for p in self.topology.pods]
-        topology = replace(self.topology, pods=(*pinned, pod))
-        _check_places(topology)
+        _check_places(replace(self.topology, pods=(*self.topology.pods, pod)))
         place = pod_place(pod.full_name)
         await underlay.make_place(place)
         try:
@@ -124,7 +122,9 @@ class Cluster:
             raise
         await self.runtime.start_web(place, name=pod.full_name)
         added = replace(pod, address=self.addresses[pod.full_name])
-        self._change(replace(topology, pods=(*pinned, added)))
+        # Pinned only now: another pod may have come or gone meanwhile.
+        pinned = [replace(p, address=self.addresses[p.full_name]) for p in self.topology.pods]
+        self._change(replace(self.topology, pods=(*pinned, added)))
         return self.addresses[pod.full_name]
 
     async def remove_pod(self, full_name: str) -> None:
