@@ -8,7 +8,6 @@ import pytest
 from pycni.cni.errors import CniError, Code
 from pycni.cni.netconf import NetworkConfig, read_config
 
-
 VALID, OLDER = "cni.dev/valid-attachments", "cni.dev/attachments"
 
 
