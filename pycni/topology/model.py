@@ -75,6 +75,8 @@ class Topology:
     pods: tuple[TopologyPod, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.nodes:
+            raise InvalidInput("nodes: at least one is needed")
         _require_unique([n.name for n in self.nodes] + [h.name for h in self.hosts], "name")
         _require_unique([p.full_name for p in self.pods], "pod")
         _require_unique([p.interface for p in self.pods], "pod interface")
@@ -135,8 +137,6 @@ def parse_topology(document: object) -> Topology:
         pods=tuple(_pod(s) for s in top.sections("pods")),
     )
     top.finish()
-    if not topology.nodes:
-        raise InvalidInput("nodes: at least one is needed")
     return topology
 
 

@@ -361,7 +361,7 @@ def _shuffled(happenings: Sequence[Event], shuffler: random.Random) -> list[Even
 @settings(max_examples=50)
 def test_the_order_of_events_does_not_matter(
     shuffler: random.Random,
-    has_pauses: bool,  # noqa: FBT001 - hypothesis passes it by position.
+    has_pauses: bool,
 ) -> None:
     happenings = [*_shuffled(NODES_FIRST, shuffler), *_shuffled(FACTS, shuffler)]
 

@@ -3,8 +3,8 @@
 import pytest
 
 from pycni.errors import InvalidInput
-from pycni.plan.podsysctls import interface_sysctl
 from pycni.kernel.sysctl import read_sysctl, sysctl_path
+from pycni.plan.podsysctls import interface_sysctl
 
 
 def test_dots_become_slashes_and_slashes_dots() -> None:

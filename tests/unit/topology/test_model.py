@@ -1,0 +1,117 @@
+"""Topology files: what they say, and every way in which they can be wrong."""
+
+import copy
+from collections.abc import Callable
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pycni.errors import InvalidInput
+from pycni.topology.model import load_topology, parse_topology
+
+EXERCISE = Path(__file__).resolve().parents[3] / "examples" / "exercise.yaml"
+MINIMAL: dict[str, Any] = {
+    "nodes": [
+        {"name": "a", "address": "10.0.0.2/24", "gateway": "10.0.0.1"},
+        {"name": "b", "address": "10.0.1.2/24", "gateway": "10.0.1.1", "mtu": 9000},
+    ],
+    "hosts": [{"name": "h", "address": "10.0.2.2/24", "gateway": "10.0.2.1"}],
+    "pods": [
+        {"name": "default/one", "node": "a", "address": "192.168.0.9"},
+        {"name": "default/two", "node": "b", "hostInterface": "calitwo"},
+    ],
+}
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def test_exercise_has_three_nodes_and_its_fixed_names() -> None:
+    topology = load_topology(EXERCISE)
+
+    assert [n.name for n in topology.nodes] == ["node-0", "node-1", "node-2"]
+    assert topology.nodes[2].address == ip_interface("10.10.43.25/20")
+    assert [str(p.cidr) for p in topology.pools] == ["192.168.0.0/16"]
+    assert [p.interface for p in topology.pods] == [
+        "cali12b0eb5c038",
+        "calibe752d56965",
+        "calia5daa4e7a1d",  # not given in the file: it follows from the pod's name
+        "cali9ff153fb143",
+    ]
+
+
+def test_minimal_file_has_defaults() -> None:
+    topology = parse_topology(copy.deepcopy(MINIMAL))
+
+    assert topology.name == "lab"
+    assert [n.mtu for n in topology.nodes] == [1500, 9000]
+    assert topology.pods[0].address == ip_address("192.168.0.9")
+    assert topology.pods[0].full_name == "default/one"
+    assert topology.pools == ()
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (lambda d: d.update(nonsense=1), "unknown key 'nonsense'"),
+        (lambda d: d.update(name=5), "name must be a string"),
+        (lambda d: d.update(name="Not A Name"), "is no name"),
+        (lambda d: d.update(nodes=[]), "at least one"),
+        (lambda d: d.update(nodes={}), "must be a list"),
+        (lambda d: d.update(nodes=["a"]), r"nodes\[0\] must be a mapping"),
+        (lambda d: d["nodes"][0].pop("name"), r"nodes\[0\].name is missing"),
+        (lambda d: d["nodes"][0].update(address="10.0.0.2"), "with prefix"),
+        (lambda d: d["nodes"][0].update(address="fd00::1/64"), "must be IPv4"),
+        (lambda d: d["nodes"][0].update(address="10.0.0.300/24"), "address"),
+        (lambda d: d["nodes"][0].update(gateway="nowhere"), "gateway"),
+        (lambda d: d["nodes"][0].update(gateway="10.9.9.9"), "no other address"),
+        (lambda d: d["nodes"][0].update(gateway="10.0.0.2"), "no other address"),
+        (lambda d: d["nodes"][1].update(mtu="big"), "must be a number"),
+        (lambda d: d["nodes"][1].update(mtu=True), "must be a number"),
+        (lambda d: d["nodes"][1].update(name="a"), "name 'a' is given twice"),
+        (lambda d: d["hosts"][0].update(name="b"), "name 'b' is given twice"),
+        (
+            lambda d: d["hosts"][0].update(address="10.0.0.2/24", gateway="10.0.0.1"),
+            "address '10.0.0.2' is given twice",
+        ),
+        (lambda d: d["pods"][0].update(name="one"), "namespace/name"),
+        (lambda d: d["pods"][0].update(name="default/"), "namespace/name"),
+        (lambda d: d["pods"][0].update(name="-/one"), "namespace/name"),
+        (lambda d: d["pods"][0].update(node="c"), "no node 'c'"),
+        (lambda d: d["pods"][0].update(address="192.168.0"), "address"),
+        (lambda d: d["pods"][0].update(hostInterface="eth0"), "hostInterface"),
+        (lambda d: d["pods"][0].update(node="A"), "is no name"),
+        (lambda d: d["pods"][0].update(hostInterface="calitwo"), "interface 'calitwo' is given"),
+        (lambda d: d["pods"][1].update(address="192.168.0.9"), "pod address"),
+        (lambda d: d["pods"][1].update(name="default/one"), "pod 'default/one' is given twice"),
+        (lambda d: d["pods"][0].update(colour="red"), "unknown key 'colour'"),
+        (lambda d: d.update(resources=[{"kind": "IPPool"}]), "apiVersion"),
+    ],
+)
+def test_mistake_is_named(edit: Edit, complaint: str) -> None:
+    document = copy.deepcopy(MINIMAL)
+    edit(document)
+
+    with pytest.raises(InvalidInput, match=complaint):
+        parse_topology(document)
+
+
+def test_document_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="topology must be a mapping"):
+        parse_topology(["nodes"])
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(yaml.safe_dump(MINIMAL | {"nodes": []}))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("nodes: [")
+
+    for path, complaint in ((wrong, "at least one"), (broken, "no YAML")):
+        with pytest.raises(InvalidInput, match=complaint) as refusal:
+            load_topology(path)
+        assert str(path) in str(refusal.value)
+    with pytest.raises(InvalidInput, match="cannot read"):
+        load_topology(tmp_path / "absent.yaml")
