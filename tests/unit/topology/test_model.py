@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pycni.errors import InvalidInput
-from pycni.topology.model import load_topology, parse_topology
+from pycni.topology.model import load_topology, parse_pod, parse_topology
 
 EXERCISE = Path(__file__).resolve().parents[3] / "examples" / "exercise.yaml"
 MINIMAL: dict[str, Any] = {
@@ -115,3 +115,11 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         assert str(path) in str(refusal.value)
     with pytest.raises(InvalidInput, match="cannot read"):
         load_topology(tmp_path / "absent.yaml")
+
+
+def test_one_pods_document_is_checked_alone() -> None:
+    pod = parse_pod({"name": "default/one", "node": "anywhere"})
+
+    assert pod.full_name == "default/one"
+    with pytest.raises(InvalidInput, match="pod must be a mapping"):
+        parse_pod("default/one")

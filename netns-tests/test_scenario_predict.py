@@ -1,0 +1,67 @@
+"""What is predicted for random clusters is what the kernel then has, line by line."""
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import ROOT, lab
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+
+
+def random_topology(seed: int) -> dict[str, object]:
+    """Make up a cluster: 2 to 4 nodes in subnets of many sizes, a pool, pods anywhere."""
+    dice = random.Random(seed)  # noqa: S311  # repeatable, not secret
+    prefix = dice.choice((16, 20, 24, 28))
+    nodes = [
+        {
+            "name": f"{dice.choice(('n', 'worker-', 'node-'))}{number}",
+            "address": f"10.{number * 16}.0.{dice.randrange(2, 14)}/{prefix}",
+            "gateway": f"10.{number * 16}.0.1",
+            "mtu": dice.choice((1500, 1400, 9000)),
+        }
+        for number in range(dice.randrange(2, 5))
+    ]
+    pool, sizes = dice.choice(
+        (("192.168.0.0/16", (24, 26, 28)), ("172.20.0.0/20", (26, 29)), ("10.244.0.0/24", (28, 30)))
+    )
+    pods = [
+        {"name": f"ns{dice.randrange(3)}/pod{number}", "node": dice.choice(nodes)["name"]}
+        for number in range(dice.randrange(6))
+    ]
+    spec = {"cidr": pool, "blockSize": dice.choice(sizes), "natOutgoing": dice.random() < 0.5}
+    spec["ipipMode"] = dice.choice(("Always", "CrossSubnet"))
+    return {
+        "name": f"random-{seed}",
+        "nodes": nodes,
+        "resources": [
+            {
+                "apiVersion": "projectcalico.org/v3",
+                "kind": "IPPool",
+                "metadata": {"name": "pool"},
+                "spec": spec,
+            }
+        ],
+        "pods": pods,
+    }
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_kernel_has_what_was_predicted(seed: int, tmp_path: Path) -> None:
+    document = random_topology(seed)
+    path = tmp_path / "topology.yaml"
+    path.write_text(yaml.safe_dump(document))
+    nodes = document["nodes"]
+    assert isinstance(nodes, list)
+
+    with lab(f"predict{seed}", topology=path) as cluster:
+        for node in nodes:
+            predicted = subprocess.run(
+                [str(ROOT / "bin" / "pycnictl"), "predict", "-f", str(path),
+                 "--node", node["name"]],
+                capture_output=True, text=True, check=True,
+            ).stdout.splitlines()  # fmt: skip
+            assert cluster.routes(node["name"]) == predicted
