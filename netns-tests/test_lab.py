@@ -6,6 +6,7 @@ import os
 import re
 import select
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 
@@ -147,6 +148,17 @@ def test_show_draws_everything(lab: Lab) -> None:
     assert len(re.findall(r"BGP 10\.10\.\S+ +node-\d +up +1 paths", ran.stdout)) == 6
 
 
+def test_reader_that_has_seen_enough_hears_no_complaint(lab: Lab) -> None:
+    command = f"{' '.join(lab.command('show'))} | head -n 1"
+
+    ran = subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True, text=True, check=False, timeout=60, env=environment(),
+    )  # fmt: skip
+
+    assert (ran.stdout, ran.stderr) == ("router\n", "")
+
+
 def test_second_up_says_that_it_is_up_and_how_to_look_at_it(lab: Lab) -> None:
     ran = lab.up()
 
@@ -175,28 +187,31 @@ def test_exec_passes_streams_and_status_unaltered(lab: Lab) -> None:
 
 def test_shell_has_a_terminal_with_size_and_job_control(lab: Lab) -> None:
     ours, theirs = os.openpty()
-    import termios
-
     termios.tcsetwinsize(theirs, (33, 111))
-    with subprocess.Popen(
+    process = subprocess.Popen(
         lab.command("shell", "node-2"),
         stdin=theirs, stdout=theirs, stderr=theirs,
         env={**environment(), "TERM": "vt100"}, start_new_session=True,
-    ) as process:  # fmt: skip
-        os.close(theirs)
-        told = read_until(ours, "node-2# ")
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        read_until(ours, "node-2# ")
         os.write(ours, b"stty size; echo $TERM; tty\n")
         told = read_until(ours, "/dev/pts/")
-        assert "33 111" in told
-        assert "vt100" in told
-        os.write(ours, b"sleep 100\n")
-        read_until(ours, "sleep 100")
+        # The quotes: what is typed is echoed, too, and must not be taken for its output.
+        os.write(ours, b"sh -c 'echo st\"\"arted; exec sleep 100'\n")
+        read_until(ours, "started")
         os.write(ours, b"\x03")
         read_until(ours, "node-2# ")
         os.write(ours, b"exit 5\n")
         status = process.wait(timeout=20)
-    os.close(ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
+    assert "33 111" in told
+    assert "vt100" in told
     assert status == 5
 
 

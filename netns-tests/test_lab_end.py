@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_driver import Lab, Traces, alive, fresh, is_possible, wait_until
+from lab_driver import CLONE, Lab, Traces, alive, fresh, is_possible, wait_until
 from pycni.lab import sockets
 
 pytestmark = [*is_possible, pytest.mark.timeout(240)]
@@ -148,6 +148,30 @@ def test_topology_with_a_mistake_is_refused_by_name(quick: Lab, tmp_path: Path) 
     assert ran.returncode == 1
     assert "mistake.yaml" in ran.stderr
     assert "gateway is missing" in ran.stderr or "gatway" in ran.stderr
+
+
+def test_nothing_is_left_of_a_supervisor_killed_from_inside(lab: Lab) -> None:
+    before = Traces.now()
+    assert lab.up().returncode == 0
+    processes = lab.processes()
+
+    # What runs in the lab is the supervisor's child.
+    ran = lab.run("exec", "router", "--", "sh", "-c", "kill -KILL $PPID")
+
+    assert ran.returncode == 1
+    ends(lab, processes, before)
+
+
+def test_nodes_of_one_subnet_share_it(quick: Lab) -> None:
+    topology = CLONE / "examples" / "cross-subnet.yaml"
+    assert quick.up("--topology", str(topology)).returncode == 0
+
+    ran = quick.run("test")
+
+    assert ran.returncode == 0, ran.stdout
+    assert "default/two on right" in ran.stdout
+    assert "it sees 10.20.0.11" in ran.stdout, "no tunnel between neighbours"
+    assert "PASS  protocol 4 on the underlay" in ran.stdout
 
 
 def test_two_labs_are_up_at_once(quick: Lab) -> None:

@@ -123,8 +123,10 @@ async def pods_reach_each_other(cluster: Cluster) -> AsyncIterator[Row]:
 async def packets_are_encapsulated(cluster: Cluster) -> AsyncIterator[Row]:
     """Watch the underlay while a pod pings one on another node."""
     what = "protocol 4 on the underlay"
-    pair = across_nodes(cluster)
-    if pair is None or not await _is_tunnelled(cluster, pair):
+    prediction = await cluster.prediction()
+    tunnelled = (p for p in pairs_of(cluster) if _is_tunnelled(cluster, p, prediction=prediction))
+    pair = next(tunnelled, None)
+    if pair is None:
         yield Row(what, Verdict.SKIP, "no two pods have a tunnel between them here")
         return
     nodes = {node.name: node.address.ip for node in cluster.topology.nodes}
@@ -137,8 +139,7 @@ async def packets_are_encapsulated(cluster: Cluster) -> AsyncIterator[Row]:
     yield Row(what, verdict(bool(found)), " ".join(found.split()) or f"no packet {outer} seen")
 
 
-async def _is_tunnelled(cluster: Cluster, pair: Pair) -> bool:
-    prediction = await cluster.prediction()
+def _is_tunnelled(cluster: Cluster, pair: Pair, *, prediction: Prediction) -> bool:
     inputs = prediction.inputs[pair.source.node]
     source = expected_source(
         prediction, node=pair.source.node, target=cluster.addresses[pair.target.full_name]

@@ -18,6 +18,7 @@ DEFAULT_TOPOLOGY = CLONE / "examples" / "exercise.yaml"
 DEFAULT_NAME = "lab"
 END_TIMEOUT_S = 30.0
 OK, FAILED, USAGE, NOT_UP, ALREADY_UP, INTERRUPTED = 0, 1, 2, 3, 4, 130
+BROKEN_PIPE = 141  # as of a program that SIGPIPE ends
 VERBS_HERE = ("up", "down", "show", "test", "shell", "exec", "agent", "node", "pod")
 _NAME = re.compile(r"[a-z0-9][-a-z0-9_.]{0,31}\Z")
 
@@ -125,6 +126,10 @@ def main(argv: Sequence[str]) -> int:
     except PycniError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return FAILED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
