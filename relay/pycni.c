@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define DEFAULT_RUN_DIR "/run/pycni"
-#define TIMEOUT_S 30
+#define DEFAULT_TIMEOUT_S 30
 
 extern char **environ;
 
@@ -82,7 +82,12 @@ static int write_all(int fd, const char *data, size_t length)
 	return 0;
 }
 
-/* --- finding "run_dir" -------------------------------------------------------------------- */
+/* --- reading "run_dir" and "agent_timeout" --------------------------------------------------- */
+
+struct hints {
+	char run_dir[4096];
+	long timeout;
+};
 
 static size_t skip_blanks(const struct buffer *b, size_t i)
 {
@@ -100,14 +105,92 @@ static size_t skip_string(const struct buffer *b, size_t i)
 	return i + 1;
 }
 
-/* Copy the string at the top level's "run_dir" into `out`; leave it alone when there is none, or
- * when it is written with escapes: the engine reads it properly then, and no path needs them. */
-static void find_run_dir(const struct buffer *b, char *out, size_t size)
+static long hex4(const char *s)
 {
-	static const char key[] = "\"run_dir\"";
+	long value = 0;
+	for (int i = 0; i < 4; i++) {
+		int c = s[i] | 32;
+		if (c >= '0' && c <= '9')
+			value = value * 16 + c - '0';
+		else if (c >= 'a' && c <= 'f')
+			value = value * 16 + c - 'a' + 10;
+		else
+			return -1;
+	}
+	return value;
+}
+
+static size_t encode_utf8(long c, char *out)
+{
+	if (c < 0x80) {
+		out[0] = (char)c;
+		return 1;
+	}
+	size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+	for (size_t i = n - 1; i > 0; i--, c >>= 6)
+		out[i] = (char)(0x80 | (c & 0x3f));
+	out[0] = (char)((0xf00 >> n) | c);
+	return n;
+}
+
+/* Decode what stands between the quotes; 0 when it is no text that a path may hold (a NUL, half
+ * of a surrogate pair).  What does not fit is cut: no key and no socket's path is that long. */
+static int decode(const char *s, const char *end, char *out, size_t size)
+{
+	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+	const char *limit = out + size - 5;
+	while (s < end && out < limit) {
+		const char *found;
+		if (*s != '\\') {
+			*out++ = *s++;
+		} else if (end - s >= 2 && (found = strchr(from, s[1])) && *found) {
+			*out++ = to[found - from];
+			s += 2;
+		} else {
+			long c = end - s < 6 || s[1] != 'u' ? -1 : hex4(s + 2);
+			s += 6;
+			if (c >= 0xd800 && c < 0xdc00 && end - s >= 6 && s[0] == '\\' && s[1] == 'u') {
+				long low = hex4(s + 2);
+				s += 6;
+				c = low < 0xdc00 || low > 0xdfff
+					    ? -1
+					    : 0x10000 + ((c - 0xd800) << 10) + low - 0xdc00;
+			}
+			if (c <= 0 || (c >= 0xd800 && c < 0xe000))
+				return 0;
+			out += encode_utf8(c, out);
+		}
+	}
+	*out = 0;
+	return 1;
+}
+
+static void read_run_dir(const struct buffer *b, size_t i, struct hints *hints)
+{
+	size_t end = b->data[i] == '"' ? skip_string(b, i) : 0;
+	if (!end || end > b->length ||
+	    !decode(b->data + i + 1, b->data + end - 1, hints->run_dir, sizeof hints->run_dir) ||
+	    hints->run_dir[0] != '/')
+		strcpy(hints->run_dir, DEFAULT_RUN_DIR);
+}
+
+static void read_timeout(const struct buffer *b, size_t i, struct hints *hints)
+{
+	long value = 0;
+	size_t start = i;
+	while (i < b->length && i - start < 5 && b->data[i] >= '0' && b->data[i] <= '9')
+		value = value * 10 + b->data[i++] - '0';
+	int is_whole = i < b->length && !strchr(".eE0123456789", b->data[i]);
+	hints->timeout = is_whole && value >= 1 && value <= 9999 ? value : DEFAULT_TIMEOUT_S;
+}
+
+/* Read both keys at the top level; of a key that is given twice, the last one counts.  What is
+ * wrong is as good as absent: whoever answers the request complains of it. */
+static void read_hints(const struct buffer *b, struct hints *hints)
+{
 	int depth = 0;
 	for (size_t i = 0; i < b->length;) {
-		char c = b->data[i];
+		char c = b->data[i], key[32];
 		if (c == '{' || c == '[') {
 			depth++;
 			i++;
@@ -117,34 +200,28 @@ static void find_run_dir(const struct buffer *b, char *out, size_t size)
 		} else if (c != '"') {
 			i++;
 		} else {
-			size_t end = skip_string(b, i);
-			int is_key = depth == 1 && end - i == sizeof key - 1 &&
-				     end <= b->length && !memcmp(b->data + i, key, sizeof key - 1);
+			size_t start = i, end = skip_string(b, i);
 			i = skip_blanks(b, end);
-			if (!is_key || i >= b->length || b->data[i] != ':')
+			if (depth != 1 || i >= b->length || b->data[i] != ':' ||
+			    !decode(b->data + start + 1, b->data + end - 1, key, sizeof key))
 				continue;
 			i = skip_blanks(b, i + 1);
-			if (i >= b->length || b->data[i] != '"')
-				continue;
-			end = skip_string(b, i);
-			size_t length = end - i - 2;
-			if (end > b->length || length >= size || b->data[i + 1] != '/' ||
-			    memchr(b->data + i + 1, '\\', length))
-				return;
-			memcpy(out, b->data + i + 1, length);
-			out[length] = 0;
-			return;
+			if (i < b->length && !strcmp(key, "run_dir"))
+				read_run_dir(b, i, hints);
+			else if (i < b->length && !strcmp(key, "agent_timeout"))
+				read_timeout(b, i, hints);
 		}
 	}
 }
 
 /* --- the agent ------------------------------------------------------------------------------ */
 
-static int connect_agent(const char *run_dir)
+static int connect_agent(const struct hints *hints)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct timeval timeout = {.tv_sec = TIMEOUT_S};
-	int length = snprintf(address.sun_path, sizeof address.sun_path, "%s/cni.sock", run_dir);
+	struct timeval timeout = {.tv_sec = hints->timeout};
+	int length = snprintf(address.sun_path, sizeof address.sun_path, "%s/cni.sock",
+			      hints->run_dir);
 	if (length < 0 || (size_t)length >= sizeof address.sun_path)
 		return -1;
 	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -183,11 +260,11 @@ static int send_request(int s, struct buffer *request, int netns)
 	return shutdown(s, SHUT_WR);
 }
 
-static void ask_agent(const char *run_dir, struct buffer *stdin_copy)
+static void ask_agent(const struct hints *hints, struct buffer *stdin_copy)
 {
 	struct buffer request = {0}, answer = {0};
 	int netns = -1;
-	int s = connect_agent(run_dir);
+	int s = connect_agent(hints);
 	if (s < 0)
 		return;
 	append(&request, "\0\0\0\0", 4);
@@ -196,7 +273,7 @@ static void ask_agent(const char *run_dir, struct buffer *stdin_copy)
 			continue;
 		append(&request, *e, strlen(*e) + 1);
 		if (!strncmp(*e, "CNI_NETNS=", 10) && (*e)[10])
-			netns = open(*e + 10, O_RDONLY | O_CLOEXEC);
+			netns = open(*e + 10, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	}
 	size_t length = request.length - 4;
 	for (int i = 0; i < 4; i++)
@@ -229,14 +306,14 @@ static void run_engine(char **argv, struct buffer *stdin_copy)
 int main(int argc, char **argv)
 {
 	struct buffer input = {0};
-	char run_dir[4096] = DEFAULT_RUN_DIR;
+	struct hints hints = {DEFAULT_RUN_DIR, DEFAULT_TIMEOUT_S};
 	signal(SIGPIPE, SIG_IGN); /* an agent that dies is an error code, not our end */
 	if (!getenv("CNI_COMMAND") && argc > 1)
 		run_engine(argv, &input); /* a person asks for --help or --version */
 	if (read_all(0, &input))
 		die("standard input can't be read");
-	find_run_dir(&input, run_dir, sizeof run_dir);
-	ask_agent(run_dir, &input);
+	read_hints(&input, &hints);
+	ask_agent(&hints, &input);
 	run_engine(argv, &input);
 	return 1;
 }
