@@ -226,6 +226,14 @@ def read_until(descriptor: int, text: str, *, seconds: float = 20) -> str:
     return seen
 
 
+def test_node_has_its_tools_at_hand(lab: Lab) -> None:
+    status = lab.execute("node-1", "pycnictl", "status")
+    pools = lab.execute("node-1", "pycnictl", "get", "pools")
+
+    assert "node-1" in status
+    assert "192.168.0.0/16" in pools
+
+
 def test_unknown_place_is_told_with_those_that_exist(lab: Lab) -> None:
     ran = lab.run("shell", "node-9", "--", "true")
 

@@ -14,7 +14,7 @@ import yaml
 
 from pycni.datastore.sqlite import open_sqlite
 from pycni.errors import InvalidInput, NotFound, TryAgain
-from pycni.lab import bpf, commands, isolate, tables, underlay
+from pycni.lab import bpf, commands, isolate, nodetools, tables, underlay
 from pycni.lab.agents import Agents, can_drop_privileges, write_settings
 from pycni.lab.layout import ROUTER, Layout, Plan, netns_path, pod_place
 from pycni.lab.pods import Runtime, install_plugins
@@ -91,6 +91,7 @@ class Cluster:
         for node in self.topology.nodes:
             write_settings(node, layout=self.layout)
             self.runtime.write_configuration(node.name)
+            nodetools.write_tools(node.name, plan=self.plan, layout=self.layout)
 
     async def start_agents(self) -> None:
         """Start all agents at once."""

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 
 from pycni.errors import InvalidInput, PycniError
-from pycni.lab import bringup, checks, interactive, picture, tables
+from pycni.lab import bringup, checks, interactive, nodetools, picture, tables
 from pycni.lab.cluster import Cluster
 from pycni.lab.session import Session
 from pycni.topology.model import TopologyPod, parse_pod
@@ -71,6 +71,8 @@ async def execute(cluster: Cluster, session: Session) -> int:
     env: dict[str, str] = {}
     if not command:
         command, env = interactive.shell_command(str(session.request.arguments["place"]))
+    if place in cluster.node_names:
+        env |= nodetools.environment(place, layout=cluster.layout)
     return await interactive.run(session, place=place, command=command, env=env)
 
 

@@ -1,0 +1,44 @@
+"""What a person finds at hand in a node's shell: pycnictl, cnitool, and their variables set."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pycni.lab import commands
+from pycni.lab.layout import Layout, Plan
+
+PYCNICTL = """\
+#!/bin/sh
+# pycnictl of this node: its agent's socket, the lab's datastore.
+case ${{1:-}} in
+    status | routes) set -- "$@" --run-dir {run_dir} ;;
+    -* | predict | '') ;;
+    *) set -- --datastore {datastore} "$@" ;;
+esac
+exec {python} -I -m pycni.ctl "$@"
+"""
+
+
+def write_tools(node: str, *, plan: Plan, layout: Layout) -> None:
+    """Fill a node's own bin directory."""
+    directory = layout.node(node) / "bin"
+    directory.mkdir()
+    text = PYCNICTL.format(
+        run_dir=shlex.quote(str(layout.run_dir(node))),
+        datastore=shlex.quote(str(layout.datastore)),
+        python=shlex.quote(sys.executable),
+    )
+    (directory / "pycnictl").write_text(text, encoding="utf-8")
+    (directory / "pycnictl").chmod(0o755)
+    if Path(plan.cnitool).is_file():
+        (directory / "cnitool").symlink_to(plan.cnitool)
+
+
+def environment(node: str, *, layout: Layout) -> Mapping[str, str]:
+    """Return the variables that make these commands this node's."""
+    return {
+        "PATH": f"{layout.node(node) / 'bin'}:{commands.PATH}",
+        "CNI_PATH": str(layout.plugins),
+        "NETCONFPATH": str(layout.net_dir(node)),
+    }
