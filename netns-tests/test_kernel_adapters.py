@@ -14,9 +14,10 @@ import pytest
 
 from pycni.errors import AlreadyExists, InvalidInput
 from pycni.kernel.linux import LinuxKernel
-from pycni.kernel.nat import COUNTERS, NatInputs, Nftables, render
+from pycni.kernel.nft import Nftables
 from pycni.kernel.podnet import LinuxPodNet
 from pycni.model.network import Ruleset, SetRuleset, SetSysctl
+from pycni.plan.nat import COUNTERS, NatInputs, render
 from pycni.ports import PlugRequest
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pycni.kernel.linux import LinuxKernel
-from pycni.kernel.nat import NatInputs, Nftables, render
+from pycni.kernel.nft import Nftables
 from pycni.kernel.podnet import LinuxPodNet
 from pycni.model.network import AddRoute, Route, RouteKey, RouteType, SetRuleset
+from pycni.plan.nat import NatInputs, render
 from pycni.ports import PlugRequest
 
 if TYPE_CHECKING:

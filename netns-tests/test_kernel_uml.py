@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pycni.kernel.linux import LinuxKernel
-from pycni.kernel.nat import NatInputs, render
 from pycni.model.network import (
     AddAddress,
     Address,
@@ -25,6 +24,7 @@ from pycni.model.network import (
     SetRuleset,
     Tunnel,
 )
+from pycni.plan.nat import NatInputs, render
 
 if TYPE_CHECKING:
     from conftest import Namespace

@@ -44,8 +44,13 @@ class Prober:
                 self.probe()
                 await asyncio.sleep(PERIOD_S)
         finally:
-            for probe in self._probes.values():
-                probe.socket.close()
+            self.close()
+
+    def close(self) -> None:
+        """Forget all peers."""
+        for probe in self._probes.values():
+            probe.socket.close()
+        self._probes.clear()
 
     def probe(self) -> None:
         """Look at the answers to the last round, then send the next one."""
@@ -55,23 +60,25 @@ class Prober:
         for peer in down:
             probe = self._probes.get(peer)
             if probe is None:
-                self._probes[peer] = probe = _Probe(_connected(peer))
+                self._probes[peer] = probe = _Probe(_open(peer))
             elif _has_answered(probe.socket):
                 if probe.was_silent:
                     self._returned(peer)
                 probe.was_silent = False
             else:
                 probe.was_silent = True
-            with contextlib.suppress(OSError):  # the error that matters is read next time
+            # Connected each time: a socket keeps the route, or the lack of one, of its connect.
+            # Errors don't matter here: no route is as silent as a host that is off, and the one
+            # that does matter is read in the next round.
+            with contextlib.suppress(OSError):
+                probe.socket.connect((str(peer), PORT))
                 probe.socket.send(b"\0")
 
 
-def _connected(peer: IPAddress) -> socket.socket:
+def _open(peer: IPAddress) -> socket.socket:
     family = socket.AF_INET if peer.version == 4 else socket.AF_INET6
-    probe = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    with contextlib.suppress(OSError):  # no route: as silent as a host that is off
-        probe.connect((str(peer), PORT))
-    return probe
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    return socket.socket(family, kind)
 
 
 def _has_answered(probe: socket.socket) -> bool:

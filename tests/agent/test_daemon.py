@@ -5,13 +5,12 @@ Needs root for the namespace; everything else about the agent is tested over fak
 
 import array
 import asyncio
-import ctypes
 import json
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
@@ -23,38 +22,11 @@ from pycni.ctl import main as ctl
 from pycni.ctl.agentlink import ask
 from pycni.datastore.sqlite import open_sqlite
 from pycni.errors import InvalidInput, TryAgain
-from pycni.kernel import netns
 from pycni.model.resources import IPPool, Node, TunnelMode
+from tests.agent.own_node import needs_root, node
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces")
-CLONE_NEWNET = 0x40000000
 METRICS_PORT = 19091
-
-
-@pytest.fixture
-def node() -> Iterator[int]:
-    """Move into a new namespace with an underlay and something called tunl0; give a pod's."""
-    home = netns.open_own()
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.unshare(CLONE_NEWNET) == 0
-    pod = netns.open_own()
-    assert libc.unshare(CLONE_NEWNET) == 0
-    try:
-        for line in (
-            "link set lo up",
-            "link add eth0 type veth peer name far0",
-            "addr add 10.10.7.20/20 dev eth0",
-            "link set eth0 up",
-            "link set far0 up",
-            "link add tunl0 type veth peer name tunl0x",
-            "link set tunl0x up",
-        ):
-            subprocess.run(["ip", *line.split()], check=True)
-        yield pod
-    finally:
-        netns.setns(home)
-        os.close(home)
-        os.close(pod)
+__all__ = ["node"]  # the fixture, for pytest to find
 
 
 def config(tmp_path: Path) -> AgentConfig:
