@@ -88,6 +88,6 @@ async def _wait_until_listening(process: asyncio.subprocess.Process) -> None:
     async with asyncio.timeout(SNIFF_START_S):
         while line := await process.stderr.readline():
             said += line
-            if b"istening on" in line:
+            if b"listening on" in line.lower():
                 return
     raise TryAgain(f"tcpdump ended at once: {said.decode(errors='replace').strip()}")
