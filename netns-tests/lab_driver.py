@@ -18,7 +18,7 @@ import pytest
 from pycni.lab import sockets
 
 CLONE = Path(__file__).resolve().parent.parent
-BARE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": os.environ.get("HOME", "/root")}
+BARE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": os.environ.get("HOME", "/")}
 
 is_possible = [
     pytest.mark.netns,

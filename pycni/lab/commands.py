@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import pwd
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Ran:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of everything that runs in the lab: nothing of its starter's."""
-    return {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", **(extra or {})}
+    return {"PATH": PATH, "HOME": pwd.getpwuid(0).pw_dir, "LANG": "C.UTF-8", **(extra or {})}
 
 
 def inside(place: str, command: Sequence[str]) -> list[str]:
