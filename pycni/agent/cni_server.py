@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from pycni.cni.errors import CniError, Code
-from pycni.cni.main import Reply, failure, parse_or_reply
-from pycni.cni.protocol import MAX_STDIN, Request, version_of
+from pycni.cni.main import Reply, failure, no_netns, parse_or_reply
+from pycni.cni.protocol import MAX_STDIN, Command, Request, version_of
 from pycni.kernel.netns import is_netns
 
 _log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ MAX_REQUEST = MAX_STDIN + (1 << 17)
 MAX_DESCRIPTORS = 8
 RECEIVE_TIMEOUT_S = 10.0
 BACKLOG = 512
+ACCEPT_RETRY_S = 0.1
 PAUSE_S = 0.002
 """The longest pause within a series of requests."""
 
@@ -84,7 +85,12 @@ class CniServer:
         inode = self._path.stat().st_ino
         try:
             while True:
-                connection, _ = await loop.sock_accept(listener)
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as exc:  # out of descriptors: running requests give theirs back
+                    _log.warning("cannot accept a CNI request", extra={"reason": str(exc)})
+                    await asyncio.sleep(ACCEPT_RETRY_S)
+                    continue
                 task = loop.create_task(self._serve(connection), name="cni-request")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -100,6 +106,9 @@ class CniServer:
         fds: list[int] = []
         try:
             connection.setblocking(False)
+            uid = peer_uid(connection)
+            if uid != 0:  # before a byte of it is read
+                raise Refused(f"user {uid} is not root")
             async with asyncio.timeout(RECEIVE_TIMEOUT_S):
                 data = await _receive(connection, fds)
             reply = await self._answer(data, fds, connection)
@@ -118,9 +127,6 @@ class CniServer:
             connection.close()
 
     async def _answer(self, data: bytes, fds: list[int], connection: socket.socket) -> Reply:
-        uid = peer_uid(connection)
-        if uid != 0:
-            raise Refused(f"user {uid} is not root")
         environment, stdin = _split(data)
         request = parse_or_reply(environment, stdin)
         if isinstance(request, Reply):
@@ -192,6 +198,8 @@ def _only_netns(request: Request, fds: list[int]) -> int | None:
             " is expected: use the pycni relay",
         )
     if not fds:
+        if request.command in (Command.ADD, Command.CHECK):
+            raise CniError(Code.INVALID_ENVIRONMENT, no_netns(request))
         return None
     if not is_netns(fds[0]):
         raise CniError(

@@ -108,12 +108,16 @@ def _check_node(engine: Engine, request: Request) -> None:
 
 def _required(netns_fd: int | None, request: Request) -> int:
     if netns_fd is None:
-        raise CniError(
-            Code.INVALID_ENVIRONMENT,
-            f"CNI_NETNS={request.netns!r} can't be opened as a network namespace:"
-            " the container is gone, or the path is wrong",
-        )
+        raise CniError(Code.INVALID_ENVIRONMENT, no_netns(request))
     return netns_fd
+
+
+def no_netns(request: Request) -> str:
+    """Say that there is no namespace to work in."""
+    return (
+        f"CNI_NETNS={request.netns!r} can't be opened as a network namespace:"
+        " the container is gone, or the path is wrong"
+    )
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
