@@ -12,6 +12,7 @@ import pytest
 from pycni.agent.cni_server import MAX_REQUEST, CniServer, listen_private
 from pycni.cni.main import Reply
 from pycni.cni.protocol import Request
+from pycni.kernel.netns import is_netns
 from tests.cni.conftest import Relay
 
 Story = Callable[["Agent"], Awaitable[None]]
@@ -46,9 +47,7 @@ class Agent:
     ) -> Reply:
         self.requests.append((request, netns_fd))
         if netns_fd is not None:
-            self.is_netns.append(
-                str(Path(f"/proc/self/fd/{netns_fd}").readlink()).startswith("net:")
-            )
+            self.is_netns.append(is_netns(netns_fd))
         if self.hold is not None:
             await self.hold.wait()
         self.gone.append(is_gone())
@@ -95,7 +94,7 @@ def play(tmp_path: Path, story: Story) -> None:
         agent = Agent(tmp_path / "run" / "cni.sock")
         before = descriptors()
         task = asyncio.create_task(agent.server.run())
-        await until(lambda: agent.path.exists())
+        await until(agent.path.exists)
         try:
             await story(agent)
         finally:
@@ -213,7 +212,8 @@ def test_both_relays_speak_its_language(tmp_path: Path, relay: Relay, verb: str)
     async def story(agent: Agent) -> None:
         document = {"cniVersion": "1.1.0", "name": "net", "run_dir": str(agent.path.parent)}
 
-        answer = await asyncio.to_thread(relay.run, document, **(VARIABLES | {"CNI_COMMAND": verb}))
+        variables = VARIABLES | {"CNI_COMMAND": verb}
+        answer = await asyncio.to_thread(lambda: relay.run(document, timeout=20, **variables))
 
         assert (answer.status, answer.output) == (0, b'{"done": true}')
         assert agent.is_netns == [True]
