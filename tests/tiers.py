@@ -190,8 +190,8 @@ def _run_files(
         status = status or (ran.status if ran.status != 5 else 0)
     outcome = _tests_outcome(name, cases, status=status, output="\n".join(output))
     # Many files, many closing lines: ours adds them up.
-    counts = f"{outcome.count('passed')} passed, {outcome.count('skipped')} skipped"
-    return replace(outcome, summary=counts) if outcome.is_ok and cases else outcome
+    counts = ", ".join(f"{outcome.count(what)} {what}" for what in ("passed", "failed", "skipped"))
+    return replace(outcome, summary=counts) if cases and status != TIMED_OUT else outcome
 
 
 def in_uml(folder: str, *, timeout_s: float, test_timeout_s: int) -> Tier:
