@@ -520,3 +520,13 @@ def test_commands_for_routes() -> None:
         "withdraw route 192.168.39.192/26 next-hop 10.10.7.20",
         "neighbor 10.10.24.89 announce eor ipv6 unicast",
     ]
+
+
+def test_neighbour_that_can_not_be_configured_is_named_without_its_password() -> None:
+    hostile = 'se"cret'
+    mistake = codec.mistake_in(replace(NODE_1, password=hostile))
+
+    assert mistake is not None
+    assert "password" in mistake
+    assert "cret" not in mistake
+    assert codec.mistake_in(NODE_1) is None

@@ -1,0 +1,43 @@
+"""Which address of a block is chosen, and when the block is passed over."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from pycni.errors import InvalidInput
+from pycni.ipam.block import new_block
+from pycni.ipam.choices import any_address, one_address
+from pycni.ipam.requests import AssignRequest
+
+BLOCK = new_block(ip_network("192.168.0.0/30"), affinity="node-0", sequence_number=1)
+REQUEST = AssignRequest(handle_id="h")
+
+
+def test_next_address_of_ones_own_block_is_chosen() -> None:
+    chosen = any_address(REQUEST, only_of="node-0")(BLOCK)
+
+    assert chosen is not None
+    assert chosen[1] == ip_address("192.168.0.0")
+
+
+def test_anothers_block_is_passed_over() -> None:
+    assert any_address(REQUEST, only_of="node-1")(BLOCK) is None
+    assert any_address(REQUEST, only_of=None)(BLOCK) is not None
+
+
+def test_full_block_is_passed_over() -> None:
+    block = BLOCK
+    for _ in range(4):
+        chosen = any_address(REQUEST, only_of="node-0")(block)
+        assert chosen is not None
+        block = chosen[0]
+
+    assert any_address(REQUEST, only_of="node-0")(block) is None
+
+
+def test_particular_address_of_anothers_block_needs_borrowing() -> None:
+    address = ip_address("192.168.0.2")
+
+    assert one_address(REQUEST, address, only_of=None)(BLOCK) is not None
+    with pytest.raises(InvalidInput, match="strictAffinity"):
+        one_address(REQUEST, address, only_of="node-1")(BLOCK)
