@@ -58,7 +58,18 @@ class FakeSpeaker:
 
     def wants(self, peer: IPAddress) -> bool:
         """Say whether a session with this peer is configured."""
-        return any(n.peer == peer for n in self.neighbours)
+        return self.neighbour(peer) is not None
+
+    def neighbour(self, peer: IPAddress) -> Neighbour | None:
+        """Return how a session is configured, None when it isn't."""
+        return next((n for n in self.neighbours if n.peer == peer), None)
+
+    def agrees_with(self, other: "FakeSpeaker") -> bool:
+        """Say whether both ends are configured for a session, with each other's AS number."""
+        here, there = self.neighbour(other.address), other.neighbour(self.address)
+        if here is None or there is None:
+            return False
+        return (here.local_as, here.peer_as) == (there.peer_as, there.local_as)
 
     def update(self, sender: IPAddress, adverts: Iterable[Advertisement]) -> tuple[Path, ...]:
         """Turn a peer's advertisements into paths as this speaker hears them."""
@@ -110,7 +121,7 @@ class FakeNetwork:
     def converge(self) -> None:
         """Bring sessions up and down, and carry what changed."""
         for one, other in permutations(list(self._speakers.values()), 2):
-            is_wanted = one.wants(other.address) and other.wants(one.address)
+            is_wanted = one.agrees_with(other)
             if other.address in one.told and not is_wanted:
                 self._end(one, other)
             elif is_wanted and frozenset({one.address, other.address}) not in self._cut:

@@ -145,19 +145,20 @@ def _note_borrowed(inputs: Inputs, block: Block) -> None:
 
 
 def _exchange(inputs: dict[str, Inputs]) -> None:
-    """Carry every node's advertisements to its neighbours, as BGP would."""
-    for sender in inputs.values():
-        own = sender.own_interface(4)
-        if own is None:
+    """Carry every node's advertisements to its neighbours, as BGP would.
+
+    A session comes up when both ends are configured for it, with each other's AS number.
+    """
+    sessions = {(n.local, n.peer): n for i in inputs.values() for n in wanted_neighbours(i)}
+    by_address = {own.ip: i for i in inputs.values() if (own := i.own_interface(4)) is not None}
+    for (local, peer), neighbour in sessions.items():
+        back = sessions.get((peer, local))
+        if back is None or (back.local_as, back.peer_as) != (neighbour.peer_as, neighbour.local_as):
             continue
-        peers = {n.peer for n in wanted_neighbours(sender)}
-        for receiver in inputs.values():
-            theirs = receiver.own_interface(4)
-            if theirs is None or theirs.ip not in peers:
-                continue
-            for advertisement in wanted_advertisements(sender):
-                path = Path(advertisement.nlri, advertisement.next_hop, peer=own.ip)
-                receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
+        receiver = by_address[peer]
+        for advertisement in wanted_advertisements(by_address[local]):
+            path = Path(advertisement.nlri, advertisement.next_hop, peer=local)
+            receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
 
 
 def _state(node: TopologyNode, inputs: Inputs) -> KernelState:
