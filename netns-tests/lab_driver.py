@@ -138,9 +138,9 @@ class Traces:
     directories: frozenset[str]
 
     @staticmethod
-    def now() -> Traces:
-        """Look at the host; other tests' network namespaces come and go, so they don't count."""
-        interesting = ("/run", "/var/lib", "/var/lib/cni", "/run/netns")
+    def now(lab: Lab) -> Traces:
+        """Look at the host; other tests' labs and network namespaces come and go meanwhile."""
+        interesting = ("/run", "/var/lib", "/var/lib/cni")
         mounts = [
             line
             for line in Path("/proc/self/mounts").read_text().splitlines()
@@ -149,7 +149,7 @@ class Traces:
         sockets_ = Path("/proc/net/unix").read_text().split()
         return Traces(
             mounts="\n".join(mounts),
-            names=frozenset(word for word in sockets_ if word.startswith("@pycni-lab/test-")),
+            names=frozenset(word for word in sockets_ if lab.name in word),
             directories=frozenset(
                 str(path)
                 for pattern in ("run/pycni-lab*", "run/var-lib*")

@@ -30,11 +30,11 @@ def quick() -> Iterator[Lab]:
 def ends(lab: Lab, processes: set[int], before: Traces) -> None:
     wait_until(lambda: not alive(processes))
     wait_until(lambda: not sockets.is_up(lab.name))
-    assert Traces.now() == before
+    assert Traces.now(lab) == before
 
 
 def test_nothing_is_left_after_down(lab: Lab) -> None:
-    before = Traces.now()
+    before = Traces.now(lab)
     assert lab.up().returncode == 0
     processes = lab.processes()
     assert len(processes) > 3
@@ -48,7 +48,7 @@ def test_nothing_is_left_after_down(lab: Lab) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_nothing_is_left_of_a_supervisor_that_dies(quick: Lab, number: signal.Signals) -> None:
-    before = Traces.now()
+    before = Traces.now(quick)
     assert quick.up().returncode == 0
     processes = quick.processes()
 
@@ -59,7 +59,7 @@ def test_nothing_is_left_of_a_supervisor_that_dies(quick: Lab, number: signal.Si
 
 @pytest.mark.parametrize("lab", ["bpf", "uml"], indirect=True)
 def test_nothing_is_left_of_a_holder_that_is_killed(lab: Lab) -> None:
-    before = Traces.now()
+    before = Traces.now(lab)
     machines = set(Path("/var/tmp").glob("pycni-uml.*"))
     assert lab.up().returncode == 0
     processes = lab.processes()
@@ -73,7 +73,7 @@ def test_nothing_is_left_of_a_holder_that_is_killed(lab: Lab) -> None:
 
 @pytest.mark.parametrize("moment", ["underlay:", "pods:", "converge"])
 def test_interrupt_takes_everything_down(lab: Lab, moment: str) -> None:
-    before = Traces.now()
+    before = Traces.now(lab)
     with lab.start_up() as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -92,7 +92,7 @@ def test_interrupt_takes_everything_down(lab: Lab, moment: str) -> None:
 
 @pytest.mark.parametrize("lab", ["uml"], indirect=True)
 def test_interrupt_while_the_machine_boots(lab: Lab) -> None:
-    before = Traces.now()
+    before = Traces.now(lab)
     with lab.start_up() as process:
         wait_until(lambda: sockets.is_up(lab.name))
         processes = lab.processes()
@@ -104,7 +104,7 @@ def test_interrupt_while_the_machine_boots(lab: Lab) -> None:
 
 
 def test_killed_client_takes_a_half_made_lab_with_it(lab: Lab) -> None:
-    before = Traces.now()
+    before = Traces.now(lab)
     with lab.start_up() as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -119,7 +119,7 @@ def test_killed_client_takes_a_half_made_lab_with_it(lab: Lab) -> None:
 
 
 def test_failed_up_leaves_nothing_and_shows_the_agents_logs(quick: Lab, tmp_path: Path) -> None:
-    before = Traces.now()
+    before = Traces.now(quick)
     topology = tmp_path / "wrong.yaml"
     # The address lies in no pool, so the plugin refuses the pod after all agents have started.
     topology.write_text(
@@ -136,7 +136,7 @@ def test_failed_up_leaves_nothing_and_shows_the_agents_logs(quick: Lab, tmp_path
     assert "error: " in ran.stderr
     assert "nothing was left running" in ran.stderr
     assert not sockets.is_up(quick.name)
-    assert Traces.now() == before
+    assert Traces.now(quick) == before
 
 
 def test_topology_with_a_mistake_is_refused_by_name(quick: Lab, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_topology_with_a_mistake_is_refused_by_name(quick: Lab, tmp_path: Path) 
 
 
 def test_nothing_is_left_of_a_supervisor_killed_from_inside(lab: Lab) -> None:
-    before = Traces.now()
+    before = Traces.now(lab)
     assert lab.up().returncode == 0
     processes = lab.processes()
 
