@@ -281,7 +281,7 @@ TIERS: dict[str, Tier] = {
     ),
     "unit": measured("tests/unit", timeout_s=300, test_timeout_s=20),
     "contract": measured("tests/contract", timeout_s=300, test_timeout_s=30, isolate=True),
-    "agent": measured("tests/agent", timeout_s=300, test_timeout_s=20),
+    "agent": measured("tests/agent", timeout_s=300, test_timeout_s=20, isolate=True),
     "cni": measured("tests/cni", timeout_s=600, test_timeout_s=60, isolate=True),
     "coverage": coverage,
     "netns": isolated("netns-tests", markers=ON_HOST, timeout_s=2400, test_timeout_s=180),
