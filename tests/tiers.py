@@ -35,7 +35,7 @@ from tests.tier_run import (
 )
 
 # Tiers that can't be empty: a run without them proves nothing. Add a tier once it has tests.
-REQUIRED = ("unit", "contract", "agent", "netns", "uml")
+REQUIRED = ("unit", "contract", "agent", "cni", "netns", "uml", "peers")
 # These need neither root nor each other, so two of them run at a time.
 FAST = ("format", "lint", "imports", "types", "unit", "contract", "agent")
 ON_HOST = "not uml and not peers"
