@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pycni.agent import watchers
 from pycni.agent.facts import WATCHED_KINDS, Facts
-from pycni.agent.messages import EndpointChanged, Message
+from pycni.agent.messages import EndpointChanged, EndpointsListed, Message
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
 from pycni.bgp.fake import FakeNetwork, FakeSpeaker
@@ -139,8 +139,11 @@ class NodeAgent:
         )
         await registration.once()
 
-    def start(self, *, refresh_s: float = 60.0) -> None:
-        """Start the agent's tasks."""
+    def start(self, *, refresh_s: float = 60.0, has_other_engine: bool = True) -> None:
+        """Start the agent's tasks; without another engine nobody has to watch the records.
+
+        (Closing an inotify descriptor takes the kernel longer than all the rest here.)
+        """
         self.speaker = FakeSpeaker(self.network, self.address.ip)
         self.facts = Facts(Inputs(self.settings, pool_history=self.pool_history))
         reconciler = Reconciler(
@@ -156,7 +159,6 @@ class NodeAgent:
             reconciler.run(),
             watchers.watch_kernel(self.kernel, post=post),
             watchers.watch_speaker(self.speaker, post=post),
-            watchers.watch_endpoints(self.endpoints, post=post, report=self._report),
             watchers.watch_sysctls(
                 self.kernel, names=lambda: list(reconciler.want.sysctls), post=post
             ),
@@ -165,6 +167,12 @@ class NodeAgent:
                 for kind in WATCHED_KINDS
             ),
         ]
+        if has_other_engine:
+            coroutines.append(
+                watchers.watch_endpoints(self.endpoints, post=post, report=self._report)
+            )
+        else:
+            post(EndpointsListed(self.endpoints.list()))
         self._tasks = [asyncio.create_task(c) for c in coroutines]
 
     async def stop(self) -> None:

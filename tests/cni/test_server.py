@@ -94,7 +94,7 @@ def play(tmp_path: Path, story: Story) -> None:
         agent = Agent(tmp_path / "run" / "cni.sock")
         before = descriptors()
         task = asyncio.create_task(agent.server.run())
-        await until(agent.path.exists)
+        await asyncio.sleep(0)  # it listens as soon as it may run
         try:
             await story(agent)
         finally:
