@@ -26,6 +26,7 @@ from pycni.model.network import (
     IPAddress,
     IPNetwork,
     KernelState,
+    RouteChanged,
     RouteKey,
 )
 from pycni.model.resources import (
@@ -117,7 +118,8 @@ class Facts:
         ]
 
     def snapshot(self, state: KernelState) -> None:
-        """Take a new picture of the kernel."""
+        """Take a new picture of the kernel, without the link-local address of each pod's link."""
+        state.addresses = {a for a in state.addresses if not a.interface.ip.is_link_local}
         self.have = state
         self.inputs.links = state.links
         self.inputs.addresses = state.addresses
@@ -253,6 +255,8 @@ class Facts:
     def _kernel_told(self, message: KernelTold) -> Dirty:
         if self.have is None:
             return Dirty()  # the first snapshot is still to come, and it knows better
+        if isinstance(message.event, RouteChanged):  # by far the most frequent
+            return Dirty(keys=apply_event(self.have, message.event).keys)
         inputs = self.inputs
         underlays = (inputs.underlay(4), inputs.underlay(6))
         important = {inputs.settings.tunnel_name, *underlays} - {None}

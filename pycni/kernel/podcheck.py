@@ -31,14 +31,16 @@ def read_side(socket: NetlinkSocket, *, ifname: str, sysctls: Mapping[str, str])
         return Side()
     names = LinkIndexes(socket)
     link = next(filter(None, (wire_link.read_link(reply.body) for reply in replies)), None)
+    if link is None:
+        return Side()
     side = Side(link)
-    for message in socket.dump(wire_link.dump_addresses()):
+    for message in socket.dump(wire_link.dump_addresses(index=link.index)):
         address = wire_link.read_address(message.body, name_of=names.name_of)
         if address is not None and address.ifname == ifname:
             side.addresses.add(address.interface)
     reader = wire_route.RouteReader(names.name_of)
     for family in (AF_INET, AF_INET6):
-        for message in socket.dump(wire_route.dump_request(family)):
+        for message in socket.dump(wire_route.dump_request(family, oif=link.index)):
             route = reader.read(message.body)
             if route is not None and ifname in route.oifs:
                 side.routes.add(route)

@@ -200,9 +200,9 @@ def delete_address(interface: IPInterface, *, index: int) -> Request:
     return Request(RTM_DELADDR, 0, _address_body(interface, index=index, flags=0))
 
 
-def dump_addresses() -> Request:
-    """List all addresses of both families."""
-    return Request(RTM_GETADDR, NLM_F_DUMP, _IFADDRMSG.pack(0, 0, 0, 0, 0))
+def dump_addresses(*, index: int = 0) -> Request:
+    """List all addresses of both families; only those of one interface if it is named."""
+    return Request(RTM_GETADDR, NLM_F_DUMP, _IFADDRMSG.pack(0, 0, 0, 0, index))
 
 
 def read_address(body: bytes, *, name_of: Callable[[int], str | None]) -> Address | None:

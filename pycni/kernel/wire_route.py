@@ -92,9 +92,12 @@ def delete_request(route: Route, *, index_of: IndexOf) -> Request:
     return Request(RTM_DELROUTE, 0, body)
 
 
-def dump_request(family: int) -> Request:
-    """List all routes of a family, of every table."""
-    return Request(RTM_GETROUTE, 0x300, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+def dump_request(family: int, *, oif: int = 0) -> Request:
+    """List all routes of a family, of every table; only those by one interface if it is named."""
+    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+    if oif:  # the kernel heeds it on sockets with strict checking
+        body += u32(_RTA_OIF, oif)
+    return Request(RTM_GETROUTE, 0x300, body)
 
 
 def lookup_request(dst: IPNetwork) -> Request:
