@@ -35,9 +35,9 @@ from tests.tier_run import (
 )
 
 # Tiers that can't be empty: a run without them proves nothing. Add a tier once it has tests.
-REQUIRED = ("unit", "contract", "agent", "cni", "netns", "uml", "peers")
+REQUIRED = ("unit", "contract", "agent", "scenarios", "cni", "netns", "uml", "peers")
 # These need neither root nor each other, so two of them run at a time.
-FAST = ("format", "lint", "imports", "types", "unit", "contract", "agent")
+FAST = ("format", "lint", "imports", "types", "unit", "contract", "agent", "scenarios")
 ON_HOST = "not uml and not peers"
 PYTHON_CODE = ("pycni", "tests", "typings", "netns-tests", "bench")
 
@@ -282,6 +282,7 @@ TIERS: dict[str, Tier] = {
     "unit": measured("tests/unit", timeout_s=300, test_timeout_s=20),
     "contract": measured("tests/contract", timeout_s=300, test_timeout_s=30, isolate=True),
     "agent": measured("tests/agent", timeout_s=300, test_timeout_s=20, isolate=True),
+    "scenarios": measured("tests/scenarios", timeout_s=120, test_timeout_s=20),
     "cni": measured("tests/cni", timeout_s=600, test_timeout_s=60, isolate=True),
     "coverage": coverage,
     "netns": isolated("netns-tests", markers=ON_HOST, timeout_s=2400, test_timeout_s=180),
