@@ -37,8 +37,8 @@ def uml(
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """Give a directory that is neither in /tmp nor in the clone."""
-    path = Path("/var/tmp", f"pycni-test-{os.getpid()}")
-    path.mkdir()
+    # Not named by process id: those repeat in each namespace.
+    path = Path(tempfile.mkdtemp(prefix="pycni-test.", dir=STATE_PARENT))
     yield path
     shutil.rmtree(path)
 
