@@ -45,7 +45,9 @@ def test_bird_takes_the_place_of_an_agent_and_leaves(cluster: Cluster) -> None:
     with cluster.stream(DNSUTILS, "192.168.247.10", seconds=6) as losses:
         cluster.lab("agent", "stop", "node-2")
         cluster.run("node-2", f"cat > /run/bird.conf <<'X'\n{CONFIG}\nX")
-        cluster.run("node-2", "bird -c /run/bird.conf -s /run/bird.ctl -P /run/bird.pid")
+        # -R: it says that forwarding went on meanwhile (RFC 4724's F bit). Without that its
+        # first OPEN makes the others drop what they kept.
+        cluster.run("node-2", "bird -R -c /run/bird.conf -s /run/bird.ctl -P /run/bird.pid")
         for node in ("node-0", "node-1"):
             eventually(lambda n=node: has_bird(cluster, n), within_s=30)  # type: ignore[misc]
 

@@ -59,7 +59,7 @@ CHAIN: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("has_agent", [True, False], ids=["agent", "no-agent"])
-def test_every_verb_succeeds(cluster: Cluster, netns: str, has_agent: bool) -> None:  # noqa: FBT001
+def test_every_verb_succeeds(cluster: Cluster, netns: str, has_agent: bool) -> None:
     if not has_agent:
         cluster.lab("agent", "stop", "node-1")
     try:
