@@ -20,7 +20,7 @@ from typing import Any
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.cni.results import AddResult, render_result
-from pycni.errors import DatastoreUnusable, PycniError, TryAgain
+from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.model.endpoints import (
@@ -32,11 +32,12 @@ from pycni.model.endpoints import (
 )
 from pycni.model.network import PROTOCOL_BOOT
 from pycni.plan.ownership import alias_of
-from pycni.ports import Datastore, Endpoints, PlugRequest, PodNet
+from pycni.ports import Datastore, Endpoints, PlugRequest, PlugResult, PodNet
 
 _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 30.0
+DISPLACE_TIMEOUT_S = 2.0
 WORK_TIMEOUT_S = 25.0
 """Counted from the moment at which the lock is held: waiting does not eat into the work."""
 
@@ -135,7 +136,7 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
         # A crash from here on leaves the intent: whoever finds it releases by the handle.
         endpoint = replace(endpoint, addresses=assignment.addresses)
         plug = plug_request(engine, request, endpoint, netns_fd=netns_fd)
-        built = engine.podnet.plug(plug)
+        built = await _plug(engine, endpoint, plug)
         undo.push_async_callback(_unplug, engine, endpoint)
         endpoint = replace(
             endpoint, state=EndpointState.READY, host_mac=built.host_mac, pod_mac=built.pod_mac
@@ -144,6 +145,40 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
         undo.pop_all()
     engine.on_change(request.key, endpoint)
     return endpoint
+
+
+async def _plug(engine: Engine, endpoint: WorkloadEndpoint, plug: PlugRequest) -> PlugResult:
+    """Build the interface; an older sandbox of the same pod, whose DEL is late, gives way."""
+    try:
+        return engine.podnet.plug(plug)
+    except AlreadyExists:
+        if not await _displace(engine, endpoint):
+            raise
+    return engine.podnet.plug(plug)
+
+
+async def _displace(engine: Engine, newcomer: WorkloadEndpoint) -> bool:
+    """Take the interface of that name from the pod's earlier sandbox; say whether there was one.
+
+    Both have the same host interface, because its name follows from the pod's.  The earlier
+    record becomes unfinished, so that nobody mends the interface, and keeps its addresses until
+    its own DEL.
+    """
+    pod = (newcomer.pod_namespace, newcomer.pod_name)
+    for earlier in engine.endpoints.list():
+        is_same_pod = pod == (earlier.pod_namespace, earlier.pod_name) and newcomer.pod_name
+        if earlier.key == newcomer.key or not is_same_pod:
+            continue
+        if earlier.host_veth != newcomer.host_veth:
+            continue
+        # Briefly only: two sandboxes that displace each other must not wait for each other.
+        async with engine.endpoints.lock(earlier.key, timeout_s=DISPLACE_TIMEOUT_S):
+            unfinished = replace(earlier, state=EndpointState.INTENT)
+            engine.endpoints.put(unfinished)
+            engine.on_change(earlier.key, unfinished)
+            await _unplug(engine, earlier)
+        return True
+    return False
 
 
 def _assign_request(engine: Engine, request: Request) -> AssignRequest:

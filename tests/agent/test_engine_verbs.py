@@ -595,6 +595,39 @@ def test_a_late_del_leaves_the_recreated_pod_alone(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_a_new_sandbox_of_a_pod_takes_the_interface_of_the_old(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        old = json.loads((await node.cni("ADD", "old", pod=POD)).output)
+
+        reply = await node.cni("ADD", "new", pod=POD)
+
+        assert reply.status == 0, reply.output
+        address = json.loads(reply.output)["ips"][0]["address"].partition("/")[0]
+        former = old["ips"][0]["address"].partition("/")[0]
+        assert await node.routes() == [f"{address} dev {VETH} scope link"]
+        assert sorted(await held(node)) == sorted(
+            [f"{former} {NETWORK}.old", f"{address} {NETWORK}.new"]
+        )
+        await node.cni("DEL", "old", pod=POD)
+        assert await node.routes() == [f"{address} dev {VETH} scope link"]
+        assert await held(node) == [f"{address} {NETWORK}.new"]
+
+    play(tmp_path, story)
+
+
+def test_another_pod_never_takes_an_interface(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.cni("ADD", "one", args=f"HOST_VETH={VETH}")
+
+        reply = await node.cni("ADD", "two", pod=POD)
+
+        assert reply.status == 1
+        assert VETH in reason(reply)[1]
+        assert len(await held(node)) == 1
+
+    play(tmp_path, story)
+
+
 def test_a_del_without_datastore_succeeds_and_owes_the_release(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
         address = await node.add(POD)
