@@ -350,8 +350,8 @@ def test_frequent_failures_do_not_put_off_the_retry_of_another(tmp_path: Path) -
     async def story() -> None:
         async with cluster(tmp_path, EXERCISE) as made:
             node = await exercise(made)
-            node.kernel.fail_next(SetSysctl, 5, times=8)
-            node.kernel.fail_next(AddRoute, 12)
+            node.kernel.fail_next(SetSysctl, 5, times=100)
+            node.kernel.fail_next(AddRoute, 12, times=18)
 
             flush_bird(node)
             for _ in range(40):

@@ -1,199 +1,329 @@
-"""What each message teaches, and what it makes the next pass look at."""
+"""What each message makes dirty: too little would leave something broken, too much costs time."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
+import pytest
+
 from pycni.agent.facts import WATCHED_KINDS, Dirty, Facts
 from pycni.agent.messages import (
+    BgpTold,
     Changed,
     Doubt,
+    EndpointChanged,
     EndpointsListed,
     KernelTold,
     Listed,
     Message,
     SysctlsRead,
 )
-from pycni.ipam.block import assign, new_block
-from pycni.model.endpoints import AssignedAddress, EndpointKey, EndpointState, WorkloadEndpoint
-from pycni.model.network import KernelState, LinkGone
+from pycni.model.bgp import EndOfRib, Family, PathsChanged, PeerUp
+from pycni.model.endpoints import EndpointState
+from pycni.model.network import (
+    Address,
+    AddressChanged,
+    KernelState,
+    Link,
+    LinkChanged,
+    LinkGone,
+    RouteKey,
+    RulesetChanged,
+)
 from pycni.model.resources import (
     AffinityState,
     BGPConfiguration,
     BGPPeer,
-    Block,
     BlockAffinity,
     Handle,
     IPPool,
-    Node,
+    Resource,
+    resource_name,
 )
-from pycni.plan.inputs import Inputs, Settings, route_key
+from pycni.plan.inputs import Inputs, Settings
+from tests.unit.plan.samples import OWN, THEIRS, affinity, node, path, pod, pool
 
-BLOCK = ip_network("192.168.39.192/26")
-POOL = IPPool("pool", ip_network("192.168.0.0/16"))
-
-
-def facts() -> Facts:
-    return Facts(Inputs(Settings(node="node-0")))
-
-
-def feed(known: Facts, *messages: Message) -> Dirty:
-    dirty = Dirty()
-    for message in messages:
-        dirty.merge(known.feed(message, now=0.0))
-    return dirty
+ETH0 = Link("eth0", 2, is_up=True)
+TUNNEL = Link("tunl0", 3, "ipip", mtu=1480, is_up=True)
+VETH = Link("cali1", 4, "veth", mtu=1480, is_up=True)
+UNDERLAY = Address("eth0", ip_interface("10.10.7.20/20"))
+POD = pod("192.168.39.193")
+ALL = Dirty(is_all=True)
 
 
-def affinity(node: str, state: AffinityState = AffinityState.CONFIRMED) -> BlockAffinity:
-    return BlockAffinity(node, BLOCK, state)
+def keys(*prefixes: str) -> set[RouteKey]:
+    return {RouteKey(ip_network(prefix)) for prefix in prefixes}
 
 
-def endpoint(name: str, address: str = "192.168.39.193") -> WorkloadEndpoint:
-    return WorkloadEndpoint(
-        key=EndpointKey("net", name, "eth0"),
-        node="node-0",
-        netns="",
-        host_veth=f"cali{name}",
-        handle_id=f"net.{name}",
-        state=EndpointState.READY,
-        addresses=(AssignedAddress(ip_interface(address)),),
+def facts(*messages: Message) -> Facts:
+    """Return facts that know node-0, its kernel and a pod."""
+    made = Facts(Inputs(Settings("node-0")))
+    state = KernelState(
+        links={link.name: link for link in (ETH0, TUNNEL, VETH)}, addresses={UNDERLAY}
+    )
+    made.snapshot(state)
+    for message in (
+        told_of(node("node-0", "10.10.7.20/20")),
+        EndpointsListed([POD]),
+        *messages,
+    ):
+        made.feed(message, now=0.0)
+    return made
+
+
+def told_of(value: Resource) -> Changed:
+    return Changed(type(value), resource_name(value), value)
+
+
+def gone(value: Resource) -> Changed:
+    return Changed(type(value), resource_name(value), None)
+
+
+def dirty(message: Message, *before: Message) -> Dirty:
+    return facts(*before).feed(message, now=0.0)
+
+
+# --- objects ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [pool(), node("node-9", "10.10.9.9/20"), BGPConfiguration()])
+def test_what_concerns_all_routes_makes_everything_dirty(value: Resource) -> None:
+    assert dirty(told_of(value)) == ALL
+    assert dirty(gone(value), told_of(value)) == ALL
+
+
+def test_an_object_told_again_is_nothing_new() -> None:
+    assert not dirty(told_of(pool()), told_of(pool()))
+
+
+def test_an_unknown_object_that_is_gone_is_nothing_new() -> None:
+    assert not dirty(gone(pool()))
+
+
+def test_kinds_that_do_not_matter_are_passed_over() -> None:
+    assert not dirty(told_of(Handle("h")))
+
+
+def test_another_bgp_configuration_is_not_ours() -> None:
+    made = facts()
+
+    made.feed(told_of(replace(BGPConfiguration("node.other"), as_number=1)), now=0.0)
+
+    assert made.inputs.bgp == BGPConfiguration()
+
+
+def test_a_peer_concerns_sessions_only() -> None:
+    peer = BGPPeer("router", ip_address("10.10.0.1"), as_number=65001)
+
+    assert dirty(told_of(peer)) == Dirty(is_bgp=True)
+    assert dirty(gone(peer), told_of(peer)) == Dirty(is_bgp=True)
+
+
+def test_an_affinity_concerns_its_prefix_and_ours_sessions_too() -> None:
+    assert dirty(told_of(affinity(THEIRS, "node-2"))) == Dirty(keys=keys(THEIRS))
+    assert dirty(told_of(affinity(OWN, "node-0"))) == Dirty(
+        keys=keys(OWN), is_bgp=True, is_other=True
     )
 
 
-def test_datastore_counts_as_heard_once_every_kind_was_listed() -> None:
-    known = facts()
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_of_two_claims_the_confirmed_one_counts(*, is_reversed: bool) -> None:
+    pending = affinity(THEIRS, "node-1", AffinityState.PENDING)
+    confirmed = affinity(THEIRS, "node-2")
+    order = [confirmed, pending] if is_reversed else [pending, confirmed]
+    made = facts(*(told_of(one) for one in order))
+    assert made.inputs.affinities[ip_network(THEIRS)] == confirmed
 
+    made.feed(gone(confirmed), now=0.0)
+
+    assert made.inputs.affinities[ip_network(THEIRS)] == pending
+    assert made.claims_of("node-1") == [pending]
+
+
+def test_a_first_listing_makes_everything_dirty_and_a_later_one_only_what_changed() -> None:
+    listed = Listed(BlockAffinity, [affinity(THEIRS, "node-2")])
+
+    assert dirty(listed).is_all
+    assert not dirty(listed, listed)
+    assert dirty(Listed(BlockAffinity, []), listed) == Dirty(keys=keys(THEIRS))
+
+
+def test_the_datastore_is_known_once_each_kind_was_listed() -> None:
+    made = facts()
+    known = []
     for kind in WATCHED_KINDS:
-        assert not known.has_datastore
-        assert feed(known, Listed(kind, ())).is_all
-    assert known.has_datastore
-    assert not feed(known, Listed(IPPool, ()))
+        known.append(made.has_datastore)
+        made.feed(Listed(kind, []), now=0.0)
+
+    assert not any(known)
+    assert made.has_datastore
 
 
-def test_objects_that_a_listing_lacks_are_gone() -> None:
-    known = facts()
-    feed(known, Listed(IPPool, (POOL,)), Listed(Node, (Node("a"), Node("b"))))
+def test_a_deleted_pool_stays_in_the_history() -> None:
+    made = facts(told_of(pool()), gone(pool()))
 
-    dirty = feed(known, Listed(IPPool, ()), Listed(Node, (Node("b"),)))
-
-    assert dirty.is_all
-    assert known.inputs.pools == {}
-    assert known.inputs.pool_history == {POOL.cidr}  # its leftovers are still ours
-    assert set(known.inputs.nodes) == {"b"}
+    assert made.inputs.pool_history == {ip_network("192.168.0.0/16")}
+    assert made.inputs.pools == {}
+    assert IPPool in WATCHED_KINDS
 
 
-def test_change_that_changes_nothing_makes_nothing_dirty() -> None:
-    known = facts()
-    feed(known, Changed(IPPool, "pool", POOL))
-
-    assert not feed(known, Changed(IPPool, "pool", POOL))
-    assert not feed(known, Changed(Handle, "x", Handle("x")))
+# --- pods ---------------------------------------------------------------------------------------
 
 
-def test_peers_and_bgp_settings_come_and_go() -> None:
-    known = facts()
-    peer = BGPPeer("tor", ip_address("10.0.0.1"), 64600)
-    settings = BGPConfiguration(as_number=65001)
+def test_a_pod_concerns_its_routes_and_its_interface() -> None:
+    new = pod("192.168.39.200", veth="cali2", container="two")
 
-    assert feed(known, Changed(BGPPeer, "tor", peer)).is_bgp
-    feed(known, Changed(BGPConfiguration, "default", settings))
-    assert known.inputs.peers == {"tor": peer}
-    assert known.inputs.bgp == settings
-
-    feed(known, Changed(BGPPeer, "tor", None), Changed(BGPConfiguration, "default", None))
-    assert known.inputs.peers == {}
-    assert known.inputs.bgp == BGPConfiguration()
-
-
-def test_settings_of_another_name_are_not_the_clusters() -> None:
-    known = facts()
-
-    feed(known, Changed(BGPConfiguration, "node.a", BGPConfiguration("node.a", as_number=1)))
-
-    assert known.inputs.bgp == BGPConfiguration()
-
-
-def test_confirmed_claim_beats_a_pending_one() -> None:
-    known = facts()
-
-    feed(
-        known,
-        Changed(BlockAffinity, "a", affinity("a", AffinityState.PENDING)),
-        Changed(BlockAffinity, "b", affinity("b")),
-    )
-    assert known.inputs.affinities[BLOCK].node == "b"
-
-    feed(known, Changed(BlockAffinity, "b", None))
-    assert known.inputs.affinities[BLOCK].node == "a"
-    feed(known, Changed(BlockAffinity, "a", None))
-    assert BLOCK not in known.inputs.affinities
-
-
-def test_own_claims_are_listed_in_the_order_of_their_names() -> None:
-    known = facts()
-    other = replace(affinity("node-0"), cidr=ip_network("192.168.40.0/26"))
-    feed(
-        known,
-        Changed(BlockAffinity, "2", other),
-        Changed(BlockAffinity, "1", affinity("node-0")),
-        Changed(BlockAffinity, "3", affinity("node-9")),
+    assert dirty(EndpointChanged(new.key, new)) == Dirty(
+        keys=keys("192.168.39.200/32"), links={"cali2"}
     )
 
-    assert [a.cidr for a in known.claims_of("node-0")] == [BLOCK, other.cidr]
 
-
-def test_borrowed_addresses_follow_their_block() -> None:
-    known = facts()
-    empty = new_block(BLOCK, affinity="node-1", sequence_number=1)
-    lent = assign(
-        empty, ip_address("192.168.39.200"), handle_id="h", attributes=(("node", "node-2"),)
+def test_a_pod_that_is_gone_concerns_what_it_had() -> None:
+    assert dirty(EndpointChanged(POD.key, None)) == Dirty(
+        keys=keys("192.168.39.193/32"), links={"cali1"}
     )
-    own = assign(
-        lent, ip_address("192.168.39.201"), handle_id="g", attributes=(("node", "node-1"),)
-    )
-    prefix = ip_network("192.168.39.200/32")
-
-    dirty = feed(known, Changed(Block, "b", own))
-    assert known.inputs.borrowed == {prefix: "node-2"}
-    assert dirty.keys == {route_key(prefix)}
-    assert dirty.is_bgp
-
-    feed(known, Changed(Block, "b", empty))
-    assert known.inputs.borrowed == {}
-    feed(known, Changed(Block, "b", lent), Changed(Block, "b", None))
-    assert known.inputs.borrowed == {}
 
 
-def test_listed_records_replace_what_was_known() -> None:
-    known = facts()
-    one, two = endpoint("one"), endpoint("two", "192.168.39.194")
-    assert feed(known, EndpointsListed([one])).is_all
+def test_a_pod_that_got_another_interface_concerns_both() -> None:
+    changed = replace(POD, host_veth="cali2")
 
-    dirty = feed(known, EndpointsListed([two]))
-
-    assert set(known.inputs.endpoints) == {two.key}
-    assert dirty.keys == {
-        route_key(ip_network("192.168.39.193/32")),
-        route_key(ip_network("192.168.39.194/32")),
-    }
-    assert not feed(known, EndpointsListed([two]))
+    assert dirty(EndpointChanged(POD.key, changed)).links == {"cali1", "cali2"}
 
 
-def test_before_the_first_snapshot_the_kernels_word_means_nothing() -> None:
-    known = facts()
-
-    assert not feed(known, KernelTold(LinkGone("eth0")), SysctlsRead({"net.ipv4.ip_forward": "0"}))
-
-
-def test_sysctl_that_differs_is_looked_at() -> None:
-    known = facts()
-    known.snapshot(KernelState(sysctls={"net.ipv4.ip_forward": "1"}))
-
-    assert not feed(known, SysctlsRead({"net.ipv4.ip_forward": "1"}))
-    assert feed(known, SysctlsRead({"net.ipv4.ip_forward": "0"})).is_other
+def test_a_pod_told_again_is_nothing_new() -> None:
+    assert not dirty(EndpointChanged(POD.key, POD))
+    assert not dirty(EndpointsListed([POD]))
 
 
-def test_doubt_means_everything_anew() -> None:
-    dirty = feed(facts(), Doubt("asked for"))
+def test_a_listing_without_a_pod_ends_it() -> None:
+    assert dirty(EndpointsListed([])).keys == keys("192.168.39.193/32")
 
-    assert dirty.is_all
-    assert dirty.is_doubtful
+
+def test_an_unfinished_pod_is_not_routed() -> None:
+    made = facts(EndpointChanged(POD.key, replace(POD, state=EndpointState.INTENT)))
+
+    assert made.inputs.pods == {}
+
+
+# --- the kernel ---------------------------------------------------------------------------------
+
+
+def test_before_the_first_snapshot_events_say_nothing() -> None:
+    made = Facts(Inputs(Settings("node-0")))
+
+    assert not made.feed(KernelTold(LinkGone("eth0")), now=0.0)
+    assert not made.feed(SysctlsRead({"net.ipv4.ip_forward": "0"}), now=0.0)
+
+
+def test_a_pods_interface_concerns_the_pods_routes_too() -> None:
+    found = dirty(KernelTold(LinkChanged(replace(VETH, is_up=False))))
+
+    assert found == Dirty(keys=keys("192.168.39.193/32"), links={"cali1"})
+
+
+def test_a_strangers_interface_concerns_nobody() -> None:
+    assert not dirty(KernelTold(LinkChanged(Link("docker0", 9, is_up=True))))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        LinkChanged(replace(TUNNEL, is_up=False)),
+        LinkChanged(replace(ETH0, is_up=False)),
+        AddressChanged(Address("tunl0", ip_interface("192.168.39.192/32")), is_present=False),
+    ],
+)
+def test_an_important_loss_calls_for_a_snapshot(event: LinkChanged | AddressChanged) -> None:
+    assert dirty(KernelTold(event)).is_doubtful
+
+
+@pytest.mark.parametrize("link", [ETH0, TUNNEL])
+def test_an_important_link_that_returns_calls_for_a_snapshot(link: Link) -> None:
+    down = KernelTold(LinkChanged(replace(link, is_up=False)))
+
+    assert dirty(KernelTold(LinkChanged(link)), down).is_doubtful
+
+
+def test_an_underlay_that_changes_concerns_every_learned_path() -> None:
+    lost = KernelTold(AddressChanged(UNDERLAY, is_present=False))
+
+    assert dirty(lost).is_all
+    assert dirty(KernelTold(AddressChanged(UNDERLAY, is_present=True)), lost).is_all
+
+
+@pytest.mark.parametrize("is_present", [True, False])
+def test_any_address_concerns_what_nobody_else_may_announce(*, is_present: bool) -> None:
+    address = Address("eth1", ip_interface("192.168.84.129/26"))
+
+    found = dirty(KernelTold(AddressChanged(address, is_present=is_present)))
+
+    assert found.keys == keys("192.168.84.129/32", "192.168.84.128/26")
+    assert not found.is_all
+
+
+def test_our_nftables_table_concerns_itself() -> None:
+    assert dirty(KernelTold(RulesetChanged(None))) == Dirty(is_other=True)
+
+
+def test_sysctls_that_are_as_known_say_nothing() -> None:
+    read = SysctlsRead({"net.ipv4.ip_forward": "0"})
+
+    assert dirty(read) == Dirty(is_other=True)
+    assert not dirty(read, read)
+
+
+def test_a_doubt_calls_for_everything_anew() -> None:
+    assert dirty(Doubt("SIGHUP")) == Dirty(is_all=True, is_doubtful=True)
+
+
+# --- BGP ----------------------------------------------------------------------------------------
+
+PEER = ip_address("10.10.43.25")
+
+
+def test_an_update_concerns_its_prefixes() -> None:
+    announced = BgpTold(PathsChanged(PEER, announced=(path(THEIRS),)))
+    withdrawn = BgpTold(PathsChanged(PEER, withdrawn=(ip_network(THEIRS),)))
+
+    assert dirty(announced) == Dirty(keys=keys(THEIRS))
+    assert dirty(withdrawn, announced) == Dirty(keys=keys(THEIRS))
+
+
+def test_end_of_rib_may_open_a_gate() -> None:
+    assert dirty(BgpTold(EndOfRib(PEER, Family.IPV4))).is_gate
+
+
+def test_a_session_alone_concerns_nothing() -> None:
+    assert not dirty(BgpTold(PeerUp(PEER)))
+
+
+def test_a_peer_that_is_no_longer_wanted_takes_its_paths_along() -> None:
+    made = facts(BgpTold(PathsChanged(PEER, announced=(path(THEIRS),))))
+
+    assert made.keep_peers([]) == Dirty(keys=keys(THEIRS))
+    assert made.inputs.paths == {}
+    assert not made.keep_peers([])
+
+
+# --- dirt ---------------------------------------------------------------------------------------
+
+SPECKS: list[Callable[[], Dirty]] = [
+    lambda: Dirty(keys=keys(OWN)),
+    lambda: Dirty(links={"cali1"}),
+    lambda: Dirty(is_other=True),
+    lambda: Dirty(is_bgp=True),
+    lambda: Dirty(is_gate=True),
+    lambda: Dirty(is_all=True),
+    lambda: Dirty(is_doubtful=True),
+]
+
+
+@pytest.mark.parametrize("speck", SPECKS)
+def test_any_speck_is_dirt_and_none_gets_lost(speck: Callable[[], Dirty]) -> None:
+    whole = Dirty()
+    assert not whole
+
+    whole.merge(speck())
+
+    assert whole
+    assert whole == speck()
