@@ -17,7 +17,6 @@ from pycni.model.network import (
     Scope,
     SetLink,
     SetRuleset,
-    SetSysctl,
 )
 from pycni.model.resources import IPPool, TunnelMode
 from tests.agent.cluster import POOL, Cluster, NodeAgent, cluster, with_mode
@@ -350,13 +349,13 @@ def test_frequent_failures_do_not_put_off_the_retry_of_another(tmp_path: Path) -
     async def story() -> None:
         async with cluster(tmp_path, EXERCISE) as made:
             node = await exercise(made)
-            node.kernel.fail_next(SetSysctl, 5, times=100)
+            node.kernel.fail_next(SetRuleset, 5, times=100)
             node.kernel.fail_next(AddRoute, 12, times=18)
 
             flush_bird(node)
-            for _ in range(40):
-                forbid_forwarding(node)
-                await made.settle(0.5)
+            for _ in range(24):
+                delete_ruleset(node)
+                await made.settle(0.8)
 
             assert await node.ip_route() == NODE_0
 
