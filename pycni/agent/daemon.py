@@ -176,7 +176,8 @@ class Agent:
 
     def refused(self) -> int:
         """Return how many connections were refused."""
-        return self.cni.refused + self.control.refused
+        helper = self.speaker.counters.connections_refused
+        return self.cni.refused + self.control.refused + helper
 
     def write_nodename(self) -> None:
         """Leave our name where the in-process engine looks for it."""
