@@ -2,6 +2,7 @@
 # Install pycni on a node: plugin, agent, configuration. Idempotent; each file is put in place by a
 # rename, so that a runtime never meets half of one. --dry-run says what would be done.
 set -eu
+umask 022
 ROOT=$(CDPATH= cd -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd)
 . "$ROOT/bin/lib.sh"
 
@@ -147,8 +148,8 @@ install_configuration() {
             --shell /usr/sbin/nologin pycni-bgp
     fi
     put 0600 "$CONFIG" <<EOF
-node: $name
-node_address: $address
+node: "$name"
+node_address: "$address"
 bgp_user: pycni-bgp
 EOF
     put 0644 "$UNIT" <<EOF

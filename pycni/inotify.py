@@ -52,6 +52,7 @@ class DirectoryWatch:
 
         libc = ctypes.CDLL(None, use_errno=True)
         self._directory = directory
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = int(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         if self._fd < 0:
             raise _failure(ctypes.get_errno(), directory)
@@ -68,6 +69,7 @@ class DirectoryWatch:
     def close(self) -> None:
         """Stop watching; closing twice is harmless."""
         if self._fd >= 0:
+            self._forget_reader()
             os.close(self._fd)
             self._fd = -1
 
@@ -105,6 +107,7 @@ class DirectoryWatch:
         loop = asyncio.get_running_loop()
         is_readable = asyncio.Event()
         loop.add_reader(self._fd, is_readable.set)
+        self._loop = loop
         try:
             while True:
                 await is_readable.wait()
@@ -112,8 +115,16 @@ class DirectoryWatch:
                 if events := self.read():
                     yield events
         finally:
-            if self._fd >= 0:
-                loop.remove_reader(self._fd)
+            self._forget_reader()
+
+    def _forget_reader(self) -> None:
+        """Take the descriptor from the event loop, before it is closed.
+
+        The number is soon another file's, and a loop that still has it would never watch that.
+        """
+        if self._loop is not None and self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+        self._loop = None
 
 
 def _failure(error: int, directory: Path) -> OSError:

@@ -202,6 +202,8 @@ def _only_netns(request: Request, fds: list[int]) -> int | None:
             raise CniError(Code.INVALID_ENVIRONMENT, no_netns(request))
         return None
     if not is_netns(fds[0]):
+        if request.command is Command.DEL:
+            return None  # the namespace is gone, which is no reason to refuse a DEL
         raise CniError(
             Code.INVALID_ENVIRONMENT,
             f"CNI_NETNS={request.netns!r} is no network namespace",

@@ -46,7 +46,7 @@ from pycni.kernel.linux import LinuxKernel
 from pycni.kernel.podnet import LinuxPodNet
 from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import IPPool
+from pycni.model.resources import IPPool, Node
 from pycni.plan.desired import wanted_neighbours
 from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import protocol_number
@@ -181,7 +181,9 @@ class Agent:
 
     def write_nodename(self) -> None:
         """Leave our name where the in-process engine looks for it."""
-        (self._state_dir / "nodename").write_text(self.node, encoding="utf-8")
+        temporary = self._state_dir / "nodename.new"
+        temporary.write_text(self.node, encoding="utf-8")
+        temporary.replace(self._state_dir / "nodename")
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -239,8 +241,9 @@ class Agent:
 
     def _post(self, message: Message) -> None:
         self.reconciler.post(message)
+        if isinstance(message, Listed | Changed) and message.kind in (IPPool, Node):
+            self.registration.wake()  # also when somebody deletes our own node object
         if isinstance(message, Listed | Changed) and message.kind is IPPool:
-            self.registration.wake()
             # The message itself is still on its way to the facts.
             known = self.facts.inputs.pool_history | _pools_in(message)
             history.save(self._history_path, known)
@@ -248,7 +251,11 @@ class Agent:
     async def _pay_debts(self) -> None:
         """Do the releases that DELs left in the journal."""
         while True:
-            self.report("journal", "; ".join(await pay_debts(self.engine)))
+            try:
+                problems = "; ".join(await pay_debts(self.engine))
+            except (PycniError, OSError) as exc:
+                problems = str(exc)
+            self.report("journal", problems)
             await asyncio.sleep(PAY_PERIOD_S)
 
 

@@ -339,7 +339,7 @@ class Reconciler:
         pods = [op for op in ops if isinstance(op, DeleteRoute) and self._is_pod_route(op)]
         plain = [op for op in ops if op not in pods] if pods else list(ops)
         failures = list(await self._kernel.apply(plain)) if plain else []
-        failed = [f.op for f in failures]
+        failed = {f.op for f in failures}
         for op in plain:
             if op not in failed:
                 apply_op(have, op)

@@ -117,6 +117,9 @@ async def watch_kernel(kernel: Kernel, *, post: Post) -> None:
                 post(KernelTold(event))
         except EventsLost as exc:
             _log.info("kernel events were lost", extra={"reason": str(exc)})
+        except (PycniError, OSError) as exc:
+            _log.warning("cannot follow the kernel's events now", extra={"reason": str(exc)})
+            await asyncio.sleep(FIRST_RETRY_S)
 
 
 async def watch_speaker(speaker: Speaker, *, post: Post) -> None:

@@ -114,7 +114,9 @@ class ExaBgpSpeaker:
             started = loop.time()
             try:
                 reason = await self._live()
-            except (OSError, PycniError, LinkLost, TimeoutError) as exc:
+            # ValueError: descriptors that are no pipes.  What an unprivileged child says or passes
+            # must not end the agent.
+            except (OSError, PycniError, LinkLost, codec.NotUnderstood, ValueError) as exc:
                 reason = str(exc) or type(exc).__name__
             self._up.clear()
             self._announced = frozenset()

@@ -102,6 +102,8 @@ async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> Workl
     # Last: what could not be released just now is a debt, too, and paid later it would take the
     # new address away.
     await _settle(engine, request.key)
+    # A record may be lost (a reboot empties its directory) while the address is still held.
+    await engine.allocator.release_by_handle(request.handle_id)
     return None
 
 
@@ -183,7 +185,14 @@ async def _displace(engine: Engine, newcomer: WorkloadEndpoint) -> bool:
 
 def _assign_request(engine: Engine, request: Request) -> AssignRequest:
     now = datetime.fromtimestamp(engine.clock(), UTC)
-    attributes = {"node": engine.node, "timestamp": f"{now:%Y-%m-%d %H:%M:%S.%f} +0000 UTC"}
+    attributes = {
+        # Exactly whose it is: names may hold dots, so a handle's text alone would not tell.
+        "network": request.key.network,
+        "container": request.key.container_id,
+        "interface": request.key.ifname,
+        "node": engine.node,
+        "timestamp": f"{now:%Y-%m-%d %H:%M:%S.%f} +0000 UTC",
+    }
     if request.args.pod_name:
         attributes |= {"namespace": request.args.pod_namespace, "pod": request.args.pod_name}
     versions = (4, 6) if request.config.assign_ipv6 else (4,)
@@ -285,8 +294,8 @@ async def _release(
     try:
         if addresses:
             await engine.allocator.release(addresses, handle_id=endpoint.handle_id)
-        else:
-            await engine.allocator.release_by_handle(endpoint.handle_id)
+        # Whatever else the handle holds or counts: what a crash between two writes left.
+        await engine.allocator.release_by_handle(endpoint.handle_id)
     except PycniError as exc:
         _log.warning(
             "cannot release addresses now, journalled",

@@ -3,6 +3,7 @@
 from enum import IntEnum
 
 from pycni.errors import (
+    AlreadyExists,
     Conflict,
     DatastoreUnusable,
     InvalidInput,
@@ -45,8 +46,8 @@ def as_cni_error(error: PycniError) -> CniError:
             code = Code.TRY_AGAIN
         case DatastoreUnusable():
             code = Code.IO_FAILURE
-        case InvalidInput():
+        case InvalidInput() | AlreadyExists():
             code = Code.INVALID_CONFIGURATION
         case _:
-            code = Code.INTERNAL
+            code = Code.IO_FAILURE  # the kernel refused
     return CniError(code, str(error))

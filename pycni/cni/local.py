@@ -104,9 +104,10 @@ async def _serve(request: Request, datastore: Datastore, netns_fd: int | None) -
 def _nodename(state_dir: Path) -> str:
     """Return what the agent wrote as its name, or else the host's name."""
     try:
-        return (state_dir / DEFAULT_NODENAME_FILE).read_text(encoding="utf-8").strip()
+        name = (state_dir / DEFAULT_NODENAME_FILE).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        return socket.gethostname().lower()
+        name = ""
+    return name or socket.gethostname().lower()
 
 
 def _open_netns(path: str) -> int | None:

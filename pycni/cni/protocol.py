@@ -240,6 +240,8 @@ def _requested_ip(text: str) -> IPAddress | None:
     if not text:
         return None
     try:
+        if "%" in text:
+            raise ValueError(text)
         return ip_address(text)
     except ValueError:
         raise CniError(

@@ -86,20 +86,26 @@ def _unwanted(engine: Engine, request: Request) -> list[EndpointKey]:
 async def _collect_handles(
     engine: Engine, request: Request, keep: frozenset[tuple[str, str]]
 ) -> list[str]:
-    """Release handles of this network and node that belong to no attachment that is to stay."""
-    name = request.config.name
-    # Handles first: an ADD writes its record before it takes an address under a handle.
-    handles = await lookup.handles_on(engine.datastore, node=engine.node, prefix=f"{name}.")
-    valid = {f"{name}.{c}" if i == "eth0" else f"{name}.{c}.{i}" for c, i in keep}
-    valid |= {e.handle_id for e in engine.endpoints.list() if e.key.network == name}
+    """Release what attachments of this network and node hold that are neither listed nor recorded.
+
+    Whose an address is stands beside it, in so many words: the text of a handle does not tell,
+    because names of networks and containers may hold dots.
+    """
     failures = []
-    for handle_id in handles:
-        if handle_id in valid:
+    for attribute in await lookup.attributes_on(engine.datastore, node=engine.node):
+        said = dict(attribute.secondary)
+        key = EndpointKey(
+            said.get("network", ""), said.get("container", ""), said.get("interface", "")
+        )
+        is_ours = key.network == request.config.name and attribute.handle_id is not None
+        if not is_ours or (key.container_id, key.ifname) in keep:
             continue
         try:
-            await engine.allocator.release_by_handle(handle_id)
+            async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
+                if engine.endpoints.get(key) is None:
+                    await engine.allocator.release_by_handle(attribute.handle_id or "")
         except PycniError as exc:
-            failures.append(f"{handle_id}: {exc}")
+            failures.append(f"{attribute.handle_id}: {exc}")
     return failures
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pycni.model.network import IPAddress
-from pycni.model.resources import Block
+from pycni.model.resources import AllocationAttribute, Block
 from pycni.ports import Datastore
 
 
@@ -18,16 +18,11 @@ async def holder(datastore: Datastore, address: IPAddress) -> str | None:
     return None
 
 
-async def handles_on(datastore: Datastore, *, node: str, prefix: str) -> Sequence[str]:
-    """Return the handles of a node's allocations that begin with a prefix."""
-    found = set()
-    for stored in (await datastore.list(Block)).items:
-        for attribute in stored.value.attributes:
-            handle_id = attribute.handle_id
-            if (
-                handle_id is not None
-                and handle_id.startswith(prefix)
-                and dict(attribute.secondary).get("node") == node
-            ):
-                found.add(handle_id)
-    return sorted(found)
+async def attributes_on(datastore: Datastore, *, node: str) -> Sequence[AllocationAttribute]:
+    """Return what is written beside each address that a node's pods hold."""
+    return [
+        attribute
+        for stored in (await datastore.list(Block)).items
+        for attribute in stored.value.attributes
+        if dict(attribute.secondary).get("node") == node
+    ]

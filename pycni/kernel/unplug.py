@@ -102,7 +102,7 @@ class GroupDelete:
             deleted = await loop.run_in_executor(
                 self._threads, delete_verified, socket, targets, expect
             )
-        except OSError as exc:
+        except (OSError, PycniError) as exc:
             _fail(batch, cause=exc)
             return
         except BaseException:
@@ -144,10 +144,12 @@ class GroupDelete:
                     wish.fulfil(was_there=True)
 
 
-def _fail(batch: Sequence[_Wish], *, cause: OSError) -> None:
+def _fail(batch: Sequence[_Wish], *, cause: Exception) -> None:
     for wish in batch:
         if not wish.done.done():
-            error = PycniError(f"cannot delete interface {wish.name}: {cause.strerror}")
+            error = PycniError(
+                f"cannot delete interface {wish.name}: {getattr(cause, 'strerror', cause)}"
+            )
             error.__cause__ = cause
             wish.done.set_exception(error)
 

@@ -154,6 +154,8 @@ class Fields:
         """Return a CIDR, whose host bits must be zero."""
         text = self.need(name)
         try:
+            if "%" in text:
+                raise ValueError("zones have no place in a CIDR")
             return ip_network(text)
         except ValueError as exc:
             raise InvalidInput(f"{self.at(name)}: {text!r} is no CIDR: {exc}") from exc

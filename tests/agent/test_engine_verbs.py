@@ -16,6 +16,7 @@ from pycni.datastore.memory import MemoryDatastore, MemoryStore
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam import lookup
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.block import release_by_handle
 from pycni.ipam.requests import AssignRequest
 from pycni.model.endpoints import EndpointKey, EndpointState, PendingRelease
 from pycni.model.network import SetLink
@@ -110,6 +111,9 @@ def test_the_address_says_whose_it_is(tmp_path: Path) -> None:
 
         (stored,) = (await node.datastore.list(Block)).items
         assert dict(stored.value.attributes[0].secondary) == {
+            "network": NETWORK,
+            "container": CONTAINER,
+            "interface": "eth0",
             "namespace": "default",
             "node": "node-0",
             "pod": "web",
@@ -280,7 +284,7 @@ def test_nothing_leaks_when_the_interface_can_not_be_made(tmp_path: Path) -> Non
 
         reply = await node.cni("ADD", CONTAINER, pod=POD)
 
-        assert reason(reply) == (100, "cannot make the pair: no memory")
+        assert reason(reply) == (5, "cannot make the pair: no memory")
         assert await leftovers(node) == []
 
     play(tmp_path, story)
@@ -877,17 +881,66 @@ def test_gc_removes_what_is_not_listed_and_leaves_other_networks(tmp_path: Path)
     play(tmp_path, story)
 
 
+def lost(node: str, *, container: str = "lost", network: str = NETWORK) -> AssignRequest:
+    """Ask for an address as an ADD does whose record is lost afterwards."""
+    said = {"network": network, "container": container, "interface": "eth0", "node": node}
+    return AssignRequest(f"{network}.{container}", attributes=tuple(sorted(said.items())))
+
+
 def test_gc_releases_handles_that_lost_their_record(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
-        await node.allocator.assign(
-            AssignRequest(f"{NETWORK}.lost", attributes=(("node", "node-0"),))
-        )
+        await node.allocator.assign(lost("node-0"))
         elsewhere = Allocator(node.datastore, node="node-1")
-        await elsewhere.assign(AssignRequest(f"{NETWORK}.theirs", attributes=(("node", "node-1"),)))
+        await elsewhere.assign(lost("node-1", container="theirs"))
 
         await collect(node)
 
         assert [line.split()[1] for line in await held(node)] == [f"{NETWORK}.theirs"]
+
+    play(tmp_path, story)
+
+
+def test_gc_of_one_network_spares_another_whose_name_begins_alike(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.allocator.assign(lost("node-0", network=f"{NETWORK}.blue"))
+
+        await collect(node)
+
+        assert [line.split()[1] for line in await held(node)] == [f"{NETWORK}.blue.lost"]
+
+    play(tmp_path, story)
+
+
+def test_an_add_whose_record_a_reboot_took_gives_the_old_address_back(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.cni("ADD", CONTAINER, pod=POD)
+        node.endpoints.remove(KEY)  # /run is empty after a reboot, and the kernel new
+        node.kernel.delete_link(VETH)
+
+        reply = await node.cni("ADD", CONTAINER, pod=POD)
+
+        address = json.loads(reply.output)["ips"][0]["address"].partition("/")[0]
+        assert await held(node) == [f"{address} {NETWORK}.{CONTAINER}"]
+        await node.cni("DEL", CONTAINER, pod=POD)
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+def test_a_repeated_del_drops_what_a_crash_left_of_the_handle(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.add(POD)
+        datastore = node.datastore
+        assert isinstance(datastore, FaultyDatastore)
+        (stored,) = (await datastore.inner.list(Block)).items
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        freed = release_by_handle(stored.value, record.handle_id)
+        await datastore.inner.update(freed.block, if_revision=stored.revision)
+
+        await node.delete(POD)
+
+        assert await leftovers(node) == []
 
     play(tmp_path, story)
 
@@ -940,9 +993,7 @@ def test_gc_that_can_not_do_all_does_the_rest_and_says_so(tmp_path: Path) -> Non
 
 def test_gc_names_handles_that_could_not_be_released(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
-        await node.allocator.assign(
-            AssignRequest(f"{NETWORK}.lost", attributes=(("node", "node-0"),))
-        )
+        await node.allocator.assign(lost("node-0"))
 
         async def away(_handle: str) -> None:
             raise TryAgain("the datastore is away")

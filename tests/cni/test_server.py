@@ -263,6 +263,20 @@ def test_a_descriptor_of_something_else_is_refused(tmp_path: Path, path: str) ->
     play(tmp_path, story)
 
 
+def test_a_del_is_served_though_its_namespace_is_only_a_file_by_now(tmp_path: Path) -> None:
+    """What is left of a namespace that was unmounted is no reason to keep a pod terminating."""
+
+    async def story(agent: Agent) -> None:
+        fd = os.open("/etc/passwd", os.O_RDONLY)
+        await agent.ask(message(CNI_COMMAND="DEL"), fds=(fd,))
+        os.close(fd)
+
+        assert [request.command.value for request in agent.requests] == ["DEL"]
+        assert agent.server.refused == 0
+
+    play(tmp_path, story)
+
+
 def test_a_heap_of_descriptors_is_refused_without_an_answer(tmp_path: Path) -> None:
     async def story(agent: Agent) -> None:
         fds = tuple(netns() for _ in range(20))

@@ -54,3 +54,21 @@ def test_closing_twice_is_harmless(tmp_path: Path) -> None:
     watch.close()
 
     assert watch.fileno() == -1
+
+
+def test_watch_closed_in_the_middle_leaves_nothing_in_the_event_loop(tmp_path: Path) -> None:
+    """The next watch gets the same descriptor number, and must hear all the same."""
+
+    async def story() -> None:
+        numbers = []
+        for name in ("one", "two"):
+            with DirectoryWatch(tmp_path) as watch:
+                numbers.append(watch.fileno())
+                (tmp_path / name).write_text("x")
+                async with asyncio.timeout(5):
+                    async for events in watch:
+                        assert [event.name for event in events] == [name]
+                        break
+        assert numbers[0] == numbers[1]
+
+    asyncio.run(story())

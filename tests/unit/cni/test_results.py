@@ -116,7 +116,8 @@ def test_an_error_has_details_where_there_are_some() -> None:
         (Conflict("x"), 11),
         (DatastoreUnusable("x"), 5),
         (InvalidInput("x"), 7),
-        (AlreadyExists("x"), 100),
+        (AlreadyExists("x"), 7),
+        (PycniError("x"), 5),
     ],
 )
 def test_each_of_our_errors_has_the_specifications_code(error: PycniError, code: int) -> None:
