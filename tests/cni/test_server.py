@@ -271,7 +271,7 @@ def test_a_del_is_served_though_its_namespace_is_only_a_file_by_now(tmp_path: Pa
         await agent.ask(message(CNI_COMMAND="DEL"), fds=(fd,))
         os.close(fd)
 
-        assert [request.command.value for request in agent.requests] == ["DEL"]
+        assert [request.command.value for request, _ in agent.requests] == ["DEL"]
         assert agent.server.refused == 0
 
     play(tmp_path, story)
