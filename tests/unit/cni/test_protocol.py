@@ -194,6 +194,7 @@ def test_unknown_keys_are_ignored_on_request(word: str) -> None:
         ("K8S_POD_NAMESPACE=x;K8S_POD_NAME=X", "is no name of Kubernetes"),
         ("IP=192.168.0.0/24", "is no address"),
         ("IP=x", "is no address"),
+        ("IP=fe80::1%eth0", "is no address"),
         ("HOST_VETH=eth0", "must be an interface name that begins with 'cali'"),
         ("HOST_VETH=cali/x", "must be an interface name that begins with 'cali'"),
         ("HOST_VETH=cali12345678901234", "must be an interface name that begins with 'cali'"),

@@ -343,3 +343,16 @@ def test_applying_a_node_keeps_its_tunnel_address() -> None:
         "n", as_number=5, ipip_tunnel_address=IPv4Address("192.168.0.1")
     )
     assert merged(pool("a", "10.0.0.0/16"), existing=None) == pool("a", "10.0.0.0/16")
+
+
+def test_zone_in_a_cidr_is_refused() -> None:
+    """Python takes anything behind a `%`, and it would reach nftables as it stands."""
+    text = """
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: p}
+spec: {cidr: "fd00::%a } ; chain x { /64", blockSize: 122}
+"""
+
+    with pytest.raises(InvalidInput, match="is no CIDR"):
+        parse_manifests(text, source="f")
