@@ -39,7 +39,7 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
-from pycni.plan.inputs import Inputs, host_prefix, is_confirmed, route_key
+from pycni.plan.inputs import Inputs, borrowed_in, host_prefix, is_confirmed, route_key
 from pycni.plan.mirror import apply_event
 
 WATCHED_KINDS: tuple[type[Resource], ...] = (
@@ -231,7 +231,7 @@ class Facts:
     def _block_changed(self, value: Block | None, subject: Block) -> Dirty:
         """Find the addresses of a block that nodes other than its owner hold."""
         cidr = subject.cidr
-        new = _borrowed(value) if value is not None else {}
+        new = borrowed_in(value) if value is not None else {}
         old = self._borrowed_in.pop(cidr, frozenset())
         for prefix in old:
             self.inputs.borrowed.pop(prefix, None)
@@ -311,15 +311,3 @@ def _set(mapping: dict[K, V], key: K, value: V | None) -> None:
 def _keys_judged_by(address: Address) -> set[RouteKey]:
     """Return the prefixes that nobody else may announce while this address is ours."""
     return {route_key(host_prefix(address.interface.ip)), route_key(address.interface.network)}
-
-
-def _borrowed(block: Block) -> dict[IPNetwork, str]:
-    owners = [dict(a.secondary).get("node") for a in block.attributes]
-    found: dict[IPNetwork, str] = {}
-    if all(owner in (None, block.affinity) for owner in owners):
-        return found
-    for ordinal, index in enumerate(block.allocations):
-        owner = owners[index] if index is not None else None
-        if owner is not None and owner != block.affinity:
-            found[host_prefix(block.cidr[ordinal])] = owner
-    return found

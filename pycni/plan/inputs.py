@@ -25,6 +25,7 @@ from pycni.model.resources import (
     AffinityState,
     BGPConfiguration,
     BGPPeer,
+    Block,
     BlockAffinity,
     IPPool,
     Node,
@@ -200,3 +201,16 @@ def route_key(prefix: IPNetwork) -> RouteKey:
 def host_prefix(address: IPAddress) -> IPNetwork:
     """Return an address as a prefix of full length (/32 or /128)."""
     return ip_network(address)
+
+
+def borrowed_in(block: Block) -> dict[IPNetwork, str]:
+    """Return the addresses of a block that nodes other than its owner hold, and which."""
+    owners = [dict(a.secondary).get("node") for a in block.attributes]
+    found: dict[IPNetwork, str] = {}
+    if all(owner in (None, block.affinity) for owner in owners):
+        return found
+    for ordinal, index in enumerate(block.allocations):
+        owner = owners[index] if index is not None else None
+        if owner is not None and owner != block.affinity:
+            found[host_prefix(block.cidr[ordinal])] = owner
+    return found

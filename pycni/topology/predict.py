@@ -33,7 +33,7 @@ from pycni.model.resources import (
     Resource,
 )
 from pycni.plan.desired import compute, wanted_advertisements, wanted_neighbours
-from pycni.plan.inputs import Inputs, Settings, host_prefix
+from pycni.plan.inputs import Inputs, Settings, borrowed_in
 from pycni.plan.iproute import ip_route_lines
 from pycni.plan.mtu import pod_mtu
 from pycni.ports import Datastore
@@ -122,7 +122,7 @@ async def _inputs(
         inputs.set_node(known.name, known)
     inputs.affinities = {a.cidr: a for a in await _values(datastore, BlockAffinity)}
     for block in await _values(datastore, Block):
-        _note_borrowed(inputs, block)
+        inputs.borrowed.update(borrowed_in(block))
     for endpoint in endpoints:
         if endpoint.node == node.name:
             inputs.set_endpoint(endpoint.key, endpoint)
@@ -133,15 +133,6 @@ async def _inputs(
 
 async def _values(datastore: Datastore, kind: type[T]) -> list[T]:
     return [stored.value for stored in (await datastore.list(kind)).items]
-
-
-def _note_borrowed(inputs: Inputs, block: Block) -> None:
-    for ordinal, index in enumerate(block.allocations):
-        if index is None:
-            continue
-        owner = dict(block.attributes[index].secondary).get("node")
-        if owner is not None and owner != block.affinity:
-            inputs.borrowed[host_prefix(block.cidr[ordinal])] = owner
 
 
 def _exchange(inputs: dict[str, Inputs]) -> None:
