@@ -48,6 +48,17 @@ def is_meshed(status: dict[str, Any]) -> bool:
     )
 
 
+PARTS = ("agent", "CNI_server", "ExaBGP")
+
+
+def processes(node: sandbox.Node) -> tuple[int, int, int]:
+    """Return the processes of a node, in the order of `PARTS`."""
+    status = node.wait(is_meshed)
+    if node.agent is None:
+        raise RuntimeError("the agent did not start")
+    return node.agent.pid, status["cni_pid"], status["bgp_pid"]
+
+
 def resident_mib(pid: int) -> float:
     """Return the resident memory of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -82,22 +93,25 @@ def main() -> int:
     for node in nodes:
         node.wait(is_meshed)
     time.sleep(3)
-    pids = {n.name: (n.agent.pid if n.agent else 0, n.wait(is_meshed)["bgp_pid"]) for n in nodes}
-    before = {name: [sandbox.cpu_seconds(p) for p in both] for name, both in pids.items()}
+    pids = {n.name: processes(n) for n in nodes}
+    before = {name: [sandbox.cpu_seconds(p) for p in all_] for name, all_ in pids.items()}
     time.sleep(args.seconds)
     rows = []
-    for name, both in pids.items():
-        used = [sandbox.cpu_seconds(p) - b for p, b in zip(both, before[name], strict=True)]
-        agent, bgp = (u / args.seconds * 100 for u in used)
-        rows.append(
-            {"node": name, "agent_cpu_percent": round(agent, 2),
-             "exabgp_cpu_percent": round(bgp, 2), "cpu_percent": round(agent + bgp, 2),
-             "agent_rss_mib": round(resident_mib(both[0]), 1),
-             "exabgp_rss_mib": round(resident_mib(both[1]), 1)}
-        )  # fmt: skip
+    for name, all_ in pids.items():
+        used = [sandbox.cpu_seconds(p) - b for p, b in zip(all_, before[name], strict=True)]
+        shares = [u / args.seconds * 100 for u in used]
+        row: dict[str, Any] = {"node": name}
+        row |= {f"{part}_cpu_percent": round(s, 2) for part, s in zip(PARTS, shares, strict=True)}
+        row["cpu_percent"] = round(sum(shares), 2)
+        row |= {
+            f"{part}_rss_mib": round(resident_mib(pid), 1)
+            for part, pid in zip(PARTS, all_, strict=True)
+        }
+        rows.append(row)
     result = {"seconds": args.seconds, "start_to_converged_s": round(start_s, 2), "nodes": rows}
-    print("| node | agent CPU % | ExaBGP CPU % | together % | agent RSS MiB | ExaBGP RSS MiB |")
-    print("|---|--:|--:|--:|--:|--:|")
+    heads = [*(f"{p} CPU %" for p in PARTS), "together %", *(f"{p} RSS MiB" for p in PARTS)]
+    print(f"| node | {' | '.join(heads)} |".replace("_", " "))
+    print("|---" + "|--:" * len(heads) + "|")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     print(f"\nstart to converged: {result['start_to_converged_s']} s")

@@ -2,7 +2,8 @@
 
 Same network namespaces, same count, in turn within one run, so that a drift of the machine meets
 all of them.  What is measured is what a runtime waits for: start of the plugin's process to its
-end.  CPU per call counts the plugin's processes and, for pycni, the agent's share.
+end.  CPU per call counts the plugin's processes and, for pycni, those of the agent and of its CNI
+server.
 """
 
 import argparse
@@ -30,7 +31,7 @@ class Subject:
     name: str
     executable: str
     config: dict[str, Any]
-    agent_pid: int | None = None
+    agent_pids: tuple[int, ...] = ()
     times: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     cpu: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     rates: dict[tuple[str, int], list[float]] = field(default_factory=dict)
@@ -50,14 +51,13 @@ def measure(subject: Subject, verb: str, *, count: int, callers: int) -> None:
             config["prevResult"] = json.loads((RESULTS / f"{number}.add").read_text())
         (CALLS / f"{number}.in").write_text(json.dumps(config))
     cpu = os.times()
-    agent = sandbox.cpu_seconds(subject.agent_pid) if subject.agent_pid else 0.0
+    agent = sum(map(sandbox.cpu_seconds, subject.agent_pids))
     lines = sandbox.run(
         str(BIN / "driver"), str(callers), str(count), verb, subject.executable, str(CALLS)
     ).splitlines()
     after = os.times()
     spent = after.children_user + after.children_system - cpu.children_user - cpu.children_system
-    if subject.agent_pid:
-        spent += sandbox.cpu_seconds(subject.agent_pid) - agent
+    spent += sum(map(sandbox.cpu_seconds, subject.agent_pids)) - agent
     key = (verb, callers)
     for line in lines:
         which, status, elapsed = line.split()
@@ -107,11 +107,11 @@ def prepare() -> list[Subject]:
                  "ranges": [[{"subnet": "10.99.0.0/16"}]],
                  "routes": [{"dst": "0.0.0.0/0"}]},
     }  # fmt: skip
-    pid = node.agent.pid
+    pids = (node.agent.pid, node.wait(lambda s: bool(s["converged"]))["cni_pid"])
     return [
         Subject("bridge + host-local", str(BIN / "bridge"), bridge),
-        Subject("pycni, C relay", str(BIN / "pycni"), ours, agent_pid=pid),
-        Subject("pycni, Python relay", str(BIN / "py" / "pycni"), ours, agent_pid=pid),
+        Subject("pycni, C relay", str(BIN / "pycni"), ours, agent_pids=pids),
+        Subject("pycni, Python relay", str(BIN / "py" / "pycni"), ours, agent_pids=pids),
     ]
 
 

@@ -106,11 +106,14 @@ class DirectoryWatch:
         """Yield batches of events until the watch is closed by leaving the loop."""
         loop = asyncio.get_running_loop()
         is_readable = asyncio.Event()
-        loop.add_reader(self._fd, is_readable.set)
         self._loop = loop
         try:
             while True:
+                # Watched only while we wait: while the consumer is busy, or takes its time, a
+                # readable descriptor would keep the loop turning.
+                loop.add_reader(self._fd, is_readable.set)
                 await is_readable.wait()
+                loop.remove_reader(self._fd)
                 is_readable.clear()
                 if events := self.read():
                     yield events

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pycni.agent.cni_server import listen_private, peer_uid
+from pycni.unix import listen_private, peer_uid
 
 _log = logging.getLogger(__name__)
 

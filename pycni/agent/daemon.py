@@ -13,38 +13,31 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Interface, ip_interface
 from pathlib import Path
 
 import pycni
 from pycni.agent import history, report, watchers
-from pycni.agent.cni_server import CniServer
+from pycni.agent.cni_child import CniChild
 from pycni.agent.control import ControlServer
 from pycni.agent.facts import WATCHED_KINDS, Facts
 from pycni.agent.http import HttpServer
-from pycni.agent.logs import configure_logging
-from pycni.agent.messages import Changed, EndpointChanged, Listed, Message
+from pycni.agent.messages import Changed, Listed, Message
 from pycni.agent.metrics import Metrics
 from pycni.agent.notify import notify
 from pycni.agent.prober import Prober
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
-from pycni.agent.view import FactsView
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.speaker import ExaBgpSpeaker
-from pycni.cni.engine import Engine, pay_debts
-from pycni.cni.main import Reply, execute
-from pycni.cni.protocol import Request
 from pycni.config import DEFAULT_CONFIG, AgentConfig, load_config
 from pycni.datastore.sqlite import SqliteDatastore, open_sqlite
 from pycni.endpoints import FileEndpoints
 from pycni.errors import InvalidInput, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
-from pycni.ipam.requests import DatastoreView
 from pycni.kernel.linux import LinuxKernel
-from pycni.kernel.podnet import LinuxPodNet
-from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
+from pycni.logs import configure_logging
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import IPPool, Node
 from pycni.plan.desired import wanted_neighbours
@@ -53,8 +46,6 @@ from pycni.plan.iproute import protocol_number
 from pycni.plan.mtu import pod_mtu
 
 _log = logging.getLogger(__name__)
-
-PAY_PERIOD_S = 5.0
 
 
 class Agent:
@@ -76,34 +67,24 @@ class Agent:
         self._history_path = self._state_dir / "pools.json"
         self.endpoints = FileEndpoints(run_dir=self._run_dir, state_dir=self._state_dir)
         self.kernel = LinuxKernel()
-        self.podnet = LinuxPodNet()
         self.speaker = self._make_speaker()
         self.facts = Facts(Inputs(self._settings(), pool_history=history.load(self._history_path)))
-        self.allocator = Allocator(
-            datastore, node=node, view=FactsView(self.facts, DatastoreView(datastore))
-        )
         self.reconciler = Reconciler(
             self.facts,
             kernel=self.kernel,
             speaker=self.speaker,
             endpoints=self.endpoints,
             refresh_s=config.refresh_s,
-            has_priority=self._is_serving,
-        )
-        self.engine = Engine(
-            node=node,
-            datastore=datastore,
-            allocator=self.allocator,
-            endpoints=self.endpoints,
-            podnet=self.podnet,
-            default_mtu=self._default_mtu,
-            run_dir=self._run_dir,
-            on_change=self._endpoint_changed,
+            on_pass=self._tell_mtu,
         )
         self.registration = Registration(
-            datastore, self.allocator, node=node, address=self._address, report=self.report
+            datastore,
+            Allocator(datastore, node=node),
+            node=node,
+            address=self._address,
+            report=self.report,
         )
-        self.cni = CniServer(self._run_dir / "cni.sock", self._serve)
+        self.cni = CniChild(config, node=node, count=self.metrics.count, report=self.report)
         self.control = ControlServer(
             self._run_dir / "control.sock",
             {"status": lambda: report.status(self), "routes": lambda: report.routes(self)},
@@ -134,32 +115,19 @@ class Agent:
             )
         )
 
-    async def _default_mtu(self) -> int:
-        if self.config.pod_mtu:
-            return self.config.pod_mtu
+    def _tell_mtu(self) -> None:
         inputs = self.facts.inputs
-        underlay = inputs.underlay(4) or inputs.underlay(6) or ""
-        link = inputs.links.get(underlay)
-        return pod_mtu(inputs.pools.values(), underlay_mtu=link.mtu if link else 1500)
-
-    async def _serve(
-        self, request: Request, netns_fd: int | None, is_abandoned: Callable[[], bool]
-    ) -> Reply:
-        began = self.clock()
-        reply = await execute(self.engine, request, netns_fd=netns_fd, is_abandoned=is_abandoned)
-        self.metrics.count(request.command.value, status=reply.status, seconds=self.clock() - began)
-        return reply
+        link = inputs.links.get(inputs.underlay(4) or inputs.underlay(6) or "")
+        # Without an underlay nothing is known yet; the CNI server looks for itself until then.
+        if self.config.pod_mtu:
+            self.cni.tell_mtu(self.config.pod_mtu)
+        elif link is not None and self.facts.has_datastore:
+            self.cni.tell_mtu(pod_mtu(inputs.pools.values(), underlay_mtu=link.mtu))
 
     def _down_peers(self) -> list[IPAddress]:
         peers = self.facts.rib.peers
         wanted = (n.peer for n in wanted_neighbours(self.facts.inputs))
         return [p for p in wanted if p not in peers or not peers[p].is_up]
-
-    def _is_serving(self) -> bool:
-        return self.cni.is_busy()
-
-    def _endpoint_changed(self, key: EndpointKey, endpoint: WorkloadEndpoint | None) -> None:
-        self.reconciler.post(EndpointChanged(key, endpoint))
 
     def report(self, what: str, why: str) -> None:
         """Note trouble of one part, or ("") its end; log each change once."""
@@ -205,7 +173,6 @@ class Agent:
                     task.cancel()
         finally:
             await self.datastore.close()
-            self.podnet.close()
             self.kernel.close()
 
     def _parts(self) -> dict[str, "asyncio._CoroutineLike[None]"]:
@@ -221,7 +188,6 @@ class Agent:
             ),
             "registration": self.registration.run(),
             "prober": Prober(down_peers=self._down_peers, returned=self.speaker.nudge).run(),
-            "journal": self._pay_debts(),
             "cni": self.cni.run(),
             "control": self.control.run(),
         }
@@ -247,16 +213,6 @@ class Agent:
             # The message itself is still on its way to the facts.
             known = self.facts.inputs.pool_history | _pools_in(message)
             history.save(self._history_path, known)
-
-    async def _pay_debts(self) -> None:
-        """Do the releases that DELs left in the journal."""
-        while True:
-            try:
-                problems = "; ".join(await pay_debts(self.engine))
-            except (PycniError, OSError) as exc:
-                problems = str(exc)
-            self.report("journal", problems)
-            await asyncio.sleep(PAY_PERIOD_S)
 
 
 def _pools_in(message: Listed | Changed) -> set[IPNetwork]:

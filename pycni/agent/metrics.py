@@ -59,6 +59,7 @@ _GAUGES = {
     "reconciler_full_passes": "Passes over everything.",
     "reconciler_operations": "Operations sent to the kernel.",
     "reconciler_last_pass_seconds": "Duration of the last pass.",
+    "cni_starts": "Starts of the CNI server's process.",
     "refused_connections": "Connections to the sockets that were refused.",
 }
 
@@ -82,5 +83,6 @@ def _values(agent: "Agent") -> dict[str, float]:
         "reconciler_full_passes": float(health.full_passes),
         "reconciler_operations": float(health.operations),
         "reconciler_last_pass_seconds": health.last_pass_s,
+        "cni_starts": float(agent.cni.starts),
         "refused_connections": float(agent.refused()),
     }

@@ -63,9 +63,11 @@ FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 30.0
 RECORDS_WAIT_S = 10.0
 """How long sessions wait for records that can't be read: only borrowed addresses suffer."""
-WAIT_S = 0.002
-LONGEST_WAIT_S = 0.02
-"""How long a pass may stand back behind CNI requests."""
+GATHER_S = 0.001
+BUSY_GATHER_S = 0.01
+"""How long a pass waits for what comes with the first event, such as a pod's record with its
+interface; longer in a series, where one pass for many events is cheaper than many passes."""
+SERIES_S = 0.05
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ class Reconciler:
         speaker: Speaker,
         endpoints: Endpoints,
         refresh_s: float = 60.0,
-        has_priority: Callable[[], bool] = lambda: False,
+        on_pass: Callable[[], None] = lambda: None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.facts = facts
@@ -103,7 +105,7 @@ class Reconciler:
         self._speaker = speaker
         self._endpoints = endpoints
         self._refresh_s = refresh_s
-        self._has_priority = has_priority
+        self._on_pass = on_pass
         self._clock = clock or asyncio.get_running_loop().time
         self._started = self._clock()
         self._queue: asyncio.Queue[Message] = asyncio.Queue()
@@ -111,6 +113,7 @@ class Reconciler:
         self._retry_at = inf
         self._retry_s = 0.0
         self._refresh_at = self._started
+        self._last_pass_at = -inf
         self._has_heard_peers = False
         self._idle = asyncio.Event()
 
@@ -147,18 +150,13 @@ class Reconciler:
                     dirty.merge(self._feed(await self._queue.get()))
             except TimeoutError:
                 dirty.merge(self._timers())
-            await self._give_way()
+            is_series = self._clock() - self._last_pass_at < SERIES_S
+            await asyncio.sleep(BUSY_GATHER_S if is_series else GATHER_S)
             while not self._queue.empty():
                 dirty.merge(self._feed(self._queue.get_nowait()))
             if not dirty:
                 self._idle.set()
         return dirty
-
-    async def _give_way(self) -> None:
-        """Let CNI requests go first, for a while: one pass after a burst is cheaper, too."""
-        until = self._clock() + LONGEST_WAIT_S
-        while self._has_priority() and self._clock() < until:  # noqa: ASYNC110  # ends by itself
-            await asyncio.sleep(WAIT_S)
 
     def _feed(self, message: Message) -> Dirty:
         return self.facts.feed(message, now=self._clock())
@@ -232,7 +230,9 @@ class Reconciler:
         self.health.passes += 1
         self.health.full_passes += dirty.is_all
         self.health.operations += len(ops)
-        self.health.last_pass_s = self._clock() - began
+        self._last_pass_at = self._clock()
+        self.health.last_pass_s = self._last_pass_at - began
+        self._on_pass()
 
     def _listen_to_peers(self, dirty: Dirty) -> Sequence[Neighbour] | None:
         """Open the gate for learned routes in time; return the sessions when they may be stated.

@@ -39,6 +39,8 @@ def status(agent: "Agent") -> dict[str, Any]:
         "operations": health.operations,
         "kernel_routes": sum(map(len, have.routes.values())) if have is not None else 0,
         "bgp_pid": agent.speaker.pid,
+        "cni_pid": agent.cni.pid,
+        "cni_starts": agent.cni.starts,
         "drops": agent.drop_counters(),
     }
 
@@ -122,7 +124,8 @@ def problems(agent: "Agent") -> list[str]:
 
 def is_ready(agent: "Agent") -> bool:
     """Tell whether requests can be served and the kernel is as wanted."""
-    return agent.reconciler.health.has_converged and not agent.reconciler.health.failures
+    health = agent.reconciler.health
+    return agent.cni.is_serving and health.has_converged and not health.failures
 
 
 def pages(agent: "Agent") -> dict[str, Callable[[], Page]]:

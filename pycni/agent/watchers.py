@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 Post = Callable[[Message], None]
 FIRST_RETRY_S = 0.2
 LAST_RETRY_S = 10.0
+GATHER_S = 0.003
 SYSCTL_PERIOD_S = 0.5
 SYSCTLS_PER_PERIOD = 150
 """A bound on the work of one look; with more sysctls than this a full round takes longer."""
@@ -88,8 +89,10 @@ async def _follow_records(
     post(EndpointsListed(records))
     report("endpoint records", "")
     async for events in watch:
-        for event in events:
-            _tell_record(endpoints, event.name, keys, post)
+        for name in dict.fromkeys(event.name for event in events):
+            _tell_record(endpoints, name, keys, post)
+        # A request writes its record several times, and only the last version counts.
+        await asyncio.sleep(GATHER_S)
 
 
 def _tell_record(

@@ -6,10 +6,10 @@ than the agent, and it never leaves anything that the agent would not recognise.
 
 import asyncio
 import os
-import socket
 import sys
 from pathlib import Path
 
+from pycni.cni import defaults
 from pycni.cni.engine import Engine, pay_debts
 from pycni.cni.errors import CniError, Code, as_cni_error
 from pycni.cni.main import Reply, execute, failure, parse_or_reply
@@ -21,12 +21,7 @@ from pycni.errors import PycniError
 from pycni.ipam.allocator import Allocator
 from pycni.kernel.netns import is_netns
 from pycni.kernel.podnet import LinuxPodNet
-from pycni.kernel.underlay import underlay_link
-from pycni.model.resources import IPPool, Node
-from pycni.plan.mtu import pod_mtu
 from pycni.ports import Datastore
-
-DEFAULT_NODENAME_FILE = "nodename"
 
 
 def main() -> int:
@@ -73,15 +68,7 @@ async def _open_datastore(path: Path) -> Datastore:
 
 async def _serve(request: Request, datastore: Datastore, netns_fd: int | None) -> Reply:
     config = request.config
-    node = config.nodename or _nodename(Path(config.state_dir))
-
-    async def default_mtu() -> int:
-        stored = await datastore.get(Node, node)
-        own = stored.value.ipv4 if stored is not None else None
-        pools = [s.value for s in (await datastore.list(IPPool)).items]
-        link = underlay_link(own.ip if own is not None else None)
-        return pod_mtu(pools, underlay_mtu=link.mtu if link is not None else 1500)
-
+    node = config.nodename or defaults.nodename(Path(config.state_dir))
     podnet = LinuxPodNet()
     try:
         engine = Engine(
@@ -90,7 +77,7 @@ async def _serve(request: Request, datastore: Datastore, netns_fd: int | None) -
             allocator=Allocator(datastore, node=node),
             endpoints=FileEndpoints(run_dir=Path(config.run_dir), state_dir=Path(config.state_dir)),
             podnet=podnet,
-            default_mtu=default_mtu,
+            default_mtu=lambda: defaults.default_mtu(datastore, node=node),
             run_dir=Path(config.run_dir),
         )
         reply = await execute(engine, request, netns_fd=netns_fd)
@@ -99,15 +86,6 @@ async def _serve(request: Request, datastore: Datastore, netns_fd: int | None) -
         return reply
     finally:
         podnet.close()
-
-
-def _nodename(state_dir: Path) -> str:
-    """Return what the agent wrote as its name, or else the host's name."""
-    try:
-        name = (state_dir / DEFAULT_NODENAME_FILE).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        name = ""
-    return name or socket.gethostname().lower()
 
 
 def _open_netns(path: str) -> int | None:

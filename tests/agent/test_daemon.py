@@ -104,6 +104,13 @@ async def get(path: str) -> tuple[int, str]:
     return int(head.split()[1]), body
 
 
+async def metrics_say(line: str) -> None:
+    """Wait until the CNI server has reported: it does so now and then only."""
+    async with asyncio.timeout(10):
+        while line not in (await get("/metrics"))[1]:  # noqa: ASYNC110  # nobody tells of it
+            await asyncio.sleep(0.02)
+
+
 def ip_route(*selector: str) -> str:
     shown = ["ip", "route", "show", *selector]
     return subprocess.run(shown, capture_output=True, text=True, check=True).stdout
@@ -138,8 +145,7 @@ def test_agent_serves_pods_and_says_how_it_is(
         assert "192.168.39.192/26" in capsys.readouterr().out
         assert (await get("/healthz"))[0] == 200
         assert (await get("/nonsense"))[0] == 404
-        metrics = (await get("/metrics"))[1]
-        assert 'pycni_cni_requests_total{status="0",verb="ADD"} 1.0' in metrics
+        await metrics_say('pycni_cni_requests_total{status="0",verb="ADD"} 1.0')
         status, _ = await call(run_dir, "GC", node, **{"cni.dev/valid-attachments": []})
         assert status == 0
         assert (await call(run_dir, "DEL", node))[0] == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pycni.agent.logs import JsonFormatter, configure_logging
+from pycni.logs import JsonFormatter, configure_logging
 from pycni.agent.notify import notify
 
 

@@ -6,30 +6,24 @@ one descriptor when its verb has a namespace, and it must be one of a network na
 
 import array
 import asyncio
-import contextlib
 import logging
 import os
 import select
 import socket
-import struct
-import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from pycni.cni.errors import CniError, Code
 from pycni.cni.main import Reply, failure, no_netns, parse_or_reply
 from pycni.cni.protocol import MAX_STDIN, Command, Request, version_of
 from pycni.kernel.netns import is_netns
+from pycni.unix import peer_uid
 
 _log = logging.getLogger(__name__)
 
 MAX_REQUEST = MAX_STDIN + (1 << 17)
 MAX_DESCRIPTORS = 8
 RECEIVE_TIMEOUT_S = 10.0
-BACKLOG = 512
 ACCEPT_RETRY_S = 0.1
-PAUSE_S = 0.002
-"""The longest pause within a series of requests."""
 
 Handler = Callable[[Request, int | None, Callable[[], bool]], Awaitable[Reply]]
 
@@ -38,69 +32,49 @@ class Refused(Exception):
     """A connection that is not answered: not root, or not our wire format."""
 
 
-def listen_private(path: Path) -> socket.socket:
-    """Listen on a unix socket that only root can use; take over the place of a dead one.
-
-    The directory lets others pass, but not look: ExaBGP's own user has a directory of its own
-    below it.
-    """
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    path.parent.chmod(0o711)
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    previous = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(previous)
-    listener.listen(BACKLOG)
-    return listener
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """Return the user at the other end (struct ucred: pid, uid, gid)."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    uid: int = struct.unpack("iII", raw)[1]
-    return uid
-
-
 class CniServer:
     """Accepts, receives, hands to the handler, answers; one task for each request."""
 
-    def __init__(self, path: Path, handler: Handler) -> None:
-        self._path = path
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._tasks: set[asyncio.Task[None]] = set()
-        self._last_answer = 0.0
         self.refused = 0
 
-    def is_busy(self) -> bool:
-        """Tell whether requests are being served, or the next of a series is about to come."""
-        return bool(self._tasks) or time.monotonic() - self._last_answer < PAUSE_S
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until cancelled; requests that run then are finished.
 
-    async def run(self) -> None:
-        """Serve until cancelled; the socket is gone afterwards, running requests are finished."""
+        The listener is non-blocking; it stays open for others that hold it as well.
+        """
         loop = asyncio.get_running_loop()
-        listener = listen_private(self._path)
-        inode = self._path.stat().st_ino
+        loop.add_reader(listener, self._accept, listener)
         try:
-            while True:
-                try:
-                    connection, _ = await loop.sock_accept(listener)
-                except OSError as exc:  # out of descriptors: running requests give theirs back
-                    _log.warning("cannot accept a CNI request", extra={"reason": str(exc)})
-                    await asyncio.sleep(ACCEPT_RETRY_S)
-                    continue
-                task = loop.create_task(self._serve(connection), name="cni-request")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            await loop.create_future()  # for ever
         finally:
+            loop.remove_reader(listener)
             listener.close()
-            with contextlib.suppress(FileNotFoundError):
-                if self._path.stat().st_ino == inode:  # a successor may listen there already
-                    self._path.unlink()
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=RECEIVE_TIMEOUT_S)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take every connection that waits."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as exc:  # out of descriptors: running requests give theirs back
+                _log.warning("cannot accept a CNI request", extra={"reason": str(exc)})
+                loop.remove_reader(listener)
+                loop.call_later(ACCEPT_RETRY_S, self._resume, listener)
+                return
+            task = loop.create_task(self._serve(connection), name="cni-request")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     async def _serve(self, connection: socket.socket) -> None:
         fds: list[int] = []
@@ -115,7 +89,6 @@ class CniServer:
             await asyncio.get_running_loop().sock_sendall(
                 connection, bytes([reply.status]) + reply.output
             )
-            self._last_answer = time.monotonic()
         except Refused as exc:
             self.refused += 1
             _log.warning("refused a connection to the CNI socket", extra={"reason": str(exc)})

@@ -1,0 +1,196 @@
+"""The CNI server as a process of its own: a warm engine behind the agent's socket.
+
+The agent starts it (`pycni.agent.cni_child`) with the listening socket and one end of a channel.
+Apart from the agent's own process, a request waits for no pass over the routes, and both work at
+the same time on a machine with several processors.  It shares nothing else with the agent than
+what the in-process engine shares: records, locks, journal and datastore.
+
+The channel carries one JSON object in each packet.  From the agent: `{"mtu": 1480}`.  To it:
+`{"serving": true}` once, `{"trouble": {"journal": "why, or empty"}}`, and now and then
+`{"served": [["ADD", 0, 0.0012], ...], "refused": 3}` (verb, exit status, seconds; all refused).
+Its end is the agent's end: then running requests are finished, and nothing else is begun.
+"""
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pycni.cni import defaults
+from pycni.cni.engine import Engine, pay_debts
+from pycni.cni.main import Reply, execute
+from pycni.cni.protocol import Request
+from pycni.cni.server import CniServer
+from pycni.cni.view import WatchedView
+from pycni.datastore.sqlite import open_sqlite
+from pycni.endpoints import FileEndpoints
+from pycni.errors import PycniError
+from pycni.ipam.allocator import Allocator
+from pycni.kernel.podnet import LinuxPodNet
+from pycni.logs import configure_logging
+from pycni.ports import Datastore
+
+_log = logging.getLogger(__name__)
+
+PAY_PERIOD_S = 5.0
+REPORT_DELAY_S = 0.05
+MAX_REPORT = 500
+_PACKET = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What the agent tells at the start; `listener` and `channel` are inherited descriptors."""
+
+    node: str
+    datastore: str
+    run_dir: str
+    state_dir: str
+    log_level: str
+    listener: int
+    channel: int
+
+    def to_json(self) -> str:
+        """Return the one argument of the process."""
+        return json.dumps(asdict(self))
+
+
+class Service:
+    """The parts of the process; `run` is its life."""
+
+    def __init__(self, settings: ServiceSettings, datastore: Datastore) -> None:
+        self._datastore = datastore
+        self._node = settings.node
+        self._channel = socket.socket(fileno=settings.channel)
+        self._channel.setblocking(False)
+        self._listener = socket.socket(fileno=settings.listener)
+        self._listener.setblocking(False)
+        self._view = WatchedView(datastore)
+        self._podnet = LinuxPodNet()
+        self._mtu: int | None = None
+        self._served: list[tuple[str, int, float]] = []
+        self._is_report_due = False
+        self._stop = asyncio.Event()
+        self._server = CniServer(self._serve)
+        self._engine = Engine(
+            node=settings.node,
+            datastore=datastore,
+            allocator=Allocator(datastore, node=settings.node, view=self._view),
+            endpoints=FileEndpoints(
+                run_dir=Path(settings.run_dir), state_dir=Path(settings.state_dir)
+            ),
+            podnet=self._podnet,
+            default_mtu=self._default_mtu,
+            run_dir=Path(settings.run_dir),
+        )
+
+    async def run(self) -> None:
+        """Serve until the agent ends, or SIGTERM."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_reader(self._channel, self._hear)
+        parts = [self._view.run(), self._pay_debts(), self._server.run(self._listener)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(part) for part in parts]
+                self._tell({"serving": True})
+                await self._stop.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._report()
+            loop.remove_reader(self._channel)
+            self._channel.close()
+            self._podnet.close()
+
+    async def _serve(
+        self, request: Request, netns_fd: int | None, is_abandoned: Callable[[], bool]
+    ) -> Reply:
+        began = time.perf_counter()
+        reply = await execute(self._engine, request, netns_fd=netns_fd, is_abandoned=is_abandoned)
+        self._served.append((request.command.value, reply.status, time.perf_counter() - began))
+        if not self._is_report_due:
+            self._is_report_due = True
+            asyncio.get_running_loop().call_later(REPORT_DELAY_S, self._report)
+        return reply
+
+    async def _default_mtu(self) -> int:
+        if self._mtu is not None:
+            return self._mtu
+        # The agent has not told yet: it has just been started, too.
+        return await defaults.default_mtu(self._datastore, node=self._node)
+
+    async def _pay_debts(self) -> None:
+        """Do the releases that DELs left in the journal."""
+        while True:
+            try:
+                problems = "; ".join(await pay_debts(self._engine))
+            except (PycniError, OSError) as exc:
+                problems = str(exc)
+            self._tell({"trouble": {"journal": problems}})
+            await asyncio.sleep(PAY_PERIOD_S)
+
+    # --- the channel ----------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        try:
+            packet = self._channel.recv(_PACKET)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet = b""
+        if packet:
+            self._mtu = json.loads(packet).get("mtu", self._mtu)
+        else:  # the agent is gone, however it went
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._stop.set()
+
+    def _report(self) -> None:
+        self._is_report_due = False
+        while self._served:
+            part = self._served[:MAX_REPORT]
+            del self._served[:MAX_REPORT]
+            self._tell({"served": part, "refused": self._server.refused})
+
+    def _tell(self, what: dict[str, Any]) -> None:
+        # An agent that does not listen loses counts; requests never wait for it.
+        with contextlib.suppress(OSError):
+            self._channel.send(json.dumps(what).encode())
+
+
+async def serve(settings: ServiceSettings) -> None:
+    """Open the datastore and serve."""
+    datastore = await open_sqlite(Path(settings.datastore))
+    try:
+        await Service(settings, datastore).run()
+    finally:
+        await datastore.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the process that the agent started; return the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    settings = ServiceSettings(**json.loads(arguments[0]))
+    configure_logging(settings.log_level)
+    # What is loaded now stays: spare the collector from going through it again and again.
+    gc.freeze()
+    try:
+        asyncio.run(serve(settings))
+    except PycniError as exc:
+        _log.error("the CNI server can't run", extra={"reason": str(exc)})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

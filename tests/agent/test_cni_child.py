@@ -1,0 +1,192 @@
+"""The CNI server's process under the agent: it serves, comes back, and ends with the agent."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from pycni.agent.cni_child import CniChild
+from pycni.config import AgentConfig
+from pycni.datastore.sqlite import open_sqlite
+from pycni.unix import listen_private
+from tests.agent.own_node import needs_root
+
+pytestmark = [needs_root, pytest.mark.timeout(60)]
+STATUS = json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "pycni"}).encode()
+
+
+class World:
+    """A child and what it reported."""
+
+    def __init__(self, directory: Path) -> None:
+        for name in ("run", "state"):
+            (directory / name).mkdir()
+        self.config = AgentConfig(
+            node="node-0", run_dir=str(directory / "run"), state_dir=str(directory / "state")
+        )
+        self.socket = directory / "run" / "cni.sock"
+        self.served: list[tuple[str, int]] = []
+        self.reports: list[tuple[str, str]] = []
+        self.child = CniChild(self.config, node="node-0", count=self.count, report=self.report)
+
+    def count(self, verb: str, *, status: int, seconds: float) -> None:
+        assert 0 < seconds < 10
+        self.served.append((verb, status))
+
+    def report(self, what: str, why: str) -> None:
+        self.reports.append((what, why))
+
+    async def status(self) -> int:
+        await until(self.socket.exists)
+        return await asyncio.to_thread(ask_status, self.socket)
+
+
+def ask_status(path: Path) -> int:
+    """Return the exit status of a STATUS request."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        environment = b"CNI_COMMAND=STATUS\0"
+        client.sendall(len(environment).to_bytes(4, "big") + environment + STATUS)
+        client.shutdown(socket.SHUT_WR)
+        return client.recv(1 << 16)[0]
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110  # it comes from another process
+            await asyncio.sleep(0.005)
+
+
+def exists(pid: int) -> bool:
+    """Tell whether a process runs (a dead one that nobody waited for does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def play(directory: Path, story: Callable[[World], Awaitable[None]]) -> None:
+    async def main() -> None:
+        world = World(directory)
+        await (await open_sqlite(world.config.datastore_path)).close()
+        task = asyncio.create_task(world.child.run())
+        try:
+            await story(world)
+        finally:
+            pid = world.child.pid
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert pid is None or not exists(pid)
+
+    asyncio.run(main())
+
+
+def test_requests_are_served_and_counted(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        assert await world.status() == 0  # it waited for the start
+        assert world.child.is_serving
+        await until(lambda: world.served)
+        assert world.served == [("STATUS", 0)]
+        assert ("cni", "") in world.reports
+        assert oct(world.socket.stat().st_mode & 0o777) == "0o600"
+
+    play(tmp_path, story)
+
+    assert not (tmp_path / "run" / "cni.sock").exists()
+
+
+def test_a_killed_server_comes_back_and_nothing_waits_in_vain(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        assert await world.status() == 0
+        first = world.child.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+
+        assert [await world.status() for _ in range(3)] == [0, 0, 0]
+
+        assert world.child.starts == 2
+        assert world.child.pid not in (None, first)
+        problem = ("cni", "the CNI server ended with status -9, starting it again")
+        assert problem in world.reports
+        assert world.reports.index(problem) < len(world.reports) - 1
+        assert next(why for what, why in reversed(world.reports) if what == "cni") == ""
+
+    play(tmp_path, story)
+
+
+def test_a_server_that_cannot_start_is_reported(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        world.config.datastore_path.write_bytes(b"this is no datastore" * 1000)
+        os.kill(world.child.pid or 0, signal.SIGKILL)
+
+        await until(lambda: ("cni", ended_with_1) in world.reports)
+
+        assert not world.child.is_serving
+
+    ended_with_1 = "the CNI server ended with status 1, starting it again"
+
+    async def served_first(world: World) -> None:
+        assert await world.status() == 0
+        await story(world)
+
+    play(tmp_path, served_first)
+
+
+def test_the_socket_of_a_successor_is_left_alone(tmp_path: Path) -> None:
+    async def main() -> None:
+        world = World(tmp_path)
+        await (await open_sqlite(world.config.datastore_path)).close()
+        first = asyncio.create_task(world.child.run())
+        assert await world.status() == 0
+        successor = listen_private(world.socket)
+
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+        assert world.socket.exists()
+        successor.close()
+
+    asyncio.run(main())
+
+
+def test_a_killed_agent_takes_its_server_with_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    asyncio.run(_make_datastore(world))
+    code = (
+        "import asyncio, sys\n"
+        "from pycni.agent.cni_child import CniChild\n"
+        "from pycni.config import AgentConfig\n"
+        "config = AgentConfig(node='node-0', run_dir=sys.argv[1], state_dir=sys.argv[2])\n"
+        "child = CniChild(config, node='node-0', count=lambda *a, **k: None,"
+        " report=lambda what, why: print(what, child.pid, flush=True))\n"
+        "asyncio.run(child.run())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, world.config.run_dir, world.config.state_dir],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as agent:
+        assert agent.stdout is not None
+        pid = next(int(line.split()[1]) for line in agent.stdout if line.startswith("cni "))
+        assert ask_status(world.socket) == 0
+        assert exists(pid)
+
+        agent.kill()
+
+        deadline = time.monotonic() + 10
+        while exists(pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not exists(pid)
+
+
+async def _make_datastore(world: World) -> None:
+    await (await open_sqlite(world.config.datastore_path)).close()
