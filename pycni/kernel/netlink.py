@@ -12,7 +12,6 @@ from typing import Self
 
 from pycni.errors import TryAgain
 from pycni.kernel.wire import (
-    NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
@@ -21,6 +20,7 @@ from pycni.kernel.wire import (
     Message,
     Request,
     messages,
+    pack_batch,
     parse_ack,
 )
 
@@ -34,13 +34,18 @@ _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
+# Without CAP_ACK every refusal echoes the whole request; EXT_ACK brings the reason in words;
+# strict checking makes the kernel honour a dump's filters.  Older ones lack some.
+_OPTIONS = (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK)
 
-# 200 answers of an skb each fit into the buffer many times over; more per send gains nothing and
+# 200 refusals of an skb each fit into the buffer many times over; more per send gains nothing and
 # keeps the caller's event loop waiting (200 routes are about 2 ms).
 BATCH = 200
 _BUFFER = 4 << 20
 _RECEIVE = 1 << 17
 DUMP_TRIES = 8
+
+_DONE = Ack(0, 0, "")
 
 
 class KernelError(OSError):
@@ -62,9 +67,13 @@ def still_interrupted(request: Request) -> TryAgain:
     )
 
 
+def _open_raw(protocol: int) -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+
+
 def open_socket(protocol: int = NETLINK_ROUTE, *, buffer: int = _BUFFER) -> socket.socket:
     """Open and bind a netlink socket in the calling thread's network namespace."""
-    raw = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    raw = _open_raw(protocol)
     try:
         try:
             raw.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer)
@@ -86,12 +95,14 @@ def join_group(raw: socket.socket, group: int) -> None:
 class NetlinkSocket:
     """One request socket; it may be used by one thread at a time."""
 
-    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
-        self._raw = open_socket(protocol)
+    def __init__(self, protocol: int = NETLINK_ROUTE, *, is_brief: bool = False) -> None:
+        """Open it; `is_brief` for one exchange of a few requests, with no listing.
+
+        Such a one spares six system calls: the kernel's own buffer is large enough for it.
+        """
         self._sequence = 0
-        # Without CAP_ACK every refusal echoes the whole request; EXT_ACK brings the reason in
-        # words; strict checking makes the kernel honour a dump's filters.  Older ones lack some.
-        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+        self._raw = _open_raw(protocol) if is_brief else open_socket(protocol)
+        for option in (_NETLINK_EXT_ACK,) if is_brief else _OPTIONS:
             try:
                 self._raw.setsockopt(_SOL_NETLINK, option, 1)
             except OSError as exc:
@@ -131,25 +142,28 @@ class NetlinkSocket:
         return replies
 
     def exchange(self, requests: Sequence[Request]) -> tuple[list[Ack], list[Message]]:
-        """Send a few requests at once; return an answer for each, and what else they brought."""
-        first = self._sequence + 1
-        self._sequence += len(requests)
-        packed = [
-            Request(request.type, request.flags | NLM_F_ACK, request.body).packed(first + number)
-            for number, request in enumerate(requests)
-        ]
-        self._raw.send(b"".join(packed))
-        answers: dict[int, Ack] = {}
+        """Send a few requests at once; return an answer for each, and what else they brought.
+
+        Refusals are told unasked, and answers come in the order of the requests.  So only the last
+        one asks for an acknowledgement: with that all is said, in one message when all went well.
+        """
+        if not requests:
+            return [], []
+        first, last = self._sequence + 1, self._sequence + len(requests)
+        self._sequence = last
+        self._raw.send(pack_batch(requests, first=first))
+        answers = [_DONE] * len(requests)
         replies: list[Message] = []
-        while len(answers) < len(requests):
+        while True:
             for message in messages(self._raw.recv(_RECEIVE)):
                 if message.sequence < first:
                     continue  # The rest of an exchange that was broken off.
-                if message.type == NLMSG_ERROR:
-                    answers[message.sequence] = parse_ack(message)
-                else:
+                if message.type != NLMSG_ERROR:
                     replies.append(message)
-        return [answers[first + number] for number in range(len(requests))], replies
+                    continue
+                answers[message.sequence - first] = parse_ack(message)
+                if message.sequence == last:
+                    return answers, replies
 
     def dump(self, request: Request) -> list[Message]:
         """List everything that a request asks for, in one consistent pass."""

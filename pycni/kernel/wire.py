@@ -6,8 +6,8 @@ engine that serves a CNI request in a fresh process can't afford to import one.
 
 import struct
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 NLM_F_REQUEST = 0x001
 NLM_F_MULTI = 0x002
@@ -31,14 +31,19 @@ _TYPE_MASK = 0x3FFF
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
+_CODE = struct.Struct("=i")
 _U32 = struct.Struct("=I")
+_U32_ATTRIBUTE = struct.Struct("=HHI")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 HEADER_LENGTH = _HEADER.size
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+# Named tuples, not frozen dataclasses: every message is one, and they are made in a third of the
+# time.
+
+
+class Request(NamedTuple):
     """A message to the kernel, still without the sequence number that its socket gives it."""
 
     type: int
@@ -52,8 +57,7 @@ class Request:
         return header + self.body + _PADDING[length & 3]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message from the kernel."""
 
     type: int
@@ -62,13 +66,25 @@ class Message:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(NamedTuple):
     """The kernel's answer to one request: errno (0 is success) and its own words, if any."""
 
     sequence: int
     errno: int
     text: str
+
+
+def pack_batch(requests: Sequence[Request], *, first: int) -> bytes:
+    """Return requests in one piece, numbered from `first` on; the last one asks for an answer."""
+    parts = []
+    left = len(requests)
+    for sequence, (kind, flags, body) in enumerate(requests, first):
+        left -= 1
+        mode = NLM_F_REQUEST if left else NLM_F_REQUEST | NLM_F_ACK
+        length = HEADER_LENGTH + len(body)
+        parts.append(_HEADER.pack(length, kind, flags | mode, sequence, 0))
+        parts.append(body + _PADDING[length & 3])
+    return b"".join(parts)
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -78,7 +94,7 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 def u32(kind: int, value: int) -> bytes:
     """Pack an attribute that holds an unsigned 32-bit number in host order."""
-    return attribute(kind, _U32.pack(value))
+    return _U32_ATTRIBUTE.pack(8, kind, value)
 
 
 def text(kind: int, value: str) -> bytes:
@@ -128,9 +144,9 @@ def attributes(data: bytes, *, start: int = 0) -> dict[int, bytes]:
 
 
 def parse_ack(message: Message) -> Ack:
-    """Read an NLMSG_ERROR (or the error that closes a dump), with the extended text if any."""
-    code = int.from_bytes(message.body[:4], sys.byteorder, signed=True)
-    if not message.flags & NLM_F_ACK_TLVS:
+    """Read an NLMSG_ERROR (or the error that closes a dump), with a refusal's text if any."""
+    code: int = _CODE.unpack_from(message.body)[0]
+    if not code or not message.flags & NLM_F_ACK_TLVS:
         return Ack(message.sequence, -code, "")
     # The original header follows the code, and the whole request too unless it was capped.
     echoed = HEADER_LENGTH if message.type == NLMSG_ERROR else 0

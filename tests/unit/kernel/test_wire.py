@@ -13,6 +13,7 @@ from pycni.kernel.wire import (
     attribute,
     attributes,
     messages,
+    pack_batch,
     parse_ack,
     text,
     u32,
@@ -47,6 +48,21 @@ def test_the_end_of_a_listing_may_carry_an_error() -> None:
     done = Message(3, 0x200, 9, struct.pack("=i", -errno.EINTR) + text(1, "try again"))
 
     assert parse_ack(done) == Ack(9, errno.EINTR, "try again")
+
+
+def test_a_success_has_no_words() -> None:
+    warned = error(0, bytes(16), text(1, "beware"), flags=0x300)
+
+    assert parse_ack(warned) == Ack(9, 0, "")
+
+
+def test_only_the_last_of_a_batch_asks_for_an_answer() -> None:
+    batch = [Request(16, 0x400, b"12345"), Request(24, 0x600, b"1234"), Request(20, 0, b"")]
+
+    packed = pack_batch(batch, first=7)
+
+    sent = [(m.type, m.flags, m.sequence, m.body) for m in messages(packed)]
+    assert sent == [(16, 0x401, 7, b"12345"), (24, 0x601, 8, b"1234"), (20, 0x005, 9, b"")]
 
 
 def test_a_truncated_datagram_gives_its_whole_messages_only() -> None:
@@ -106,10 +122,8 @@ def test_a_bridges_word_about_its_port_is_not_about_the_link() -> None:
     assert wire_link.read_link(struct.pack("=BxHiII", 7, 0, 2, 0, 0)) is None
 
 
-def test_a_bare_link_has_no_group_and_no_peer() -> None:
-    body = struct.pack("=BxHiII", 0, 0, 2, 0, 0)
-
-    assert (wire_link.read_group(body), wire_link.read_peer_index(body)) == (0, 0)
+def test_a_bare_link_has_no_group() -> None:
+    assert wire_link.read_group(struct.pack("=BxHiII", 0, 0, 2, 0, 0)) == 0
 
 
 @pytest.mark.parametrize("family", [2, 28])
