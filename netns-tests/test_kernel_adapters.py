@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +15,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pycni.errors import AlreadyExists, InvalidInput
+from pycni.kernel import podplan
+from pycni.kernel.hostend import HostEnd
 from pycni.kernel.linux import LinuxKernel
+from pycni.kernel.netlink import NetlinkSocket
 from pycni.kernel.nft import Nftables
 from pycni.kernel.podnet import LinuxPodNet
+from pycni.kernel.wire import Ack, Message, Request
+from pycni.kernel.wire_conf import RTM_SETNEIGHTBL, ipv4_conf
+from pycni.kernel.wire_link import RTM_NEWLINK
 from pycni.model.network import Ruleset, SetRuleset, SetSysctl
 from pycni.plan.nat import COUNTERS, NatInputs, render
+from pycni.plan.podsysctls import IPV4_CONF
 from pycni.ports import PlugRequest
 
 if TYPE_CHECKING:
@@ -116,6 +125,143 @@ def test_a_stranger_keeps_its_alias_after_a_refused_plug(
 
     assert "alias theirs" in host.run("ip", "link", "show", "cali0").stdout
     assert "eth0" not in pod.run("ip", "link").stdout
+
+
+class OlderKernel(NetlinkSocket):
+    """Answers as a kernel that doesn't know a message; the rest goes to the real one."""
+
+    def __init__(self, unknown: Callable[[Request], bool], *, code: int) -> None:
+        super().__init__()
+        self._unknown = unknown
+        self._code = code
+        self.asked = 0
+
+    def exchange(self, requests: Sequence[Request]) -> tuple[list[Ack], list[Message]]:
+        acks, replies = [], []
+        for request in requests:
+            if self._unknown(request):
+                self.asked += 1
+                acks.append(Ack(0, self._code, "never heard of"))
+            else:
+                done, brought = super().exchange([request])
+                acks += done
+                replies += brought
+        return acks, replies
+
+
+def has_settings(request: Request) -> bool:
+    return request.type == RTM_NEWLINK and ipv4_conf(IPV4_CONF) in request.body
+
+
+def sets_neighbours(request: Request) -> bool:
+    return request.type == RTM_SETNEIGHTBL
+
+
+def pair_with_contrary_settings(host: Namespace) -> int:
+    host.sh(
+        "cd /proc/sys/net/ipv4/conf/default\n"
+        "echo 1 > route_localnet; echo 0 > rp_filter; echo 0 > forwarding\n"
+        "ip link add cali0 type veth peer name far\n"
+    )
+    return int(host.sh("ip -o link show cali0").split(":")[0])
+
+
+def settled(host: Namespace) -> None:
+    """Assert that alias and all settings are made, and that nothing is up yet."""
+    wanted = podplan.host_sysctls(request_for(-1))
+    have = {name: host.sh(f"sysctl -n {name}").strip() for name in wanted}
+    assert have == wanted
+    shown = host.sh("ip link show cali0")
+    assert "alias pycni a/b/eth0" in shown
+    assert "state DOWN" in shown
+    assert ",UP" not in shown
+
+
+def test_a_host_end_is_settled_before_it_goes_up(netns: Callable[[], Namespace]) -> None:
+    host = netns()
+    index = pair_with_contrary_settings(host)
+    with host.entered(), NetlinkSocket() as kernel:
+        HostEnd(kernel).settle(request_for(-1), index=index)
+
+    settled(host)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOENT])
+@pytest.mark.parametrize("unknown", [has_settings, sets_neighbours])
+def test_settings_that_netlink_does_not_know_go_by_files(
+    netns: Callable[[], Namespace], unknown: Callable[[Request], bool], code: int
+) -> None:
+    host = netns()
+    index = pair_with_contrary_settings(host)
+    with host.entered(), OlderKernel(unknown, code=code) as kernel:
+        host_end = HostEnd(kernel)
+        host_end.settle(request_for(-1), index=index)
+        host_end.settle(request_for(-1), index=index)
+
+    settled(host)
+    assert kernel.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("unknown", "code", "told"),
+    [
+        (sets_neighbours, errno.ENOMEM, "cannot set its proxy_delay: never heard of"),
+        # The loopback takes the alias, but of cali0 there are no files.
+        (has_settings, errno.EINVAL, r"cannot set sysctl net\.ipv4\S+cali0\S+ to"),
+    ],
+)
+def test_a_setting_that_cannot_be_made_is_named(
+    netns: Callable[[], Namespace], unknown: Callable[[Request], bool], code: int, told: str
+) -> None:
+    with (
+        netns().entered(),
+        OlderKernel(unknown, code=code) as kernel,
+        pytest.raises(OSError, match=told),
+    ):
+        HostEnd(kernel).settle(request_for(-1), index=1)
+
+
+PLUG = """
+import sys
+from ipaddress import ip_interface
+from pycni.kernel.podnet import LinuxPodNet
+from pycni.ports import PlugRequest
+address = (ip_interface("10.0.0.1/32"),)
+request = PlugRequest(int(sys.argv[1]), "eth0", "cali0", "pycni a/b/eth0", address, 1480, 3)
+podnet = LinuxPodNet()
+try:
+    podnet.plug(request)
+except Exception as exc:
+    sys.exit(str(exc))
+print(*podnet.check(request))
+"""
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "told"), [("0", ""), ("1", "cannot set sysctl net.ipv4.ip_forward to 0: Read-")]
+)
+def test_a_read_only_proc_sys_is_no_obstacle_where_values_are_right(
+    netns: Callable[[], Namespace], forwarding: str, told: str
+) -> None:
+    host, pod = netns(), netns()
+    pod.sh(f"sysctl -qw net.ipv4.ip_forward={forwarding}")
+    seal = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys"
+
+    with host.entered():
+        sealed = ["unshare", "--mount", "sh", "-euc", f'{seal}; exec "$@"', "sealed"]
+        ran = subprocess.run(
+            [*sealed, sys.executable, "-c", PLUG, str(pod.fd)],
+            pass_fds=[pod.fd],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+
+    assert ran.stdout.strip() == ""
+    assert told in ran.stderr
+    assert bool(ran.returncode) is bool(told)
+    assert ("cali0" in host.sh("ip link")) is not bool(told)
 
 
 def test_pods_reach_each_other_in_both_families(netns: Callable[[], Namespace]) -> None:

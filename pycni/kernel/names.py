@@ -12,6 +12,22 @@ _IFREQ_INDEX = struct.Struct("16si20x")
 _MAX_NAME = 15
 
 
+def link_index(socket: NetlinkSocket, name: str) -> int:
+    """Return the index in the socket's namespace; raise `KernelError` (ENODEV) without such a link.
+
+    Asks with an ioctl: a microsecond, and unlike RTM_GETLINK it waits for no lock.
+    """
+    encoded = name.encode(errors="surrogateescape")
+    if not 0 < len(encoded) <= _MAX_NAME:
+        raise KernelError(errno.ENODEV, f"no interface {name!r}")
+    try:
+        packed = fcntl.ioctl(socket.fileno(), _SIOCGIFINDEX, _IFREQ_INDEX.pack(encoded, 0))
+    except OSError as exc:
+        raise KernelError(exc.errno or errno.ENODEV, f"no interface {name!r}") from exc
+    index: int = _IFREQ_INDEX.unpack(packed)[1]
+    return index
+
+
 class LinkIndexes:
     """Remembers what it looked up: make one per batch, because indexes go stale.
 
@@ -41,17 +57,8 @@ class LinkIndexes:
         found = self._indexes.get(name)
         if found is not None:
             return found
-        encoded = name.encode(errors="surrogateescape")
-        if not 0 < len(encoded) <= _MAX_NAME:
-            raise KernelError(errno.ENODEV, f"no interface {name!r}")
-        try:
-            packed = fcntl.ioctl(
-                self._socket.fileno(), _SIOCGIFINDEX, _IFREQ_INDEX.pack(encoded, 0)
-            )
-        except OSError as exc:
-            raise KernelError(exc.errno or errno.ENODEV, f"no interface {name!r}") from exc
-        self._indexes[name] = _IFREQ_INDEX.unpack(packed)[1]
-        return self._indexes[name]
+        self._indexes[name] = index = link_index(self._socket, name)
+        return index
 
     def name_of(self, index: int) -> str | None:
         """Return the name; None when the interface is gone."""

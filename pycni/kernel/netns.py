@@ -4,11 +4,11 @@ Everything else in the process (its listening sockets' children, /proc/sys/net, 
 by the namespace of the thread, so nothing may await, nor start a thread, while inside.
 """
 
-import contextlib
 import fcntl
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from pycni.errors import InvalidInput
 
@@ -57,27 +57,37 @@ def is_netns(fd: int) -> bool:
         return False
 
 
-def is_same(one: int, other: int) -> bool:
-    """Say whether two descriptors are the same namespace, however they were opened."""
-    first, second = os.fstat(one), os.fstat(other)
-    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+def identity(fd: int) -> tuple[int, int]:
+    """Return what two descriptors of one namespace have in common, however they were opened."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
-@contextlib.contextmanager
-def inside(fd: int, *, home: int) -> Iterator[None]:
+def inside(fd: int, *, home: int) -> AbstractContextManager[None]:
     """Run a synchronous stretch inside another namespace.
 
     Where coming back fails, the process ends at once: going on would program a pod's namespace
     instead of the node's.
     """
-    try:
-        setns(fd)
-    except OSError as exc:
-        raise InvalidInput(f"cannot enter the network namespace: {exc.strerror}") from exc
-    try:
-        yield
-    finally:
+    return _Inside(fd, home)
+
+
+class _Inside:
+    # A class, because every ADD enters and a generator costs more than the system calls.
+    __slots__ = ("_fd", "_home")
+
+    def __init__(self, fd: int, home: int) -> None:
+        self._fd = fd
+        self._home = home
+
+    def __enter__(self) -> None:
         try:
-            setns(home)
+            setns(self._fd)
+        except OSError as exc:
+            raise InvalidInput(f"cannot enter the network namespace: {exc.strerror}") from exc
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            setns(self._home)
         except OSError:
             os.abort()

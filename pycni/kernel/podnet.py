@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pycni.errors import AlreadyExists, InvalidInput, PycniError, TryAgain
-from pycni.kernel import netns, podcheck, podplan, wire_link, wire_route
-from pycni.kernel.names import LinkIndexes
+from pycni.kernel import netns, podcheck, podplan, podwire, wire_link, wire_route
+from pycni.kernel.hostend import HostEnd
+from pycni.kernel.names import LinkIndexes, link_index
 from pycni.kernel.netlink import KernelError, NetlinkSocket
-from pycni.kernel.sysctl import read_sysctl, write_sysctl
+from pycni.kernel.sysctl import ensure_sysctl
 from pycni.kernel.wire import Message
 from pycni.model.network import Link, Route
 from pycni.plan.iproute import route_text
@@ -22,7 +23,7 @@ from pycni.ports import PlugRequest, PlugResult
 if TYPE_CHECKING:
     from pycni.kernel.unplug import GroupDelete
 
-_LOOPBACK_INDEX = 1
+_HOST_MAC = bytes.fromhex(podplan.HOST_MAC.replace(":", ""))
 # The machine is short of something at this moment; nothing is wrong with the request.
 _PASSING = frozenset({errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE, errno.EBUSY})
 
@@ -32,7 +33,9 @@ class LinuxPodNet:
 
     def __init__(self) -> None:
         self._home = netns.open_own()
+        self._home_identity = netns.identity(self._home)
         self._host = NetlinkSocket()
+        self._host_end = HostEnd(self._host)
         self._deletions: GroupDelete | None = None
 
     def close(self) -> None:
@@ -49,13 +52,15 @@ class LinuxPodNet:
         podplan.require_plausible(request)
         self._require_foreign_netns(request.netns_fd)
         try:
-            link, peer_index = self._create(request)
+            pod_mac = _random_mac()
+            index = self._create(request, pod_mac=pod_mac)
             try:
-                return self._build(request, link=link, peer_index=peer_index)
+                self._build(request, index=index)
             except BaseException:
                 # With the host end the pair goes, and with it all addresses and routes on it.
-                self._host.send([wire_link.delete_link(index=link.index)])
+                self._host.send([wire_link.delete_link(index=index)])
                 raise
+            return PlugResult(host_mac=podplan.HOST_MAC, pod_mac=pod_mac.hex(":"))
         except OSError as exc:
             kind = TryAgain if exc.errno in _PASSING else PycniError
             raise kind(
@@ -65,31 +70,32 @@ class LinuxPodNet:
     def _require_foreign_netns(self, fd: int) -> None:
         if not netns.is_netns(fd):
             raise InvalidInput("the descriptor given is not a network namespace")
-        if netns.is_same(fd, self._home):
+        if netns.identity(fd) == self._home_identity:
             raise InvalidInput("the pod's network namespace is the host's own")
 
-    def _create(self, request: PlugRequest) -> tuple[Link, int]:
-        """Make the pair and give it its alias; a leftover of the same pod is deleted before."""
+    def _create(self, request: PlugRequest, *, pod_mac: bytes) -> int:
+        """Make the pair, return the host end's index; a leftover of the same pod goes before."""
         create = wire_link.create_veth(
             host=request.host_veth,
-            host_mac=bytes.fromhex(podplan.HOST_MAC.replace(":", "")),
+            host_mac=_HOST_MAC,
             peer=request.ifname,
+            peer_mac=pod_mac,
             peer_netns_fd=request.netns_fd,
             mtu=request.mtu,
         )
-        ask = wire_link.get_link(name=request.host_veth)
-        acks, replies = self._host.exchange([create, ask])
-        if acks[0].errno == errno.EEXIST:
-            self._make_room(request, holder=_first_link(replies))
-            acks, replies = self._host.exchange([create, ask])
-        link = _first_link(replies)
-        if acks[0].errno or link is None:
-            raise KernelError(acks[0].errno or acks[1].errno, acks[0].text or acks[1].text)
-        # Not in the same send, where it would go by name: had the creation failed, to a stranger.
-        self._host.call(wire_link.set_link(index=link.index, alias=request.alias))
-        return link, wire_link.read_peer_index(replies[0].body)
+        # Alone, because what follows goes by index: had the creation failed, then by name it would
+        # go to a stranger.
+        ack = self._host.send([create])[0]
+        if ack.errno == errno.EEXIST:
+            self._make_room(request)
+            ack = self._host.send([create])[0]
+        if ack.errno:
+            raise KernelError(ack.errno, ack.text)
+        return link_index(self._host, request.host_veth)
 
-    def _make_room(self, request: PlugRequest, *, holder: Link | None) -> None:
+    def _make_room(self, request: PlugRequest) -> None:
+        _, replies = self._host.exchange([wire_link.get_link(name=request.host_veth)])
+        holder = _first_link(replies)
         if holder is None:
             raise InvalidInput(
                 f"interface {request.ifname} exists already in the pod's network namespace"
@@ -103,46 +109,27 @@ class LinuxPodNet:
             )
         self._host.call(wire_link.delete_link(index=holder.index))
 
-    def _build(self, request: PlugRequest, *, link: Link, peer_index: int) -> PlugResult:
-        for name, value in podplan.host_sysctls(request).items():
-            _ensure_sysctl(name, value=value)
+    def _build(self, request: PlugRequest, *, index: int) -> None:
+        self._host_end.settle(request, index=index)
         with netns.inside(request.netns_fd, home=self._home):
             for name, value in podplan.pod_sysctls(request).items():
-                _ensure_sysctl(name, value=value)
-            pod = NetlinkSocket()
+                ensure_sysctl(name, value=value)
+            pod = NetlinkSocket(is_brief=True)
         with pod:
-            replies = pod.call(
-                wire_link.set_link(index=_LOOPBACK_INDEX, is_up=True),
-                wire_link.set_link(index=peer_index, is_up=True),
-                *(
-                    wire_link.add_address(address, index=peer_index)
-                    for address in podplan.pod_addresses(request)
-                ),
-                *(
-                    wire_route.add_request(route, index_of=lambda _: peer_index)
-                    for route in podplan.pod_routes(request)
-                ),
-                wire_link.get_link(index=peer_index),
-            )
-        self._finish_host_end(request, index=link.index)
-        pod_end = _first_link(replies)
-        return PlugResult(host_mac=link.mac, pod_mac=pod_end.mac if pod_end else "")
+            peer_index = link_index(pod, request.ifname)
+            pod.call(*podwire.pod_end(request, index=peer_index))
+        self._finish_host_end(request, index=index)
 
     def _finish_host_end(self, request: PlugRequest, *, index: int) -> None:
-        routes = podplan.host_routes(request)
-        requests = [wire_link.set_link(index=index, is_up=True)]
-        if any(address.version == podplan.HOST_LINK_LOCAL.version for address in request.addresses):
-            requests.insert(0, wire_link.add_address(podplan.HOST_LINK_LOCAL, index=index))
-        requests += [wire_route.add_request(route, index_of=lambda _: index) for route in routes]
-        acks = self._host.send(requests)
-        for ack, route in zip(acks[-len(routes) :], routes, strict=True):
-            if ack.errno == errno.EEXIST:
-                self._require_same_device(route)
-            elif ack.errno:
+        acks = self._host.send(podwire.host_end(request, index=index))
+        first_route = len(acks) - len(request.addresses)
+        for number, ack in enumerate(acks):
+            if not ack.errno:
+                continue
+            if ack.errno != errno.EEXIST:
                 raise KernelError(ack.errno, ack.text)
-        for ack in acks[: -len(routes)]:
-            if ack.errno not in {0, errno.EEXIST}:
-                raise KernelError(ack.errno, ack.text)
+            if number >= first_route:
+                self._require_same_device(podplan.host_routes(request)[number - first_route])
 
     def _require_same_device(self, route: Route) -> None:
         """Accept a host route that is there already only where it leads to this very pod."""
@@ -190,11 +177,8 @@ def _first_link(replies: Sequence[Message]) -> Link | None:
     return next(filter(None, (wire_link.read_link(reply.body) for reply in replies)), None)
 
 
-def _ensure_sysctl(name: str, *, value: str) -> None:
-    """Write a setting; where /proc/sys is read-only, it may be right already."""
-    try:
-        write_sysctl(name, value=value)
-    except OSError as exc:
-        if read_sysctl(name) != value:
-            text = f"cannot set sysctl {name} to {value}: {exc.strerror}"
-            raise KernelError(exc.errno or errno.EIO, text) from exc
+def _random_mac() -> bytes:
+    """Draw as the kernel would; chosen here, it needn't be asked for afterwards."""
+    first, *others = os.urandom(6)
+    # Locally administered, and not a group's.
+    return bytes((first & 0xFC | 0x02, *others))

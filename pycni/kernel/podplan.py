@@ -1,7 +1,7 @@
 """What a pod's interface consists of: decided here, done by `podnet`, compared by `check`."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -46,7 +46,7 @@ def require_plausible(request: PlugRequest) -> None:
         raise InvalidInput(f"cannot plug {request.ifname}: the request has no address")
     if not (request.alias.isprintable() and 0 < len(request.alias.encode()) < 256):
         raise InvalidInput(f"interface alias {request.alias!r} is not 1 to 255 printable bytes")
-    lowest = _MIN_MTU_V6 if _has_version(request.addresses, 6) else _MIN_MTU
+    lowest = _MIN_MTU_V6 if has_version(request, 6) else _MIN_MTU
     if not lowest <= request.mtu <= _MAX_MTU:
         raise InvalidInput(f"MTU {request.mtu} is not between {lowest} and {_MAX_MTU}")
 
@@ -60,8 +60,9 @@ def require_ifname(name: str) -> None:
         )
 
 
-def _has_version(addresses: Iterable[IPInterface], version: int) -> bool:
-    return any(address.version == version for address in addresses)
+def has_version(request: PlugRequest, version: int) -> bool:
+    """Say whether the pod gets an address of that IP version."""
+    return any(address.version == version for address in request.addresses)
 
 
 def host_routes(request: PlugRequest) -> list[Route]:
@@ -79,21 +80,37 @@ def pod_addresses(request: PlugRequest) -> list[IPInterface]:
 
 def pod_routes(request: PlugRequest) -> list[Route]:
     """Return the pod's own routes: to the gateway, then everything else by it."""
+    return routes_inside(
+        request.ifname,
+        versions=tuple(address.version for address in request.addresses),
+        wanted=request.routes,
+        has_default_route=request.has_default_route,
+    )
+
+
+def routes_inside(
+    ifname: str,
+    *,
+    versions: Collection[int],
+    wanted: Collection[IPNetwork],
+    has_default_route: bool,
+) -> list[Route]:
+    """Return the `pod_routes` of all pods with addresses of these IP versions."""
     routes: list[Route] = []
     for version, gateway in ((4, GATEWAY_V4), (6, HOST_LINK_LOCAL.ip)):
-        if not _has_version(request.addresses, version):
+        if version not in versions:
             continue
         if version == GATEWAY_V4.version:
             # An IPv6 gateway is link-local and needs no route of its own.
-            hop = frozenset((NextHop(request.ifname),))
+            hop = frozenset((NextHop(ifname),))
             routes.append(Route(RouteKey(IPv4Network(GATEWAY_V4)), scope=Scope.LINK, next_hops=hop))
         default: IPNetwork = IPv4Network("0.0.0.0/0") if version == 4 else IPv6Network("::/0")
-        wanted = {route for route in request.routes if route.version == version}
-        if request.has_default_route:
-            wanted.add(default)
+        dsts = {network for network in wanted if network.version == version}
+        if has_default_route:
+            dsts.add(default)
         routes += [
-            _by_gateway(dst, gateway=gateway, ifname=request.ifname)
-            for dst in sorted(wanted, key=lambda net: (int(net.network_address), net.prefixlen))
+            _by_gateway(dst, gateway=gateway, ifname=ifname)
+            for dst in sorted(dsts, key=lambda net: (int(net.network_address), net.prefixlen))
         ]
     return routes
 
@@ -124,7 +141,7 @@ def pod_sysctls(request: PlugRequest) -> dict[str, str]:
     """Return the settings of the pod's namespace and interface, to be made before it goes up."""
     forwarding = "1" if request.allow_ip_forwarding else "0"
     wanted = {"net.ipv4.ip_forward": forwarding}
-    if _has_version(request.addresses, 6):
+    if has_version(request, 6):
         wanted |= {
             # Also for all: a runtime may have made the namespace without IPv6.
             "net.ipv6.conf.all.disable_ipv6": "0",

@@ -1,5 +1,6 @@
 """Sysctls, read and written below /proc/sys of the calling thread's network namespace."""
 
+import errno
 import os
 
 from pycni.errors import InvalidInput
@@ -41,3 +42,13 @@ def write_sysctl(name: str, *, value: str) -> None:
         os.write(fd, value.encode("ascii"))
     finally:
         os.close(fd)
+
+
+def ensure_sysctl(name: str, *, value: str) -> None:
+    """Write a setting; where /proc/sys is read-only, it may be right already."""
+    try:
+        write_sysctl(name, value=value)
+    except OSError as exc:
+        if read_sysctl(name) != value:
+            text = f"cannot set sysctl {name} to {value}: {exc.strerror}"
+            raise OSError(exc.errno or errno.EIO, text) from exc

@@ -32,7 +32,6 @@ IFF_UP = 0x1
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
-_IFLA_LINK = 5
 _IFLA_LINKINFO = 18
 _IFLA_IFALIAS = 20
 _IFLA_GROUP = 27
@@ -50,6 +49,7 @@ _AF_BRIDGE = 7
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _IFA_F_NODAD = 0x02
+_IPV6_LENGTH = 16
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
@@ -59,23 +59,28 @@ def _link_body(*attributes_: bytes, index: int = 0, flags: int = 0, change: int 
     return _IFINFOMSG.pack(0, 0, index, flags, change) + b"".join(attributes_)
 
 
-def create_veth(*, host: str, host_mac: bytes, peer: str, peer_netns_fd: int, mtu: int) -> Request:
+# One queue: the default of one per CPU costs memory for every pod and a veth gains nothing.
+_ONE_QUEUE = u32(_IFLA_NUM_TX_QUEUES, 1) + u32(_IFLA_NUM_RX_QUEUES, 1)
+_KIND_VETH = attribute(_IFLA_INFO_KIND, b"veth")
+
+
+def create_veth(
+    *, host: str, host_mac: bytes, peer: str, peer_mac: bytes, peer_netns_fd: int, mtu: int
+) -> Request:
     """Make a pair whose peer appears at once in another namespace: no move, one RCU wait less."""
-    # One queue: the default of one per CPU costs memory for every pod and a veth gains nothing.
-    queues = u32(_IFLA_NUM_TX_QUEUES, 1) + u32(_IFLA_NUM_RX_QUEUES, 1)
+    alike = u32(_IFLA_MTU, mtu) + _ONE_QUEUE
     far_end = _link_body(
-        text(_IFLA_IFNAME, peer), u32(_IFLA_NET_NS_FD, peer_netns_fd), u32(_IFLA_MTU, mtu), queues
+        text(_IFLA_IFNAME, peer),
+        attribute(_IFLA_ADDRESS, peer_mac),
+        u32(_IFLA_NET_NS_FD, peer_netns_fd),
+        alike,
     )
+    pair = nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, far_end))
     body = _link_body(
         text(_IFLA_IFNAME, host),
-        u32(_IFLA_MTU, mtu),
         attribute(_IFLA_ADDRESS, host_mac),
-        queues,
-        nested(
-            _IFLA_LINKINFO,
-            attribute(_IFLA_INFO_KIND, b"veth"),
-            nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, far_end)),
-        ),
+        alike,
+        nested(_IFLA_LINKINFO, _KIND_VETH, pair),
     )
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
@@ -95,8 +100,13 @@ def set_link(
     mtu: int | None = None,
     alias: str | None = None,
     group: int | None = None,
+    settings: bytes = b"",
 ) -> Request:
-    """Change what is given of the link with that index or, without one, of that name."""
+    """Change what is given of the link with that index or, without one, of that name.
+
+    `settings` are those of `wire_conf.ipv4_conf`.  The kernel makes them last, after it has set
+    the link up: what must be settled before that needs a request of its own.
+    """
     parts = [
         # Beside an index a name would be a wish to rename.
         text(_IFLA_IFNAME, name) if not index else b"",
@@ -104,6 +114,7 @@ def set_link(
         # Not part of creation: the kernel reads IFLA_IFALIAS only when it changes a link.
         text(_IFLA_IFALIAS, alias) if alias is not None else b"",
         u32(_IFLA_GROUP, group) if group is not None else b"",
+        settings,
     ]
     change = IFF_UP if is_up is not None else 0
     body = _link_body(*parts, index=index, flags=IFF_UP if is_up else 0, change=change)
@@ -170,12 +181,6 @@ def read_group(body: bytes) -> int:
     return parse_u32(found[_IFLA_GROUP]) if _IFLA_GROUP in found else 0
 
 
-def read_peer_index(body: bytes) -> int:
-    """Return the index that a veth's other end has in its own namespace."""
-    found = attributes(body, start=_IFINFOMSG.size)
-    return parse_u32(found[_IFLA_LINK]) if _IFLA_LINK in found else 0
-
-
 def _address_body(interface: IPInterface, *, index: int, flags: int) -> bytes:
     ipv6 = interface.version == 6
     family = AF_INET6 if ipv6 else AF_INET
@@ -192,6 +197,15 @@ def add_address(interface: IPInterface, *, index: int) -> Request:
     """
     flags = _IFA_F_NODAD if interface.version == 6 else 0
     body = _address_body(interface, index=index, flags=flags)
+    return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def add_host_address(packed: bytes, *, index: int) -> Request:
+    """Put an address, in network order, on a link: as `add_address`, alone in its network."""
+    is_ipv6 = len(packed) == _IPV6_LENGTH
+    family, flags = (AF_INET6, _IFA_F_NODAD) if is_ipv6 else (AF_INET, 0)
+    head = _IFADDRMSG.pack(family, 8 * len(packed), flags, 0, index)
+    body = head + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
 
 

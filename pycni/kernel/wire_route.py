@@ -21,6 +21,8 @@ from pycni.kernel.wire import (
     u32,
 )
 from pycni.model.network import (
+    IPV6_DEFAULT_PRIORITY,
+    MAIN_TABLE,
     IPAddress,
     IPNetwork,
     NextHop,
@@ -59,6 +61,8 @@ _LOOPBACK_INDEX = 1
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NEXTHOP = struct.Struct("=HBBi")
 _ENTRY_HEADER = _RTMSG.size
+_SIZE_V4, _SIZE_V6 = 4, 16
+_PRIORITY_V6 = u32(_RTA_PRIORITY, IPV6_DEFAULT_PRIORITY)
 
 IndexOf = Callable[[str], int]
 NameOf = Callable[[int], str | None]
@@ -67,6 +71,20 @@ NameOf = Callable[[int], str | None]
 def add_request(route: Route, *, index_of: IndexOf) -> Request:
     """Create exclusively: EEXIST when any route, ours or another's, has that key."""
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, _encode(route, index_of=index_of))
+
+
+def add_host_request(packed: bytes, *, index: int, protocol: int) -> Request:
+    """As `add_request` of the `pod_route` to that address (in network order) by that link."""
+    if len(packed) == _SIZE_V6:
+        head = _RTMSG.pack(AF_INET6, 128, 0, 0, MAIN_TABLE, protocol, 0, RouteType.UNICAST, 0)
+        tail = _PRIORITY_V6
+    else:
+        head = _RTMSG.pack(
+            AF_INET, 32, 0, 0, MAIN_TABLE, protocol, Scope.LINK, RouteType.UNICAST, 0
+        )
+        tail = b""
+    body = head + attribute(_RTA_DST, packed) + u32(_RTA_OIF, index) + tail
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
 def append_request(route: Route, *, index_of: IndexOf) -> Request:
@@ -228,7 +246,6 @@ class RouteReader:
 _WITHOUT_NEXT_HOP = frozenset(
     {RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT, RouteType.THROW}
 )
-_SIZE_V4, _SIZE_V6 = 4, 16
 
 
 def _address(packed: bytes) -> IPAddress:

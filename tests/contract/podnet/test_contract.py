@@ -62,6 +62,14 @@ def test_plug_builds_what_check_looks_for(node: Node, *, both: bool) -> None:
     assert node.host_routes() == [f"192.168.0.1 dev {request.host_veth} scope link", *v6]
 
 
+def test_each_pod_has_a_mac_of_its_own(node: Node) -> None:
+    macs = {node.podnet.plug(request_for(node, number)).pod_mac for number in range(4)}
+
+    assert len(macs) == 4
+    # Locally administered, and one station's.
+    assert {int(mac[:2], 16) & 3 for mac in macs} == {2}
+
+
 def test_unplug_removes_everything_and_says_whether_there_was_any(node: Node) -> None:
     request = request_for(node)
     node.podnet.plug(request)

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from pycni.kernel import wire_link, wire_route
+from pycni.kernel import wire_conf, wire_link, wire_route
 from pycni.kernel.wire import (
     Ack,
     Message,
@@ -120,6 +120,14 @@ def test_an_ipv6_blackhole_leaves_by_no_device() -> None:
 
 def test_a_bridges_word_about_its_port_is_not_about_the_link() -> None:
     assert wire_link.read_link(struct.pack("=BxHiII", 7, 0, 2, 0, 0)) is None
+
+
+def test_settings_are_attributes_by_their_numbers() -> None:
+    # pyroute2 knows only the array of all settings, which the kernel sends but doesn't take.
+    spec = attributes(wire_conf.ipv4_conf({"forwarding": "1", "rp_filter": "2"}))
+    conf = attributes(attributes(spec[26])[2])
+
+    assert attributes(conf[1]) == {1: struct.pack("=I", 1), 8: struct.pack("=I", 2)}
 
 
 def test_a_bare_link_has_no_group() -> None:

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndtmsg import ndtmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from pycni.kernel import wire_link, wire_route
+from pycni.kernel import wire_conf, wire_link, wire_route
 from pycni.kernel.wire import messages
 from pycni.model.network import (
     Address,
@@ -156,7 +157,12 @@ def test_pyroute2_reads_our_addresses() -> None:
 
 def test_pyroute2_reads_our_veth_pair() -> None:
     request = wire_link.create_veth(
-        host="cali0", host_mac=b"\xee" * 6, peer="eth0", peer_netns_fd=5, mtu=1480
+        host="cali0",
+        host_mac=b"\xee" * 6,
+        peer="eth0",
+        peer_mac=b"\x02\0\0\0\0\x07",
+        peer_netns_fd=5,
+        mtu=1480,
     )
 
     seen = ifinfmsg(request.packed(1))
@@ -167,8 +173,19 @@ def test_pyroute2_reads_our_veth_pair() -> None:
     assert seen.get_attr("IFLA_MTU") == 1480
     peer = seen.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
     assert peer.get_attr("IFLA_IFNAME") == "eth0"
+    assert peer.get_attr("IFLA_ADDRESS") == "02:00:00:00:00:07"
     assert peer.get_attr("IFLA_NET_NS_FD") == 5
     assert peer.get_attr("IFLA_MTU") == 1480
+
+
+def test_pyroute2_reads_our_proxy_delay() -> None:
+    seen = ndtmsg(wire_conf.set_proxy_delay(30, index=7).packed(1))
+    seen.decode()
+
+    assert (seen["header"]["type"], seen["family"]) == (67, 2)
+    assert seen.get_attr("NDTA_NAME") == "arp_cache"
+    parms = seen.get_attr("NDTA_PARMS")
+    assert (parms.get_attr("NDTPA_IFINDEX"), parms.get_attr("NDTPA_PROXY_DELAY")) == (7, 30)
 
 
 @pytest.mark.parametrize("kind", ["ipip", "bridge"])
@@ -189,7 +206,6 @@ def test_we_read_links_that_pyroute2_writes() -> None:
         ("IFLA_IFALIAS", "pycni a/b/eth0"),
         ("IFLA_CARRIER", 0),
         ("IFLA_GROUP", 9),
-        ("IFLA_LINK", 4),
         ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth")]}),
     ]
     theirs.encode()
@@ -200,7 +216,6 @@ def test_we_read_links_that_pyroute2_writes() -> None:
         "cali0", 7, "veth", 1480, "ee:ee:ee:ee:ee:ee", True, False, "pycni a/b/eth0"
     )
     assert wire_link.read_group(message.body) == 9
-    assert wire_link.read_peer_index(message.body) == 4
 
 
 def test_a_peer_address_is_not_ours() -> None:
