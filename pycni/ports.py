@@ -86,7 +86,11 @@ class Datastore(Protocol):
         ...
 
     def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:
-        """Yield each change after the cursor, in order; raise `EventsLost` when it is too old."""
+        """Yield what changed after the cursor, in order; raise `EventsLost` when it is too old.
+
+        Each name's last change is yielded, earlier ones need not be: who writes twice, or deletes
+        and makes again, before anybody looks, shows the final state only.
+        """
         ...
 
     async def close(self) -> None:

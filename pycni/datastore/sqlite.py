@@ -5,9 +5,9 @@ inside SQLite.  A lock held by another process is retried after a short sleep of
 limit.  All writes of one method are one transaction without a suspension inside, so that neither
 a cancelled task nor a killed process leaves half of it.
 
-A watch reads the log of changes.  Writers ring a bell after each commit by touching the file's
-times, which inotify reports to every process; a slow periodic look covers writers that died
-between commit and bell.
+The log of changes holds the current version of each object, which a new one replaces, and the
+latest deletions.  A watch reads what is newer than what it has seen.  Writers ring a bell after
+each commit by touching the file's times, which inotify reports to every process.
 
 A file that is deleted or replaced while open is refused from then on (`DatastoreUnusable`): the
 new file knows nothing of addresses that pods hold, so carrying on with it would give them twice.
@@ -15,21 +15,21 @@ new file knows nothing of addresses that pods hold, so carrying on with it would
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pycni.datastore import sqlite_file
 from pycni.datastore.cursors import check_cursor, parse_cursor
-from pycni.errors import AlreadyExists, Conflict, DatastoreUnusable, EventsLost, NotFound, TryAgain
-from pycni.model.resources import Resource, resource_name
+from pycni.errors import AlreadyExists, Conflict, DatastoreUnusable, NotFound, PycniError, TryAgain
+from pycni.model.resources import Handle, Resource, resource_name
 from pycni.model.schema import KIND_NAMES, decode, encode
 from pycni.ports import Change, Cursor, Listing, Revision, Stored
 
 if TYPE_CHECKING:
     import asyncio
 
-    from pycni.inotify import DirectoryWatch
+    from pycni.datastore.sqlite_bells import Bells
 
 T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
@@ -38,10 +38,9 @@ Rows = Sequence[tuple[Any, ...]]
 
 DEFAULT_PATH = Path("/var/lib/pycni/pycni.db")
 PATIENCE_S = 5.0
-_FALLBACK_S = 1.0
-_GATHER_S = 0.005
 _WRITES_PER_CHECKPOINT = 256
-_REMEMBERED = 128
+_WRITES_PER_TRIM = 64
+_REMEMBERED = 1024
 
 _GET = """SELECT c.seq, c.body FROM objects o JOIN changes c ON c.seq = o.seq
           WHERE o.kind = ? AND o.name = ?"""
@@ -49,13 +48,16 @@ _LIST = """SELECT o.name, c.seq, c.body FROM objects o JOIN changes c ON c.seq =
            WHERE o.kind = ? ORDER BY o.name"""
 _HEAD = "SELECT coalesce(max(seq), 0) FROM changes"
 _SINCE = "SELECT seq, name, body FROM changes WHERE seq > ? AND kind = ? ORDER BY seq"
+_KINDS_SINCE = "SELECT max(seq), kind FROM changes WHERE seq > ? GROUP BY kind"
 _CURRENT = "SELECT seq FROM objects WHERE kind = ? AND name = ?"
 _APPEND = "INSERT INTO changes (kind, name, body) VALUES (?, ?, ?)"
-_POINT = "INSERT OR REPLACE INTO objects (kind, name, seq) VALUES (?, ?, ?)"
-_REMOVE = "DELETE FROM objects WHERE kind = ? AND name = ?"
 _FORGET = "DELETE FROM changes WHERE seq = ?"
-# The change that has just left the log's window goes, unless it is what its object is now.
-_TRIM = """DELETE FROM changes WHERE seq = ? AND NOT EXISTS (
+_INSERT = "INSERT OR IGNORE INTO objects (kind, name, seq) VALUES (?, ?, ?)"
+_SWAP = "UPDATE objects SET seq = ? WHERE kind = ? AND name = ? AND seq = ?"
+_REMOVE = "DELETE FROM objects WHERE kind = ? AND name = ? AND seq = ?"
+# Deletions that have left the log's window go; what is current stays.  Beyond the latest steps
+# nothing is left but that.
+_TRIM = """DELETE FROM changes WHERE seq <= ? AND seq > ? AND NOT EXISTS (
            SELECT 1 FROM objects o
            WHERE o.kind = changes.kind AND o.name = changes.name AND o.seq = changes.seq)"""
 
@@ -104,35 +106,34 @@ class SqliteDatastore:
         self, path: Path, *, connection: sqlite3.Connection, is_read_only: bool, patience_s: float
     ) -> None:
         self._path = path
+        self._file = str(path)  # each request passes it to system calls several times
         self._connection = connection
         self._is_read_only = is_read_only
         self._patience_s = patience_s
-        self._identity = sqlite_file.identity(path)
+        self._identity = sqlite_file.identity(self._file)
         # Decoding a block costs more than reading it; a value is known by name and revision.
-        self._remembered: dict[tuple[type[object], str], tuple[int, Resource]] = {}
-        self._bells: set[asyncio.Event] = set()
-        self._inotify: DirectoryWatch | None = None
+        self._remembered: dict[tuple[type[object], str], tuple[int, Stored[Any]]] = {}
+        self._bells: Bells | None = None
+        self._looked = 0
         self._writes = 0
         self._checkpoint: asyncio.Future[None] | None = None
         self._is_closed = False
 
     async def get(self, kind: type[T], name: str) -> Stored[T] | None:
         """Return the object, or None."""
-        kind_name = KIND_NAMES[kind]
-        row = await self._read(
-            f"read {kind_name} {name}",
-            lambda: self._connection.execute(_GET, (kind_name, name)).fetchone(),
-        )
-        return None if row is None else self._stored(kind, name, row[0], row[1])
+        try:
+            return self._get(kind, name)
+        except sqlite3.Error as exc:
+            doing = f"read {KIND_NAMES[kind]} {name}"
+            return await self._again(exc, doing, self._get, kind, name)
 
     async def list(self, kind: type[T]) -> Listing[T]:
         """Return all objects of a kind, in the order of their names."""
-
-        def read() -> tuple[Rows, int]:
-            rows = self._connection.execute(_LIST, (KIND_NAMES[kind],)).fetchall()
-            return rows, self._head()
-
-        rows, head = await self._read(f"list all {KIND_NAMES[kind]}", read)
+        try:
+            rows, head = self._snapshot(self._list, kind)
+        except sqlite3.Error as exc:
+            doing = f"list all {KIND_NAMES[kind]}"
+            rows, head = await self._again(exc, doing, self._snapshot, self._list, kind)
         return Listing(
             items=tuple(self._stored(kind, name, seq, body) for name, seq, body in rows),
             cursor=Cursor(str(head)),
@@ -141,47 +142,26 @@ class SqliteDatastore:
     async def create(self, value: T) -> Stored[T]:
         """Create an object; raise `AlreadyExists` when one of that name is there."""
         kind, name = KIND_NAMES[type(value)], resource_name(value)
-
-        def write() -> int:
-            if self._connection.execute(_CURRENT, (kind, name)).fetchone() is not None:
-                raise AlreadyExists(f"cannot create {kind} {name}: it exists")
-            return self._append(kind, name, encode(value))
-
-        return self._written(value, name, await self._write(f"create {kind} {name}", write))
+        seq = await self._write("create", kind, name, self._create, encode(value))
+        return self._remember(value, name, seq)
 
     async def update(self, value: T, *, if_revision: Revision) -> Stored[T]:
         """Replace an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
         kind, name = KIND_NAMES[type(value)], resource_name(value)
-        body = encode(value)
-
-        def write() -> int:
-            old = self._compare(kind, name, if_revision, verb="update")
-            seq = self._append(kind, name, body)
-            self._drop_superseded(old, head=seq)
-            return seq
-
-        return self._written(value, name, await self._write(f"update {kind} {name}", write))
+        seq = await self._write("update", kind, name, self._replace, encode(value), if_revision)
+        return self._remember(value, name, seq)
 
     async def delete(self, kind: type[T], name: str, *, if_revision: Revision) -> None:
         """Delete an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
-        kind_name = KIND_NAMES[kind]
-
-        def write() -> None:
-            old = self._compare(kind_name, name, if_revision, verb="delete")
-            self._drop_superseded(old, head=self._append(kind_name, name, None))
-
-        await self._write(f"delete {kind_name} {name}", write)
+        await self._write("delete", KIND_NAMES[kind], name, self._replace, None, if_revision)
         self._remembered.pop((kind, name), None)
 
     async def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:
-        """Yield each change after the cursor, in order; raise `EventsLost` when it is too old."""
-        import asyncio
-
+        """Yield what changed after the cursor, in order; raise `EventsLost` when it is too old."""
         position = parse_cursor(after)
-        bell = asyncio.Event()
-        self._bells.add(bell)
+        bells = self._listening()
+        bell = bells.join(KIND_NAMES[kind])
         try:
-            self._listen(asyncio.get_running_loop())
             while True:
                 bell.clear()
                 rows, position = await self._since(kind, position)
@@ -189,160 +169,209 @@ class SqliteDatastore:
                     stored = None if body is None else self._stored(kind, name, seq, body)
                     yield Change(name, stored, Cursor(str(seq)))
                 if not rows:
-                    await _wait(bell)
+                    await bell.wait()
         finally:
-            self._bells.discard(bell)
+            bells.leave(bell)
 
     async def close(self) -> None:
         """Close the file; watches end with `TryAgain`."""
         self._is_closed = True
-        self._ring()
+        if self._bells is not None:
+            self._bells.close()
         if self._checkpoint is not None:
             await self._checkpoint
             self._checkpoint = None
-        if self._inotify is not None:
-            import asyncio
-
-            asyncio.get_running_loop().remove_reader(self._inotify.fileno())
-            self._inotify.close()
-            self._inotify = None
         self._connection.close()
 
     # --- transactions ---------------------------------------------------------------------------
 
-    async def _read(self, doing: str, read: Callable[[], R]) -> R:
-        """Run reads on one snapshot."""
-        return await self._transact("BEGIN", doing, read)
+    async def _again(
+        self, exc: sqlite3.Error, doing: str, attempt: Callable[..., R], *arguments: object
+    ) -> R:
+        """Repeat what another writer's lock has stopped; translate any other error."""
+        deadline = time.monotonic() + self._patience_s
+        tries = 0
+        while sqlite_file.is_busy(exc) and time.monotonic() <= deadline:
+            tries += 1
+            await _pause(tries)
+            try:
+                return attempt(*arguments)
+            except sqlite3.Error as another:
+                exc = another
+        raise sqlite_file.translate(exc, doing=doing, path=self._path) from exc
 
-    async def _write(self, doing: str, write: Callable[[], R]) -> R:
+    async def _write(
+        self,
+        verb: str,
+        kind: str,
+        name: str,
+        write: Callable[..., int],
+        *arguments: object,
+    ) -> int:
         """Run writes as one transaction, then wake all watches on this machine."""
         if self._is_read_only:
-            raise DatastoreUnusable(f"cannot {doing}: {self._path} is open for reading only")
-        # IMMEDIATE takes the write lock at once; a later upgrade could only fail as busy.
-        result = await self._transact("BEGIN IMMEDIATE", doing, write)
-        self._ring()
-        sqlite_file.ring(self._path)
+            raise DatastoreUnusable(
+                f"cannot {verb} {kind} {name}: {self._path} is open for reading only"
+            )
+        try:
+            seq = self._commit(write, kind, name, *arguments)
+        except sqlite3.Error as exc:
+            doing = f"{verb} {kind} {name}"
+            seq = await self._again(exc, doing, self._commit, write, kind, name, *arguments)
+        sqlite_file.ring(self._file)
+        if self._bells is not None:
+            self._bells.expect()
         self._writes += 1
         if self._writes % _WRITES_PER_CHECKPOINT == 0:
             self._start_checkpoint()
-        return result
+        return seq
 
-    async def _transact(self, begin: str, doing: str, body: Callable[[], R]) -> R:
-        attempt = 0
-        deadline = time.monotonic() + self._patience_s
-        while True:
-            try:
-                return self._attempt(begin, body)
-            except sqlite3.Error as exc:
-                if not sqlite_file.is_busy(exc) or time.monotonic() > deadline:
-                    raise sqlite_file.translate(exc, doing=doing, path=self._path) from exc
-            attempt += 1
-            await _pause(attempt)
-
-    def _attempt(self, begin: str, body: Callable[[], R]) -> R:
-        """Run one transaction, from beginning to end without a suspension."""
-        if self._is_closed:
-            raise TryAgain(f"cannot use the datastore {self._path}: this handle is closed")
+    def _commit(self, write: Callable[..., int], *arguments: object) -> int:
+        """Run one transaction that writes, from beginning to end without a suspension."""
+        self._check_open()
         connection = self._connection
-        connection.execute(begin)
+        # IMMEDIATE takes the write lock at once; a later upgrade could only fail as busy.
+        connection.execute("BEGIN IMMEDIATE")
         try:
-            if sqlite_file.identity(self._path) != self._identity:
-                raise sqlite_file.replaced(self._path)
-            result = body()
+            self._check_file()
+            seq = write(*arguments)
             connection.execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after some errors (disk full among them).
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return result
+        return seq
+
+    def _snapshot(self, read: Callable[..., R], *arguments: object) -> R:
+        """Run several reads on one state of the file."""
+        self._check_open()
+        self._connection.execute("BEGIN")
+        try:
+            self._check_file()
+            return read(*arguments)
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise TryAgain(f"cannot use the datastore {self._path}: this handle is closed")
+
+    def _check_file(self) -> None:
+        if sqlite_file.identity(self._file) != self._identity:
+            raise sqlite_file.replaced(self._file)
+
+    # --- what happens inside of them ------------------------------------------------------------
+
+    def _create(self, kind: str, name: str, body: str) -> int:
+        execute = self._connection.execute
+        seq = self._append(kind, name, body)
+        if execute(_INSERT, (kind, name, seq)).rowcount == 0:
+            raise AlreadyExists(f"cannot create {kind} {name}: it exists")
+        return seq
+
+    def _replace(self, kind: str, name: str, body: str | None, revision: Revision) -> int:
+        """Write another version, or a deletion (None), if the current one is that revision."""
+        execute = self._connection.execute
+        old = revision.token
+        # Before the old one goes: it may be the newest change, whose number must not come again.
+        seq = self._append(kind, name, body)
+        if body is None:
+            count = execute(_REMOVE, (kind, name, old)).rowcount
+        else:
+            count = execute(_SWAP, (seq, kind, name, old)).rowcount
+        if count == 0:
+            verb = "delete" if body is None else "update"
+            if execute(_CURRENT, (kind, name)).fetchone() is None:
+                raise NotFound(f"cannot {verb} {kind} {name}: it does not exist")
+            raise Conflict(f"cannot {verb} {kind} {name}: it was changed meanwhile")
+        execute(_FORGET, (old,))
+        return seq
+
+    def _append(self, kind: str, name: str, body: str | None) -> int:
+        # The newest change is never trimmed, so SQLite's "largest + 1" never repeats a number.
+        seq = self._connection.execute(_APPEND, (kind, name, body)).lastrowid or 0
+        if seq % _WRITES_PER_TRIM == 0:
+            end = seq - sqlite_file.HISTORY
+            self._connection.execute(_TRIM, (end, end - 2 * _WRITES_PER_TRIM))
+        return seq
+
+    def _get(self, kind: type[T], name: str) -> Stored[T] | None:
+        self._check_open()
+        kind_name = KIND_NAMES[kind]
+        execute = self._connection.execute
+        known = self._remembered.get((kind, name))
+        # Without its body first, which for a block is a handful of pages.
+        if known is not None and execute(_CURRENT, (kind_name, name)).fetchone() == (known[0],):
+            self._check_file()
+            return known[1]
+        row = execute(_GET, (kind_name, name)).fetchone()
+        self._check_file()
+        return None if row is None else self._stored(kind, name, row[0], row[1])
+
+    def _list(self, kind: type[object]) -> tuple[Rows, int]:
+        rows = self._connection.execute(_LIST, (KIND_NAMES[kind],)).fetchall()
+        return rows, self._head()
 
     def _head(self) -> int:
         (head,) = self._connection.execute(_HEAD).fetchone()
         return int(head)
 
-    def _compare(self, kind: str, name: str, revision: Revision, *, verb: str) -> int:
-        row = self._connection.execute(_CURRENT, (kind, name)).fetchone()
-        if row is None:
-            raise NotFound(f"cannot {verb} {kind} {name}: it does not exist")
-        if revision.token != str(row[0]):
-            raise Conflict(f"cannot {verb} {kind} {name}: it was changed meanwhile")
-        return int(row[0])
-
-    def _append(self, kind: str, name: str, body: str | None) -> int:
-        # The newest change is never trimmed, so SQLite's "largest + 1" never repeats a number.
-        seq = self._connection.execute(_APPEND, (kind, name, body)).lastrowid or 0
-        if body is None:
-            self._connection.execute(_REMOVE, (kind, name))
-        else:
-            self._connection.execute(_POINT, (kind, name, seq))
-        self._connection.execute(_TRIM, (seq - sqlite_file.HISTORY,))
-        return seq
-
-    def _drop_superseded(self, old: int, *, head: int) -> None:
-        # It outlived its place in the log as the current version of its object; now it is neither.
-        if old <= head - sqlite_file.HISTORY:
-            self._connection.execute(_FORGET, (old,))
-
     # --- values ---------------------------------------------------------------------------------
 
     def _stored(self, kind: type[T], name: str, seq: int, body: str) -> Stored[T]:
         known = self._remembered.get((kind, name))
-        if known is not None and known[0] == seq and isinstance(known[1], kind):
-            return Stored(known[1], Revision(str(seq)))
-        value = decode(kind, body, name=name)
-        self._remember(value, name, seq)
-        return Stored(value, Revision(str(seq)))
+        if known is not None and known[0] == seq:
+            return known[1]
+        return self._remember(decode(kind, body, name=name), name, seq)
 
-    def _written(self, value: T, name: str, seq: int) -> Stored[T]:
-        self._remember(value, name, seq)
-        return Stored(value, Revision(str(seq)))
-
-    def _remember(self, value: Resource, name: str, seq: int) -> None:
-        key = (type(value), name)
-        self._remembered.pop(key, None)
-        self._remembered[key] = (seq, value)
-        if len(self._remembered) > _REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
+    def _remember(self, value: T, name: str, seq: int) -> Stored[T]:
+        stored = Stored(value, Revision(str(seq)))
+        # Handles are many and soon decoded.
+        if not isinstance(value, Handle):
+            self._remembered[type(value), name] = (seq, stored)
+            if len(self._remembered) > _REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+        return stored
 
     # --- watching -------------------------------------------------------------------------------
 
-    async def _since(self, kind: type[T], position: int) -> tuple[Rows, int]:
-        def read() -> tuple[Rows, int]:
-            head = self._head()
-            check_cursor(position, head=head, history=sqlite_file.HISTORY)
-            if head == position:
-                return [], head
-            return self._connection.execute(_SINCE, (position, KIND_NAMES[kind])).fetchall(), head
-
-        return await self._read(f"read changes of {KIND_NAMES[kind]}", read)
-
-    def _listen(self, loop: "asyncio.AbstractEventLoop") -> None:
-        if self._inotify is not None:
-            return
-        from pycni import inotify
-
+    async def _since(self, kind: type[object], position: int) -> tuple[Rows, int]:
         try:
-            self._inotify = inotify.DirectoryWatch(self._path.parent, mask=inotify.ATTRIBUTES)
-        except OSError:
-            # Out of inotify instances: the periodic look has to do.
-            return
-        loop.add_reader(self._inotify.fileno(), self._on_inotify)
+            return self._snapshot(self._read_since, kind, position)
+        except sqlite3.Error as exc:
+            doing = f"read changes of {KIND_NAMES[kind]}"
+            return await self._again(exc, doing, self._snapshot, self._read_since, kind, position)
 
-    def _on_inotify(self) -> None:
-        if self._inotify is None:
-            return
+    def _read_since(self, kind: type[object], position: int) -> tuple[Rows, int]:
+        head = self._head()
+        check_cursor(position, head=head, history=sqlite_file.HISTORY)
+        if head == position:
+            return [], head
+        return self._connection.execute(_SINCE, (position, KIND_NAMES[kind])).fetchall(), head
+
+    def _listening(self) -> "Bells":
+        if self._bells is None:
+            # Imported late, as asyncio is.
+            from pycni.datastore.sqlite_bells import Bells
+
+            self._bells = Bells(self._path, look=self._changed_kinds)
+        return self._bells
+
+    def _changed_kinds(self) -> Container[str] | None:
+        """Return the kinds with changes since the last call; None when that is not known."""
         try:
-            events = self._inotify.read()
-        except EventsLost:
-            self._ring()
-            return
-        if any(event.name == self._path.name for event in events):
-            self._ring()
-
-    def _ring(self) -> None:
-        for bell in self._bells:
-            bell.set()
+            self._check_open()
+            rows = self._connection.execute(_KINDS_SINCE, (self._looked,)).fetchall()
+            self._check_file()
+        except (sqlite3.Error, PycniError):
+            return None
+        if not rows:
+            return ()
+        before, self._looked = self._looked, max(seq for seq, _ in rows)
+        is_whole = self._looked - before <= sqlite_file.HISTORY
+        return {kind for _, kind in rows} if is_whole else None
 
     def _start_checkpoint(self) -> None:
         if self._checkpoint is not None and not self._checkpoint.done():
@@ -351,15 +380,3 @@ class SqliteDatastore:
 
         loop = asyncio.get_running_loop()
         self._checkpoint = loop.run_in_executor(None, sqlite_file.checkpoint, self._path)
-
-
-async def _wait(bell: "asyncio.Event") -> None:
-    import asyncio
-
-    try:
-        async with asyncio.timeout(_FALLBACK_S):
-            await bell.wait()
-    except TimeoutError:
-        return
-    # One look serves a burst: a pod costs two writes, and each rings here and by inotify.
-    await asyncio.sleep(_GATHER_S)

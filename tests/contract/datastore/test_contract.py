@@ -27,7 +27,7 @@ from pycni.model.resources import (
     TunnelMode,
     resource_name,
 )
-from pycni.ports import Change, Cursor, Datastore, Revision
+from pycni.ports import Change, Cursor, Datastore, Revision, Stored
 
 T = TypeVar("T", bound=Resource)
 
@@ -239,26 +239,66 @@ def test_a_closed_handle_refuses_work(session: Session) -> None:
 # --- watching -----------------------------------------------------------------------------------
 
 
-def test_a_watch_sees_each_later_change_once_and_in_order(session: Session) -> None:
+async def follow(watch: AsyncIterator[Change[T]], *, until: Change[T]) -> dict[str, T | None]:
+    """Return what each name came to; the changes must come in their order."""
+    position = 0
+    seen: dict[str, T | None] = {}
+    async with asyncio.timeout(10):
+        async for change in watch:
+            assert int(change.cursor.token) > position
+            position = int(change.cursor.token)
+            seen[change.name] = change.stored.value if change.stored else None
+            if (change.name, change.stored) == (until.name, until.stored):
+                break
+    return seen
+
+
+def last(name: str, stored: Stored[T] | None) -> Change[T]:
+    return Change(name, stored, Cursor(""))
+
+
+def test_a_watch_sees_what_later_changes_came_to(session: Session) -> None:
     async def story(one: Datastore, other: Datastore) -> None:
         old = await one.create(handle("old"))
         listing = await one.list(Handle)
         a = await other.create(handle("a"))
         await other.create(Node("of-another-kind"))
-        a2 = await one.update(handle("a", 2), if_revision=a.revision)
+        await one.update(handle("a", 2), if_revision=a.revision)
         await other.delete(Handle, "old", if_revision=old.revision)
         watch = one.watch(Handle, after=listing.cursor)
 
-        changes = await take(watch, 3)
+        first = await follow(watch, until=last("old", None))
         b = await other.create(handle("b"))
-        changes += await take(watch, 1)
+        second = await follow(watch, until=last("b", b))
 
-        assert [(change.name, change.stored) for change in changes] == [
-            ("a", a),
-            ("a", a2),
-            ("old", None),
-            ("b", b),
-        ]
+        assert first == {"a": handle("a", 2), "old": None}
+        assert second == {"b": handle("b")}
+        await stop(watch)
+
+    run_two(session, story)
+
+
+def test_what_was_deleted_and_made_again_is_there(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        watch = one.watch(Handle, after=(await one.list(Handle)).cursor)
+        for count in (1, 2):
+            stored = await other.create(handle("a", count))
+            await other.delete(Handle, "a", if_revision=stored.revision)
+        again = await other.create(handle("a", 3))
+
+        assert await follow(watch, until=last("a", again)) == {"a": handle("a", 3)}
+        await stop(watch)
+
+    run_two(session, story)
+
+
+def test_what_was_made_and_deleted_is_gone(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        watch = one.watch(Handle, after=(await one.list(Handle)).cursor)
+        stored = await other.create(handle("a"))
+        await other.delete(Handle, "a", if_revision=stored.revision)
+
+        assert await follow(watch, until=last("a", None)) == {"a": None}
         await stop(watch)
 
     run_two(session, story)
@@ -371,9 +411,10 @@ def test_no_update_is_lost_in_a_storm(session: Session) -> None:
             for number in range(10):
                 group.create_task(add(one if number % 2 else other))
 
-        changes = await take(watch, 100)
-        counts = [change.stored.value.blocks[0][1] for change in changes if change.stored]
-        assert counts == list(range(1, 101))
+        final = await one.get(Handle, "counter")
+        assert final is not None
+        assert final.value == handle("counter", 100)
+        assert await follow(watch, until=last("counter", final)) == {"counter": final.value}
         await stop(watch)
 
     run_two(session, story)
