@@ -20,12 +20,14 @@ from pycni.agent.messages import (
 )
 from pycni.bgp.rib import Rib
 from pycni.model.bgp import EndOfRib
+from pycni.model.endpoints import EndpointState, WorkloadEndpoint
 from pycni.model.network import (
     Address,
     AddressChanged,
     IPAddress,
     IPNetwork,
     KernelState,
+    Route,
     RouteChanged,
     RouteKey,
 )
@@ -40,7 +42,7 @@ from pycni.model.resources import (
     resource_name,
 )
 from pycni.plan.inputs import Inputs, borrowed_in, host_prefix, is_confirmed, route_key
-from pycni.plan.mirror import apply_event
+from pycni.plan.mirror import NOTHING, Effect, apply_event, leave_out_link_local
 
 WATCHED_KINDS: tuple[type[Resource], ...] = (
     IPPool,
@@ -101,7 +103,7 @@ class Facts:
         self.has_endpoints = False
         self._objects: dict[type[Resource], dict[str, Resource]] = {}
         self._claims: dict[IPNetwork, dict[str, BlockAffinity]] = {}
-        self._borrowed_in: dict[IPNetwork, frozenset[IPNetwork]] = {}
+        self._borrowed_in: dict[IPNetwork, dict[IPNetwork, str]] = {}
 
     @property
     def has_datastore(self) -> bool:
@@ -118,8 +120,8 @@ class Facts:
         ]
 
     def snapshot(self, state: KernelState) -> None:
-        """Take a new picture of the kernel, without the link-local address of each pod's link."""
-        state.addresses = {a for a in state.addresses if not a.interface.ip.is_link_local}
+        """Take a new picture of the kernel."""
+        leave_out_link_local(state)
         self.have = state
         self.inputs.links = state.links
         self.inputs.addresses = state.addresses
@@ -132,8 +134,6 @@ class Facts:
             case Changed():
                 return self._changed(message.kind, message.name, message.value)
             case EndpointChanged():
-                if self.inputs.endpoints.get(message.key) == message.endpoint:
-                    return Dirty()  # told twice: by the engine, and by the file that it wrote
                 return self._endpoint_changed(message)
             case EndpointsListed():
                 return self._endpoints_listed(message)
@@ -162,12 +162,16 @@ class Facts:
     # --- one message each -----------------------------------------------------------------------
 
     def _endpoint_changed(self, message: EndpointChanged) -> Dirty:
-        old = self.inputs.endpoints.get(message.key)
-        touched = self.inputs.set_endpoint(message.key, message.endpoint)
+        old, new = self.inputs.endpoints.get(message.key), message.endpoint
+        if old == new:
+            return Dirty()  # told twice: a record may change again before its file is read
+        touched = self.inputs.set_endpoint(message.key, new)
+        # Of an unfinished pod's interface nothing is wanted, so from one to none nothing changes.
+        ends = (old, new) if _is_ready(old) or _is_ready(new) else ()
         return Dirty(
             keys={route_key(p) for p in touched},
-            links={e.host_veth for e in (old, message.endpoint) if e is not None},
-            is_bgp=any(p in self.inputs.borrowed for p in touched),
+            links={e.host_veth for e in ends if e is not None},
+            is_bgp=not self.inputs.borrowed.keys().isdisjoint(touched),
         )
 
     def _listed(self, message: Listed) -> Dirty:
@@ -232,14 +236,15 @@ class Facts:
         """Find the addresses of a block that nodes other than its owner hold."""
         cidr = subject.cidr
         new = borrowed_in(value) if value is not None else {}
-        old = self._borrowed_in.pop(cidr, frozenset())
-        for prefix in old:
-            self.inputs.borrowed.pop(prefix, None)
-        self.inputs.borrowed.update(new)
+        old = self._borrowed_in.pop(cidr, {})
         if new:
-            self._borrowed_in[cidr] = frozenset(new)
-        touched = old | new.keys()
-        return Dirty(keys={route_key(p) for p in touched}, is_bgp=bool(touched))
+            self._borrowed_in[cidr] = new
+        if new == old:
+            return Dirty()  # as with nearly every version of a block
+        for prefix in old:
+            del self.inputs.borrowed[prefix]
+        self.inputs.borrowed.update(new)
+        return Dirty(keys={route_key(p) for p in old.keys() | new.keys()}, is_bgp=True)
 
     def _endpoints_listed(self, message: EndpointsListed) -> Dirty:
         dirty = Dirty(is_all=not self.has_endpoints)
@@ -253,26 +258,58 @@ class Facts:
         return dirty
 
     def _kernel_told(self, message: KernelTold) -> Dirty:
-        if self.have is None:
+        have, event = self.have, message.event
+        if have is None:
             return Dirty()  # the first snapshot is still to come, and it knows better
-        if isinstance(message.event, RouteChanged):  # by far the most frequent
-            return Dirty(keys=apply_event(self.have, message.event).keys)
+        if isinstance(event, AddressChanged):
+            return self._address_told(event, have)
+        effect = apply_event(have, event)
+        if effect is NOTHING:
+            return Dirty()
+        if isinstance(event, RouteChanged):
+            is_awaited = event.is_present and self._is_in_the_making(event.route)
+            return Dirty() if is_awaited else Dirty(keys={event.route.key})
+        if effect.link is not None:
+            return self._link_told(effect, effect.link)
+        return Dirty(is_other=effect.is_ruleset)
+
+    def _is_in_the_making(self, route: Route) -> bool:
+        """Tell whether a route leads to a pod that somebody is adding or deleting.
+
+        No pass would touch it, and the record that ends their work brings us to it.
+        """
+        veths = self.inputs.host_veths
+        there = (veths.get(hop.oif) for hop in route.next_hops)
+        return any(e is not None and e.state is EndpointState.INTENT for e in there)
+
+    def _link_told(self, effect: Effect, name: str) -> Dirty:
         inputs = self.inputs
-        underlays = (inputs.underlay(4), inputs.underlay(6))
-        important = {inputs.settings.tunnel_name, *underlays} - {None}
-        effect = apply_event(self.have, message.event)
-        links = effect.links & inputs.host_veths.keys()
-        keys = effect.keys | {route_key(p) for n in links for p in inputs.prefixes_behind(n)}
-        if isinstance(message.event, AddressChanged):
-            keys |= _keys_judged_by(message.event.address)
+        keys, links = set(effect.keys), set()
+        if _is_ready(inputs.host_veths.get(name)):
+            links.add(name)
+            keys.update(map(route_key, inputs.prefixes_behind(name)))
+        is_important = name == inputs.settings.tunnel_name or inputs.is_underlay(name)
+        has_lost = effect.lost_routes_by is not None or effect.returned is not None
         return Dirty(
             keys=keys,
             links=links,
-            is_other=effect.is_address or effect.is_ruleset or bool(effect.links & important),
+            is_other=is_important,
+            # Routes that were lost with an interface come back when it does.
+            is_doubtful=is_important and has_lost,
+        )
+
+    def _address_told(self, event: AddressChanged, have: KernelState) -> Dirty:
+        inputs = self.inputs
+        underlays = (inputs.underlay(4), inputs.underlay(6))
+        effect = apply_event(have, event)
+        if effect is NOTHING:
+            return Dirty()
+        return Dirty(
+            keys=_keys_judged_by(event.address),
+            is_other=True,
             # Which learned paths can be used hangs on the underlay.
             is_all=underlays != (inputs.underlay(4), inputs.underlay(6)),
-            # Routes that were lost with an interface come back when it does.
-            is_doubtful=effect.lost_routes_by in important or bool(effect.returned & important),
+            is_doubtful=effect.lost_routes_by in {inputs.settings.tunnel_name, *underlays} - {None},
         )
 
     def _bgp_told(self, message: BgpTold, *, now: float) -> Dirty:
@@ -306,6 +343,10 @@ def _set(mapping: dict[K, V], key: K, value: V | None) -> None:
         mapping.pop(key, None)
     else:
         mapping[key] = value
+
+
+def _is_ready(endpoint: WorkloadEndpoint | None) -> bool:
+    return endpoint is not None and endpoint.state is EndpointState.READY
 
 
 def _keys_judged_by(address: Address) -> set[RouteKey]:

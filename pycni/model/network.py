@@ -150,6 +150,7 @@ class KernelState:
     holds the watched keys only ("net.ipv4.ip_forward" → "1"); `ruleset` is the digest found in our
     nftables table, None where the table is absent, another text where it was tampered with.
     Where `nat_unavailable` is set, no ruleset can be had: wanting one would retry for ever.
+    `keys_by_oif` is an index of `routes`, made and kept by `pycni.plan.mirror`.
     """
 
     links: dict[str, Link] = field(default_factory=dict)
@@ -158,6 +159,9 @@ class KernelState:
     sysctls: dict[str, str] = field(default_factory=dict)
     ruleset: str | None = None
     nat_unavailable: NatUnavailable | None = None
+    keys_by_oif: dict[str, set[RouteKey]] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True, slots=True)

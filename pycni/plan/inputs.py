@@ -160,7 +160,15 @@ class Inputs:
         own = self.own_interface(version)
         if own is None:
             return None
-        return min((a.ifname for a in self.addresses if a.interface.ip == own.ip), default=None)
+        # Bytes, because each `ip` would be a new object.
+        packed = own.packed
+        return min((a.ifname for a in self.addresses if a.interface.packed == packed), default=None)
+
+    def is_underlay(self, ifname: str) -> bool:
+        """Tell whether an interface carries one of this node's underlay addresses."""
+        # Most interfaces are pods' host ends, which have no address at all.
+        has_address = any(a.ifname == ifname for a in self.addresses)
+        return has_address and ifname in (self.underlay(4), self.underlay(6))
 
     def is_own_block(self, cidr: IPNetwork) -> bool:
         """Tell whether this node owns a block for certain (a confirmed affinity)."""
@@ -184,8 +192,15 @@ def _underlay_addresses(node: Node | None) -> tuple[IPAddress, ...]:
     return tuple(i.ip for i in (node.ipv4, node.ipv6) if i is not None)
 
 
-def _pod_prefixes(endpoint: WorkloadEndpoint) -> Iterator[IPNetwork]:
-    return (host_prefix(a.interface.ip) for a in endpoint.addresses)
+def _pod_prefixes(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
+    return [_host_prefix_of(a.interface) for a in endpoint.addresses]
+
+
+def _host_prefix_of(interface: IPInterface) -> IPNetwork:
+    network = interface.network
+    # As our own allocator gives it, it is alone in its network already.
+    is_alone = network.prefixlen == network.max_prefixlen
+    return network if is_alone else host_prefix(interface.ip)
 
 
 def is_confirmed(affinity: BlockAffinity) -> bool:
@@ -205,12 +220,18 @@ def host_prefix(address: IPAddress) -> IPNetwork:
 
 def borrowed_in(block: Block) -> dict[IPNetwork, str]:
     """Return the addresses of a block that nodes other than its owner hold, and which."""
-    owners = [dict(a.secondary).get("node") for a in block.attributes]
-    found: dict[IPNetwork, str] = {}
-    if all(owner in (None, block.affinity) for owner in owners):
-        return found
-    for ordinal, index in enumerate(block.allocations):
-        owner = owners[index] if index is not None else None
-        if owner is not None and owner != block.affinity:
-            found[host_prefix(block.cidr[ordinal])] = owner
-    return found
+    usual = ("node", block.affinity)
+    owners = {
+        index: owner
+        for index, attribute in enumerate(block.attributes)
+        # Each new version of a block comes here, and nearly all hold nothing borrowed.
+        if usual not in attribute.secondary
+        and (owner := dict(attribute.secondary).get("node")) is not None
+    }
+    if not owners:
+        return {}
+    return {
+        host_prefix(block.cidr[ordinal]): owners[index]
+        for ordinal, index in enumerate(block.allocations)
+        if index in owners
+    }

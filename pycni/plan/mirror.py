@@ -3,9 +3,12 @@
 Pure.  The picture is refreshed by snapshots; between them these functions change it, and say what
 deserves a second look and when the picture can no longer be trusted: the kernel drops IPv4 routes
 without a word when their interface goes down or loses its last address.
+
+Each pod brings several events, so none may cost more on a node with many pods or routes.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import assert_never
 
 from pycni.model.network import (
@@ -29,36 +32,53 @@ from pycni.model.network import (
     SetSysctl,
 )
 
+# fe80::/10, of the 128 bits of an IPv6 address; IPv4 addresses have no bits up there.
+_LINK_LOCAL, _BELOW_LINK_LOCAL = 0xFE80 >> 6, 128 - 10
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class Effect:
-    """What an event changed: route keys, links, addresses or our nftables table.
+    """What an event changed: route keys, a link, addresses or our nftables table.
 
     `lost_routes_by` names an interface whose routes the kernel may have dropped silently;
-    `returned` are interfaces that are new or up again.
+    `returned` one that is new or up again.
     """
 
-    keys: set[RouteKey] = field(default_factory=set)
-    links: set[str] = field(default_factory=set)
+    keys: AbstractSet[RouteKey] = frozenset()
+    link: str | None = None
     is_address: bool = False
     is_ruleset: bool = False
     lost_routes_by: str | None = None
-    returned: frozenset[str] = frozenset()
+    returned: str | None = None
+
+
+NOTHING = Effect()
+
+
+def leave_out_link_local(state: KernelState) -> None:
+    """Reduce a snapshot to what events keep true: see `apply_event`."""
+    state.addresses = {a for a in state.addresses if not a.interface.ip.is_link_local}
+    for key in [k for k in state.routes if _is_link_local(k)]:
+        del state.routes[key]
 
 
 def apply_event(state: KernelState, event: KernelEvent) -> Effect:
-    """Change the picture by one event of the kernel."""
+    """Change the picture by one event of the kernel; what it shows already has no effect.
+
+    Link-local addresses and routes are left out: the kernel makes both for every interface with
+    IPv6, and nothing of ours hangs on them.
+    """
     match event:
+        case RouteChanged():  # by far the most frequent
+            is_news = not _is_link_local(event.route.key) and _route_changed(state, event)
+            return Effect(keys=frozenset((event.route.key,))) if is_news else NOTHING
         case LinkChanged():
             return _link_changed(state, event)
         case LinkGone():
             state.links.pop(event.name, None)
-            return Effect(keys=_drop_routes_by(state, event.name), links={event.name})
+            return Effect(keys=_drop_routes_by(state, event.name), link=event.name)
         case AddressChanged():
             return _address_changed(state, event)
-        case RouteChanged():
-            _route_changed(state, event)
-            return Effect(keys={event.route.key})
         case RulesetChanged():
             state.ruleset = event.digest
             return Effect(is_ruleset=True)
@@ -66,9 +86,15 @@ def apply_event(state: KernelState, event: KernelEvent) -> Effect:
             assert_never(event)
 
 
+def _is_link_local(key: RouteKey) -> bool:
+    return int(key.dst.network_address) >> _BELOW_LINK_LOCAL == _LINK_LOCAL
+
+
 def _address_changed(state: KernelState, event: AddressChanged) -> Effect:
+    # One that the picture shows already does have an effect: it may be by an operation of ours,
+    # and nobody has looked yet at what hangs on the address.
     if event.address.interface.ip.is_link_local:
-        return Effect()  # every IPv6 interface gets one; nothing of ours hangs on it
+        return NOTHING
     if event.is_present:
         state.addresses.add(event.address)
         return Effect(is_address=True)
@@ -77,51 +103,79 @@ def _address_changed(state: KernelState, event: AddressChanged) -> Effect:
 
 
 def _link_changed(state: KernelState, event: LinkChanged) -> Effect:
-    old = state.links.get(event.link.name)
-    state.links[event.link.name] = event.link
-    if old == event.link:
-        return Effect()
-    effect = Effect(links={event.link.name})
-    if old is not None and old.is_up and not event.link.is_up:
-        effect.keys = _drop_routes_by(state, event.link.name)
-        effect.lost_routes_by = event.link.name
-    elif event.link.is_up and (old is None or not old.is_up):
-        effect.returned = frozenset({event.link.name})
-        effect.keys = {
-            k for k, routes in state.routes.items() if _leave_by(routes, event.link.name)
-        }
-    return effect
+    link = event.link
+    old = state.links.get(link.name)
+    if old == link:
+        return NOTHING
+    state.links[link.name] = link
+    was_up = old is not None and old.is_up
+    if was_up and not link.is_up:
+        keys = _drop_routes_by(state, link.name)
+        return Effect(keys=keys, link=link.name, lost_routes_by=link.name)
+    if link.is_up and not was_up:
+        return Effect(keys=_keys_by(state, link.name), link=link.name, returned=link.name)
+    return Effect(link=link.name)
 
 
-def _leave_by(routes: tuple[Route, ...], name: str) -> bool:
-    return any(name in route.oifs for route in routes)
+def _route_changed(state: KernelState, event: RouteChanged) -> bool:
+    """Change the routes of one key; return whether that changed anything."""
+    route = event.route
+    there = state.routes.get(route.key, ())
+    if not event.is_present:
+        routes = tuple(r for r in there if r != route)
+    elif event.is_replacement:
+        # A replacement takes the place of the first route of its key; if it was our own, the
+        # picture knows it already.
+        routes = (route, *(r for r in there[1:] if r != route))
+    else:
+        routes = there if route in there else (*there, route)
+    if routes == there:
+        return False
+    _set_routes(state, route.key, routes)
+    return True
 
 
-def _drop_routes_by(state: KernelState, name: str) -> set[RouteKey]:
-    keys = {k for k, routes in state.routes.items() if _leave_by(routes, name)}
+def _drop_routes_by(state: KernelState, name: str) -> frozenset[RouteKey]:
+    keys = _keys_by(state, name)
     for key in keys:
         _set_routes(state, key, tuple(r for r in state.routes[key] if name not in r.oifs))
     return keys
 
 
-def _route_changed(state: KernelState, event: RouteChanged) -> None:
-    there = state.routes.get(event.route.key, ())
-    if not event.is_present:
-        _set_routes(state, event.route.key, tuple(r for r in there if r != event.route))
-    elif event.is_replacement:
-        # A replacement takes the place of the first route of its key; if it was our own, the
-        # picture knows it already.
-        others = tuple(r for r in there[1:] if r != event.route)
-        _set_routes(state, event.route.key, (event.route, *others))
-    elif event.route not in there:
-        _set_routes(state, event.route.key, (*there, event.route))
+# --- the only writers of routes, and their index ------------------------------------------------
 
 
 def _set_routes(state: KernelState, key: RouteKey, routes: tuple[Route, ...]) -> None:
+    if state.keys_by_oif is not None:
+        _unindex(state.keys_by_oif, state.routes.get(key, ()))
+        _index(state.keys_by_oif, routes)
     if routes:
         state.routes[key] = routes
     else:
         state.routes.pop(key, None)
+
+
+def _keys_by(state: KernelState, name: str) -> frozenset[RouteKey]:
+    """Return the keys of the routes that leave by an interface."""
+    if state.keys_by_oif is None:
+        # Only now: a picture may live from one snapshot to the next without such a question.
+        state.keys_by_oif = {}
+        for routes in state.routes.values():
+            _index(state.keys_by_oif, routes)
+    return frozenset(state.keys_by_oif.get(name, ()))
+
+
+def _index(keys_by_oif: dict[str, set[RouteKey]], routes: tuple[Route, ...]) -> None:
+    for route in routes:
+        for hop in route.next_hops:
+            keys_by_oif.setdefault(hop.oif, set()).add(route.key)
+
+
+def _unindex(keys_by_oif: dict[str, set[RouteKey]], routes: tuple[Route, ...]) -> None:
+    for oif in {hop.oif for route in routes for hop in route.next_hops}:
+        keys_by_oif[oif].discard(routes[0].key)
+        if not keys_by_oif[oif]:  # pods come and go, each with a name of its own
+            del keys_by_oif[oif]
 
 
 def apply_op(state: KernelState, op: Op) -> None:

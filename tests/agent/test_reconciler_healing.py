@@ -281,6 +281,23 @@ def test_foreign_routes_stay_whatever_happens(tmp_path: Path) -> None:
     run(story())
 
 
+def test_the_kernels_own_link_local_routes_stay(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with cluster(tmp_path, EXERCISE) as made:
+            node = await exercise(made)
+            key = RouteKey(ip_network("fe80::/64"), priority=256)
+            own = Route(key, next_hops=frozenset({NextHop(VETH)}), protocol=2)
+
+            node.kernel.append_route(own)
+            await made.settle()
+            node.kernel.lose_events()
+            await made.settle()
+
+            assert own in node.kernel.routes()
+
+    run(story())
+
+
 def test_a_strangers_route_under_our_key_is_reported_and_not_replaced(tmp_path: Path) -> None:
     async def story() -> None:
         async with cluster(tmp_path, EXERCISE) as made:

@@ -27,13 +27,18 @@ from pycni.model.network import (
     Link,
     LinkChanged,
     LinkGone,
+    NextHop,
+    Route,
+    RouteChanged,
     RouteKey,
     RulesetChanged,
 )
 from pycni.model.resources import (
     AffinityState,
+    AllocationAttribute,
     BGPConfiguration,
     BGPPeer,
+    Block,
     BlockAffinity,
     Handle,
     IPPool,
@@ -167,6 +172,45 @@ def test_a_deleted_pool_stays_in_the_history() -> None:
     assert IPPool in WATCHED_KINDS
 
 
+def block(*holders: str) -> Block:
+    """Return a block of node-2, the first addresses of which these nodes hold."""
+    free = 64 - len(holders)
+    return Block(
+        ip_network(THEIRS),
+        affinity="node-2",
+        allocations=(*range(len(holders)), *([None] * free)),
+        unallocated=tuple(range(len(holders), len(holders) + free)),
+        attributes=tuple(AllocationAttribute("h", (("node", node),)) for node in holders),
+    )
+
+
+def test_a_borrowed_address_concerns_its_prefix_and_sessions() -> None:
+    first, second = keys("192.168.247.0/32"), keys("192.168.247.1/32")
+    borrowed = told_of(block("node-1", "node-2"))
+
+    assert dirty(borrowed) == Dirty(keys=first, is_bgp=True)
+    assert dirty(told_of(block("node-2")), borrowed) == Dirty(keys=first, is_bgp=True)
+    assert dirty(gone(block()), borrowed) == Dirty(keys=first, is_bgp=True)
+    assert dirty(told_of(block("node-0", "node-0")), borrowed).keys == first | second
+
+
+def test_a_version_of_a_block_that_changes_nothing_borrowed_concerns_nobody() -> None:
+    assert not dirty(told_of(block("node-2")))
+    assert not dirty(told_of(block("node-1", "node-2")), told_of(block("node-1")))
+
+
+def test_who_borrows_is_known_until_it_ends() -> None:
+    made = facts(told_of(block("node-1", "node-2")))
+    before = dict(made.inputs.borrowed)
+    made.feed(told_of(block("node-2", "node-0")), now=0.0)
+    then = dict(made.inputs.borrowed)
+    made.feed(gone(block()), now=0.0)
+
+    assert before == {ip_network("192.168.247.0/32"): "node-1"}
+    assert then == {ip_network("192.168.247.1/32"): "node-0"}
+    assert made.inputs.borrowed == {}
+
+
 # --- pods ---------------------------------------------------------------------------------------
 
 
@@ -182,6 +226,21 @@ def test_a_pod_that_is_gone_concerns_what_it_had() -> None:
     assert dirty(EndpointChanged(POD.key, None)) == Dirty(
         keys=keys("192.168.39.193/32"), links={"cali1"}
     )
+
+
+def test_a_pod_in_the_making_concerns_nobody_before_it_is_there() -> None:
+    new = pod(veth="cali2", container="two", state=EndpointState.INTENT)
+
+    assert not dirty(EndpointChanged(new.key, new))
+
+
+def test_a_pod_that_is_being_deleted_concerns_its_interface_once_and_its_routes_twice() -> None:
+    unfinished = EndpointChanged(POD.key, replace(POD, state=EndpointState.INTENT))
+    of_pod = keys("192.168.39.193/32")
+
+    assert dirty(unfinished) == Dirty(keys=of_pod, links={"cali1"})
+    # A pass that met the lock of that key left a route to whoever held it.
+    assert dirty(EndpointChanged(POD.key, None), unfinished) == Dirty(keys=of_pod)
 
 
 def test_a_pod_that_got_another_interface_concerns_both() -> None:
@@ -219,6 +278,30 @@ def test_a_pods_interface_concerns_the_pods_routes_too() -> None:
     found = dirty(KernelTold(LinkChanged(replace(VETH, is_up=False))))
 
     assert found == Dirty(keys=keys("192.168.39.193/32"), links={"cali1"})
+
+
+def test_the_interface_of_an_unfinished_pod_concerns_nobody() -> None:
+    unfinished = EndpointChanged(POD.key, replace(POD, state=EndpointState.INTENT))
+
+    assert not dirty(KernelTold(LinkChanged(replace(VETH, is_up=False))), unfinished)
+
+
+def routed(veth: str, *, present: bool = True) -> KernelTold:
+    route = Route(RouteKey(ip_network("192.168.39.200/32")), next_hops=frozenset({NextHop(veth)}))
+    return KernelTold(RouteChanged(route, is_present=present))
+
+
+def test_a_route_is_looked_at_once() -> None:
+    assert dirty(routed("cali1")) == Dirty(keys=keys("192.168.39.200/32"))
+    assert not dirty(routed("cali1"), routed("cali1"))
+
+
+def test_a_route_to_an_unfinished_pod_is_left_to_whoever_makes_it() -> None:
+    new = pod(veth="cali2", container="two", state=EndpointState.INTENT)
+    known = EndpointChanged(new.key, new)
+
+    assert not dirty(routed("cali2"), known)
+    assert dirty(routed("cali2", present=False), known, routed("cali2")).keys
 
 
 def test_a_strangers_interface_concerns_nobody() -> None:
@@ -270,6 +353,18 @@ def test_sysctls_that_are_as_known_say_nothing() -> None:
 
     assert dirty(read) == Dirty(is_other=True)
     assert not dirty(read, read)
+
+
+def test_what_ipv6_brings_by_itself_concerns_nobody() -> None:
+    key = RouteKey(ip_network("fe80::/64"), priority=256)
+    link_local = Route(key, next_hops=frozenset({NextHop("cali1")}))
+    address = Address("cali1", ip_interface("fe80::1/64"))
+    made = facts()
+    made.snapshot(KernelState(addresses={address}, routes={key: (link_local,)}))
+
+    assert made.have == KernelState()
+    assert not made.feed(KernelTold(RouteChanged(link_local, is_present=True)), now=0.0)
+    assert not made.feed(KernelTold(AddressChanged(address, is_present=True)), now=0.0)
 
 
 def test_a_doubt_calls_for_everything_anew() -> None:

@@ -1,10 +1,13 @@
 """The picture of the kernel, kept by events and by our own operations."""
 
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from pycni.model.network import (
+    PROTOCOL_KERNEL,
     AddAddress,
     Address,
     AddressChanged,
@@ -16,10 +19,12 @@ from pycni.model.network import (
     Link,
     LinkChanged,
     LinkGone,
+    NextHop,
     Op,
     ReplaceRoute,
     Route,
     RouteChanged,
+    RouteKey,
     RulesetChanged,
     SetLink,
     SetRuleset,
@@ -27,7 +32,7 @@ from pycni.model.network import (
 )
 from pycni.plan.inputs import route_key
 from pycni.plan.iproute import route_text
-from pycni.plan.mirror import Effect, apply_event, apply_op
+from pycni.plan.mirror import NOTHING, Effect, apply_event, apply_op, leave_out_link_local
 from tests.unit.plan.test_delta import RULESET, UP, blackhole, have, learned, pod_route
 
 FOREIGN = learned(dev="eth0", protocol=4)
@@ -51,7 +56,7 @@ def test_a_new_route_is_in_the_picture_once() -> None:
     effects = [apply_event(state, told(HOLE)), apply_event(state, told(HOLE))]
 
     assert table(state) == ["blackhole 192.168.39.192/26 proto bird"]
-    assert effects == [Effect(keys={HOLE.key})] * 2
+    assert effects == [Effect(keys={HOLE.key}), NOTHING]
 
 
 def test_a_deleted_route_leaves_the_others_of_its_key() -> None:
@@ -65,9 +70,10 @@ def test_a_deleted_route_leaves_the_others_of_its_key() -> None:
 def test_a_deleted_route_that_nobody_knew_changes_nothing() -> None:
     state = have()
 
-    apply_event(state, told(LEARNED, present=False))
+    effect = apply_event(state, told(LEARNED, present=False))
 
     assert state.routes == {}
+    assert effect is NOTHING
 
 
 def test_a_replacement_takes_the_place_of_the_first() -> None:
@@ -92,7 +98,7 @@ def test_a_link_that_is_gone_takes_its_routes_along() -> None:
 
     effect = apply_event(state, LinkGone("cali1"))
 
-    assert effect == Effect(keys={POD.key}, links={"cali1"})
+    assert effect == Effect(keys={POD.key}, link="cali1")
     assert table(state) == [route_text(HOLE), route_text(LEARNED)]
     assert "cali1" not in state.links
 
@@ -103,7 +109,7 @@ def test_a_link_that_goes_down_may_have_lost_routes_silently() -> None:
 
     effect = apply_event(state, LinkChanged(down))
 
-    assert effect == Effect(keys={LEARNED.key}, links={"tunl0"}, lost_routes_by="tunl0")
+    assert effect == Effect(keys={LEARNED.key}, link="tunl0", lost_routes_by="tunl0")
     assert state.routes == {FOREIGN.key: (FOREIGN,)}
 
 
@@ -112,7 +118,7 @@ def test_a_link_that_comes_up_has_returned() -> None:
 
     effect = apply_event(state, LinkChanged(UP["tunl0"]))
 
-    assert effect == Effect(keys={LEARNED.key}, links={"tunl0"}, returned=frozenset({"tunl0"}))
+    assert effect == Effect(keys={LEARNED.key}, link="tunl0", returned="tunl0")
 
 
 def test_a_new_link_that_is_down_is_only_noted() -> None:
@@ -120,7 +126,7 @@ def test_a_new_link_that_is_down_is_only_noted() -> None:
 
     effect = apply_event(state, LinkChanged(Link("cali7", 7)))
 
-    assert effect == Effect(links={"cali7"})
+    assert effect == Effect(link="cali7")
     assert state.links["cali7"].index == 7
 
 
@@ -129,12 +135,12 @@ def test_a_link_that_changed_otherwise_keeps_its_routes() -> None:
 
     effect = apply_event(state, LinkChanged(Link("tunl0", 3, "ipip", mtu=1400, is_up=True)))
 
-    assert effect == Effect(links={"tunl0"})
+    assert effect == Effect(link="tunl0")
     assert table(state) == [route_text(LEARNED)]
 
 
 def test_a_link_told_again_is_no_change() -> None:
-    assert apply_event(have(), LinkChanged(UP["eth0"])) == Effect()
+    assert apply_event(have(), LinkChanged(UP["eth0"])) is NOTHING
 
 
 def test_addresses_come_and_go_with_what_hangs_on_them() -> None:
@@ -155,8 +161,42 @@ def test_link_local_addresses_are_nobodys_business() -> None:
     state = have()
     address = Address("cali1", ip_interface("fe80::1/64"))
 
-    assert apply_event(state, AddressChanged(address, is_present=True)) == Effect()
+    assert apply_event(state, AddressChanged(address, is_present=True)) is NOTHING
     assert state.addresses == set()
+
+
+def test_an_address_that_is_known_may_be_by_our_own_operation_and_counts() -> None:
+    address = Address("tunl0", ip_interface("192.168.39.192/32"))
+    state = have(addresses={address})
+
+    assert apply_event(state, AddressChanged(address, is_present=True)) == Effect(is_address=True)
+
+
+LINK_LOCAL = Route(
+    RouteKey(ip_network("fe80::/64"), priority=256),
+    next_hops=frozenset({NextHop("cali1")}),
+    protocol=PROTOCOL_KERNEL,
+)
+
+
+@pytest.mark.parametrize("is_present", [True, False])
+def test_link_local_routes_are_nobodys_business(*, is_present: bool) -> None:
+    state = have(POD)
+
+    assert apply_event(state, told(LINK_LOCAL, present=is_present)) is NOTHING
+    assert state.routes == {POD.key: (POD,)}
+
+
+def test_a_snapshot_is_reduced_to_what_events_keep_true() -> None:
+    underlay = Address("eth0", ip_interface("10.0.0.1/24"))
+    state = have(
+        POD, LINK_LOCAL, addresses={underlay, Address("cali1", ip_interface("fe80::1/64"))}
+    )
+
+    leave_out_link_local(state)
+
+    assert state.routes == {POD.key: (POD,)}
+    assert state.addresses == {underlay}
 
 
 def test_what_happens_to_our_table_is_noted() -> None:
@@ -213,3 +253,58 @@ def test_our_keys_are_the_kernels(prefix: str) -> None:
     key = route_key(ip_network(prefix))
 
     assert key.priority == (1024 if ":" in prefix else 0)
+
+
+# --- the index of routes by interface -----------------------------------------------------------
+
+NAMES = ("cali1", "cali2", "tunl0")
+names = st.sampled_from(NAMES)
+any_route = st.builds(
+    lambda dst, oifs, gateway: Route(
+        RouteKey(ip_network(f"192.168.0.{dst}/32")),
+        next_hops=frozenset(NextHop(oif, ip_address(f"10.0.0.{gateway}")) for oif in oifs),
+    ),
+    st.integers(0, 2),
+    st.frozensets(names, max_size=2),
+    st.integers(1, 2),
+)
+Happening = AddRoute | DeleteRoute | ReplaceRoute | LinkChanged | LinkGone | RouteChanged
+happenings: st.SearchStrategy[Happening] = st.one_of(
+    st.builds(RouteChanged, any_route, st.booleans(), st.booleans()),
+    st.builds(lambda name, is_up: LinkChanged(Link(name, 7, is_up=is_up)), names, st.booleans()),
+    st.builds(LinkGone, names),
+    st.builds(AddRoute, any_route),
+    st.builds(DeleteRoute, any_route),
+    st.builds(
+        lambda old, new: ReplaceRoute(old, Route(old.key, next_hops=new.next_hops)),
+        any_route,
+        any_route,
+    ),
+)
+
+
+def scanned(state: KernelState) -> dict[str, set[RouteKey]]:
+    found: dict[str, set[RouteKey]] = {}
+    for key, routes in state.routes.items():
+        for oif in {hop.oif for route in routes for hop in route.next_hops}:
+            found.setdefault(oif, set()).add(key)
+    return found
+
+
+@given(st.lists(any_route, max_size=4), st.lists(happenings, max_size=12))
+def test_the_index_by_interface_equals_a_scan(
+    there: list[Route], happened: list[Happening]
+) -> None:
+    state = have(*there)
+    apply_event(state, LinkChanged(Link("eth9", 9, is_up=True)))  # the first question makes it
+
+    for one in happened:
+        before = scanned(state)
+        match one:
+            case AddRoute() | DeleteRoute() | ReplaceRoute():
+                apply_op(state, one)
+            case LinkChanged() | LinkGone() | RouteChanged():
+                effect = apply_event(state, one)
+                if effect.lost_routes_by or effect.returned or isinstance(one, LinkGone):
+                    assert effect.keys == before.get(effect.link or "", set())
+        assert state.keys_by_oif == scanned(state)
