@@ -18,12 +18,13 @@ from pycni.errors import AlreadyExists, InvalidInput
 from pycni.kernel import podplan
 from pycni.kernel.hostend import HostEnd
 from pycni.kernel.linux import LinuxKernel
-from pycni.kernel.netlink import NetlinkSocket
+from pycni.kernel.netlink import NetlinkSocket, hear_only, join_group, open_socket
 from pycni.kernel.nft import Nftables
 from pycni.kernel.podnet import LinuxPodNet
-from pycni.kernel.wire import Ack, Message, Request
+from pycni.kernel.unplug import RTNLGRP_LINK
+from pycni.kernel.wire import Ack, Message, Request, messages
 from pycni.kernel.wire_conf import RTM_SETNEIGHTBL, ipv4_conf
-from pycni.kernel.wire_link import RTM_NEWLINK
+from pycni.kernel.wire_link import RTM_DELLINK, RTM_NEWLINK
 from pycni.model.network import Ruleset, SetRuleset, SetSysctl
 from pycni.plan.nat import COUNTERS, NatInputs, render
 from pycni.plan.podsysctls import IPV4_CONF
@@ -125,6 +126,25 @@ def test_a_stranger_keeps_its_alias_after_a_refused_plug(
 
     assert "alias theirs" in host.run("ip", "link", "show", "cali0").stdout
     assert "eth0" not in pod.run("ip", "link").stdout
+
+
+def test_a_socket_hears_only_what_it_asked_for(netns: Callable[[], Namespace]) -> None:
+    host = netns()
+    with host.entered():
+        raw = open_socket()
+    with raw:
+        hear_only(raw, RTM_DELLINK)
+        join_group(raw, RTNLGRP_LINK)
+        raw.setblocking(False)
+        host.sh("ip link add cali0 type veth peer name far; ip link set cali0 up")
+        with pytest.raises(BlockingIOError):
+            raw.recv(1 << 16)
+        host.sh("ip link del cali0")
+        heard = [next(messages(raw.recv(1 << 16))).type for _ in range(2)]
+        with pytest.raises(BlockingIOError):
+            raw.recv(1 << 16)
+
+    assert heard == [RTM_DELLINK, RTM_DELLINK]
 
 
 class OlderKernel(NetlinkSocket):

@@ -13,10 +13,17 @@ import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from pycni.errors import PycniError
 from pycni.kernel import wire_link
-from pycni.kernel.netlink import KernelError, NetlinkSocket, join_group, open_socket
+from pycni.kernel.netlink import (
+    KernelError,
+    NetlinkSocket,
+    hear_only,
+    join_group,
+    open_socket,
+)
 from pycni.kernel.wire import messages
 
 # Group numbers of ours are drawn from here.  0 is every interface's default; administrators use
@@ -48,16 +55,17 @@ class GroupDelete:
     """Gathers deletions; only links whose alias was verified are ever touched."""
 
     def __init__(self) -> None:
-        # Opened here, because here we are in the right namespace; each used by one worker at once.
-        self._all_sockets = tuple(NetlinkSocket() for _ in range(WORKERS))
-        self._sockets = list(self._all_sockets)  # those that no worker uses now
+        self._all_sockets: list[NetlinkSocket] = []
+        self._idle_sockets: list[NetlinkSocket] = []
         self._threads = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="unplug")
         self._told = open_socket()
+        # Every ADD makes half a dozen other messages about its links.
+        hear_only(self._told, wire_link.RTM_DELLINK)
         join_group(self._told, RTNLGRP_LINK)
         self._told.setblocking(False)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wishes: list[_Wish] = []
-        self._waiting: dict[int, _Wish] = {}
+        self._waiting: dict[int, _Wish] = {}  # workers add, the loop takes away
         self._running: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
@@ -75,13 +83,25 @@ class GroupDelete:
         if self._loop is not loop:
             self._loop = loop
             loop.add_reader(self._told, self._read_events)
+        socket = self._take_socket()
         wish = _Wish(name, alias, loop.create_future())
         self._wishes.append(wish)
-        if self._sockets:
-            task = loop.create_task(self._work(self._sockets.pop()), name="unplug")
+        if socket is not None:
+            task = loop.create_task(self._work(socket), name="unplug")
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         return await wish.done
+
+    def _take_socket(self) -> NetlinkSocket | None:
+        """Return a socket for one worker; None when as many work as may."""
+        if self._idle_sockets:
+            return self._idle_sockets.pop()
+        if len(self._all_sockets) == WORKERS:
+            return None
+        # Opened by the loop's thread, because that is in the right namespace.
+        socket = NetlinkSocket()
+        self._all_sockets.append(socket)
+        return socket
 
     async def _work(self, socket: NetlinkSocket) -> None:
         try:
@@ -89,18 +109,14 @@ class GroupDelete:
                 batch, self._wishes = self._wishes, []
                 await self._delete(socket, batch)
         finally:
-            self._sockets.append(socket)
+            self._idle_sockets.append(socket)
 
     async def _delete(self, socket: NetlinkSocket, batch: Sequence[_Wish]) -> None:
         loop = asyncio.get_running_loop()
-
-        def expect(found: Sequence[int | None]) -> None:
-            loop.call_soon_threadsafe(self._expect, batch, found)
-
         targets = [(wish.name, wish.alias) for wish in batch]
         try:
             deleted = await loop.run_in_executor(
-                self._threads, delete_verified, socket, targets, expect
+                self._threads, delete_verified, socket, targets, partial(self._expect, loop, batch)
             )
         except (OSError, PycniError) as exc:
             _fail(batch, cause=exc)
@@ -117,13 +133,19 @@ class GroupDelete:
         for wish, was_there in zip(batch, deleted, strict=True):
             wish.fulfil(was_there=was_there)
 
-    def _expect(self, batch: Sequence[_Wish], found: Sequence[int | None]) -> None:
+    def _expect(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Sequence[_Wish],
+        found: Sequence[int | None],
+    ) -> None:
+        """Get ready, in the worker's thread: it hasn't deleted yet, so no report can be missed."""
         for wish, index in zip(batch, found, strict=True):
-            if index is None:
-                wish.fulfil(was_there=False)
-            else:
+            if index is not None:
                 wish.index = index
                 self._waiting[index] = wish
+        if None in found:
+            loop.call_soon_threadsafe(_tell_absent, batch)
 
     def _read_events(self) -> None:
         """Fulfil the wishes for links that the kernel reports as deleted.
@@ -142,6 +164,12 @@ class GroupDelete:
                 wish = self._waiting.pop(index, None) if index is not None else None
                 if wish is not None:
                     wish.fulfil(was_there=True)
+
+
+def _tell_absent(batch: Sequence[_Wish]) -> None:
+    for wish in batch:
+        if wish.index is None:
+            wish.fulfil(was_there=False)
 
 
 def _fail(batch: Sequence[_Wish], *, cause: Exception) -> None:
