@@ -23,29 +23,52 @@ class Side:
     sysctls: dict[str, str | None] = field(default_factory=dict)
 
 
-def read_side(socket: NetlinkSocket, *, ifname: str, sysctls: Mapping[str, str]) -> Side:
-    """Read one end; sysctls come from the calling thread's namespace."""
+def read_host(socket: NetlinkSocket, request: PlugRequest) -> Side:
+    """Read the host's end, as far as `differences` looks at it."""
+    side = _read_link(socket, request.host_veth)
+    if side.link is not None:
+        side.routes = _read_routes(socket, side.link, request=request)
+        side.sysctls = {name: read_sysctl(name) for name in podplan.checked_host_sysctls(request)}
+    return side
+
+
+def read_pod(socket: NetlinkSocket, request: PlugRequest) -> Side:
+    """Read the pod's end; the calling thread must be inside the pod's namespace."""
+    side = _read_link(socket, request.ifname)
+    if side.link is not None:
+        side.addresses = _read_addresses(socket, side.link)
+        side.routes = _read_routes(socket, side.link, request=request)
+        side.sysctls = {name: read_sysctl(name) for name in podplan.pod_sysctls(request)}
+    return side
+
+
+def _read_link(socket: NetlinkSocket, ifname: str) -> Side:
     try:
         replies = socket.call(wire_link.get_link(name=ifname))
     except KernelError:
         return Side()
-    names = LinkIndexes(socket)
-    link = next(filter(None, (wire_link.read_link(reply.body) for reply in replies)), None)
-    if link is None:
-        return Side()
-    side = Side(link)
-    for message in socket.dump(wire_link.dump_addresses(index=link.index)):
-        address = wire_link.read_address(message.body, name_of=names.name_of)
-        if address is not None and address.ifname == ifname:
-            side.addresses.add(address.interface)
-    reader = wire_route.RouteReader(names.name_of)
-    for family in (AF_INET, AF_INET6):
-        for message in socket.dump(wire_route.dump_request(family, oif=link.index)):
-            route = reader.read(message.body)
-            if route is not None and ifname in route.oifs:
-                side.routes.add(route)
-    side.sysctls = {name: read_sysctl(name) for name in sysctls}
-    return side
+    return Side(next(filter(None, (wire_link.read_link(reply.body) for reply in replies)), None))
+
+
+def _read_addresses(socket: NetlinkSocket, link: Link) -> set[IPInterface]:
+    # An older kernel lists all interfaces' addresses: only those of `link` count.
+    names = {link.index: link.name}
+    listed = socket.dump(wire_link.dump_addresses(index=link.index))
+    read = (wire_link.read_address(message.body, name_of=names.get) for message in listed)
+    return {address.interface for address in read if address is not None}
+
+
+def _read_routes(socket: NetlinkSocket, link: Link, *, request: PlugRequest) -> set[Route]:
+    reader = wire_route.RouteReader(LinkIndexes(socket).name_of)
+    routes = set()
+    for version, family in ((4, AF_INET), (6, AF_INET6)):
+        # Every listing takes time, and no route of an IP version is wanted without an address.
+        if podplan.has_version(request, version):
+            for message in socket.dump(wire_route.dump_request(family, oif=link.index)):
+                route = reader.read(message.body)
+                if route is not None and link.name in route.oifs:
+                    routes.add(route)
+    return routes
 
 
 def differences(request: PlugRequest, *, host: Side, pod: Side) -> list[str]:

@@ -163,13 +163,9 @@ class LinuxPodNet:
         """Compare what is there with what `plug` builds."""
         podplan.require_plausible(request)
         self._require_foreign_netns(request.netns_fd)
-        host = podcheck.read_side(
-            self._host, ifname=request.host_veth, sysctls=podplan.checked_host_sysctls(request)
-        )
+        host = podcheck.read_host(self._host, request)
         with netns.inside(request.netns_fd, home=self._home), NetlinkSocket() as pod:
-            inside = podcheck.read_side(
-                pod, ifname=request.ifname, sysctls=podplan.pod_sysctls(request)
-            )
+            inside = podcheck.read_pod(pod, request)
         return podcheck.differences(request, host=host, pod=inside)
 
 
