@@ -5,7 +5,7 @@ spellings of these; `pycni.model.schema` translates.  A value that exists is val
 check.  Field names follow Calico's, in Python's spelling.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from pycni.errors import InvalidInput
@@ -138,10 +138,15 @@ class BlockAffinity:
 
 @dataclass(frozen=True, slots=True)
 class AllocationAttribute:
-    """Who holds an address: a handle and free-form details (Calico's `handle_id`, `secondary`)."""
+    """Who holds an address: a handle and free-form details (Calico's `handle_id`, `secondary`).
+
+    `text` is how it is spelled where it is stored, remembered by who spells it: a block repeats
+    each of its attributes with every change of one address.
+    """
 
     handle_id: str | None
     secondary: tuple[tuple[str, str], ...] = ()
+    text: str = field(default="", init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,13 @@ from pycni.model.schema_fields import Fields
 from pycni.model.schema_ipam import (
     affinity_document,
     block_spec,
+    block_text,
     handle_spec,
     parse_affinity,
     parse_block,
+    parse_block_text,
     parse_handle,
+    to_json,
 )
 
 T = TypeVar("T", bound=Resource)
@@ -53,9 +56,6 @@ KIND_NAMES: dict[type[object], str] = {
     Block: "IPAMBlock",
     Handle: "IPAMHandle",
 }
-
-# A ready encoder: json.dumps with options builds a new one for each call.
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def to_stored(value: Resource) -> dict[str, Any]:
@@ -81,7 +81,9 @@ def to_stored(value: Resource) -> dict[str, Any]:
 
 def encode(value: Resource) -> str:
     """Return the text that is stored for a value."""
-    return _encode(to_stored(value))
+    if isinstance(value, Block):
+        return block_text(value, api_version=STORED_VERSION, kind=KIND_NAMES[Block])
+    return to_json(to_stored(value))
 
 
 def decode(kind: type[T], text: str | bytes, *, name: str) -> T:
@@ -90,7 +92,7 @@ def decode(kind: type[T], text: str | bytes, *, name: str) -> T:
     The stored name counts as part of the truth: a document under another's name is corrupt.
     """
     try:
-        value = from_stored(kind, json.loads(text))
+        value = _from_text(kind, text)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise _unreadable(kind, name, f"{type(exc).__name__}: {exc}") from exc
     except InvalidInput as exc:
@@ -98,6 +100,14 @@ def decode(kind: type[T], text: str | bytes, *, name: str) -> T:
     if resource_name(value) != name:
         raise _unreadable(kind, name, f"it describes {resource_name(value)}")
     return value
+
+
+def _from_text(kind: type[T], text: str | bytes) -> T:
+    if kind is Block and isinstance(text, str):
+        block = parse_block_text(text)
+        if isinstance(block, kind):
+            return block
+    return from_stored(kind, json.loads(text))
 
 
 def _unreadable(kind: type[object], name: str, what: str) -> DatastoreUnusable:

@@ -5,6 +5,7 @@ instead of field readers.  Unknown fields are refused all the same: an update wo
 newer version has put there.
 """
 
+import json
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
@@ -39,6 +40,13 @@ _ATTRIBUTE_FIELDS = frozenset({"handle_id", "secondary"})
 _HANDLE_FIELDS = frozenset({"handleID", "block", "deleted"})
 _MAX_ORDINALS = 4096
 
+# A ready encoder: json.dumps with options builds a new one for each call.
+to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+_ATTRIBUTES = '"attributes":['
+_AFTER_ATTRIBUTES = '],"sequenceNumber":'
+_OPENING, _BETWEEN, _CLOSING = '{"handle_id":', '}},{"handle_id":', "}}"
+
 # Parsing a CIDR costs as much as a tenth of a block, and the same few come again and again.
 _network = lru_cache(maxsize=4096)(ip_network)
 
@@ -52,31 +60,37 @@ def _refuse_others(spec: dict[str, Any], known: frozenset[str]) -> None:
 
 def block_spec(block: Block) -> dict[str, Any]:
     """Return the `spec` of an IPAMBlock."""
+    return _block_spec(block) | {
+        "attributes": [_attribute_document(one) for one in block.attributes],
+    }
+
+
+def _block_spec(block: Block) -> dict[str, Any]:
+    """Return the `spec` without its attributes, for which it keeps the place."""
     spec: dict[str, Any] = {"cidr": str(block.cidr)}
     if block.affinity is not None:
         spec["affinity"] = HOST_PREFIX + block.affinity
-    spec |= {
-        # The CRD requires it; nothing reads it (the setting is the cluster's, in IPAMConfig).
-        "strictAffinity": False,
-        "deleted": block.is_deleted,
-        "allocations": block.allocations,
-        "unallocated": block.unallocated,
-        "attributes": [
-            {"handle_id": one.handle_id, "secondary": dict(one.secondary)}
-            for one in block.attributes
-        ],
-        "sequenceNumber": block.sequence_number,
-        "sequenceNumberForAllocation": {
-            str(ordinal): number
-            for ordinal, number in enumerate(block.sequence_numbers)
-            if number is not None
-        },
+    # The CRD requires it; nothing reads it (the setting is the cluster's, in IPAMConfig).
+    spec["strictAffinity"] = False
+    spec["deleted"] = block.is_deleted
+    spec["allocations"] = block.allocations
+    spec["unallocated"] = block.unallocated
+    spec["attributes"] = ()
+    spec["sequenceNumber"] = block.sequence_number
+    spec["sequenceNumberForAllocation"] = {
+        str(ordinal): number
+        for ordinal, number in enumerate(block.sequence_numbers)
+        if number is not None
     }
     return spec
 
 
 def parse_block(spec: dict[str, Any]) -> Block:
     """Read the `spec` of an IPAMBlock; `pycni.ipam.block.verify` checks that it is consistent."""
+    return _parse_block(spec, tuple(_attribute(one) for one in spec["attributes"]))
+
+
+def _parse_block(spec: dict[str, Any], attributes: tuple[AllocationAttribute, ...]) -> Block:
     if not spec.keys() <= _BLOCK_FIELDS:
         _refuse_others(spec, _BLOCK_FIELDS)
     cidr = _network(spec["cidr"])
@@ -90,11 +104,62 @@ def parse_block(spec: dict[str, Any]) -> Block:
         affinity=_owner(spec.get("affinity")),
         allocations=tuple(spec["allocations"]),
         unallocated=tuple(spec["unallocated"]),
-        attributes=tuple(_attribute(one) for one in spec["attributes"]),
+        attributes=attributes,
         sequence_number=_whole(spec.get("sequenceNumber", 0)),
         sequence_numbers=tuple(numbers),
         is_deleted=spec.get("deleted", False) is True,
     )
+
+
+# --- the text of a block ------------------------------------------------------------------------
+# Nearly all of it is attributes, of which one changes at a time: each is spelled and read once.
+
+
+def block_text(block: Block, *, api_version: str, kind: str) -> str:
+    """Return a whole IPAMBlock as JSON, as `to_json` would spell it."""
+    head, tail = to_json(
+        {
+            "apiVersion": api_version,
+            "kind": kind,
+            "metadata": {"name": resource_name(block)},
+            "spec": _block_spec(block),
+        }
+    ).split(_ATTRIBUTES)
+    texts = [one.text or _attribute_text(one) for one in block.attributes]
+    return f"{head}{_ATTRIBUTES}{','.join(texts)}{tail}"
+
+
+def parse_block_text(text: str) -> Block | None:
+    """Read an IPAMBlock that `block_text` has spelled; None when it is spelled otherwise."""
+    # Quotes inside of strings are escaped, so that none of these marks can be part of one.
+    head, _, rest = text.partition(_ATTRIBUTES)
+    attributes, _, tail = rest.rpartition(_AFTER_ATTRIBUTES)
+    pieces = []
+    if attributes:
+        if not (attributes.startswith(_OPENING) and attributes.endswith(_CLOSING)):
+            return None
+        pieces = attributes[len(_OPENING) : -len(_CLOSING)].split(_BETWEEN)
+    try:
+        spec = json.loads(f"{head}{_ATTRIBUTES}{_AFTER_ATTRIBUTES}{tail}")["spec"]
+        found = tuple(map(_parse_attribute_text, pieces))
+    except ValueError:
+        return None
+    return _parse_block(spec, found)
+
+
+def _attribute_text(attribute: AllocationAttribute) -> str:
+    text = to_json(_attribute_document(attribute))
+    # Frozen against changes of what it means; this is none.
+    object.__setattr__(attribute, "text", text)
+    return text
+
+
+@lru_cache(maxsize=2048)
+def _parse_attribute_text(piece: str) -> AllocationAttribute:
+    text = f"{_OPENING}{piece}{_CLOSING}"
+    attribute = _attribute(json.loads(text))
+    object.__setattr__(attribute, "text", text)
+    return attribute
 
 
 def _whole(number: object) -> int:
@@ -109,6 +174,10 @@ def _owner(affinity: str | None) -> str | None:
     if not affinity.startswith(HOST_PREFIX):
         raise InvalidInput(f"spec.affinity: {affinity!r} is not of the form host:NODE")
     return affinity[len(HOST_PREFIX) :]
+
+
+def _attribute_document(attribute: AllocationAttribute) -> dict[str, Any]:
+    return {"handle_id": attribute.handle_id, "secondary": dict(attribute.secondary)}
 
 
 def _attribute(document: dict[str, Any]) -> AllocationAttribute:
