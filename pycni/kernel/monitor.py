@@ -4,15 +4,20 @@ What it does NOT tell: IPv4 routes vanish silently when their link goes down, lo
 address or is deleted, and when their source address goes; sysctls change silently.  Whoever
 listens lists again after an event about such a link.
 
+What is not passed on: the `local` table, link-local addresses and routes of IPv6, and a link's
+event that changes nothing of its `Link`, as when only its operational state or counters did.
+
 The kernel's socket buffer is the only queue: a listener too slow for it is told `EventsLost`.
 """
 
 import asyncio
 import errno
 from collections import deque
+from collections.abc import Sequence
 
 from pycni.errors import EventsLost
 from pycni.kernel import wire_link, wire_route
+from pycni.kernel.event_filter import hear_what_matters
 from pycni.kernel.names import LinkIndexes
 from pycni.kernel.netlink import NetlinkSocket, join_group, open_socket
 from pycni.kernel.nft import Nftables
@@ -20,6 +25,7 @@ from pycni.kernel.wire import NLM_F_REPLACE, Message, messages
 from pycni.model.network import (
     AddressChanged,
     KernelEvent,
+    Link,
     LinkChanged,
     LinkGone,
     RouteChanged,
@@ -33,6 +39,8 @@ _BUFFER = 64 << 20
 _DATAGRAM = 1 << 16
 # Between two turns of the event loop: about 5 ms of decoding.
 _BURST = 256
+# A pod's events come one by one within a millisecond: the rest of them is worth one look.
+_PAUSE_S = 0.001
 
 
 class KernelEvents:
@@ -43,17 +51,20 @@ class KernelEvents:
         self._nftables = nftables
         self._filter_raw = nftables.subscribe() if nftables is not None else None
         self._digest = nftables.digest() if nftables is not None else None
+        hear_what_matters(self._raw)
         for group in _GROUPS:
             join_group(self._raw, group)
         self._raw.setblocking(False)
         self._asking = NetlinkSocket()
         self._names = LinkIndexes(self._asking)
         self._routes = wire_route.RouteReader(self._names.name_of)
+        self._links: dict[int, Link] = {}
         # Subscribed first, listed second: a rename in between is then told by an event.
         for message in self._asking.dump(wire_link.dump_links()):
             self._link(message)
         self._ready: deque[KernelEvent] = deque()
         self._since_turn = 0
+        self._is_series = False
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
 
@@ -78,7 +89,13 @@ class KernelEvents:
         while not self._ready:
             if self._is_closed:
                 raise EventsLost("the kernel's events are no longer subscribed to: subscribe again")
-            if not self._receive() and not self._check_ruleset():
+            if self._receive() or self._check_ruleset():
+                self._is_series = True
+            elif self._is_series:
+                self._is_series = False
+                self._since_turn = 0
+                await asyncio.sleep(_PAUSE_S)
+            else:
                 await self._readable()
         self._since_turn += 1
         if self._since_turn >= _BURST:
@@ -134,34 +151,44 @@ class KernelEvents:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _read(self, message: Message) -> list[KernelEvent]:
+    def _read(self, message: Message) -> Sequence[KernelEvent]:
         match message.type:
-            case wire_link.RTM_NEWLINK | wire_link.RTM_DELLINK:
+            case wire_link.RTM_NEWLINK:
                 return self._link(message)
+            case wire_link.RTM_DELLINK:
+                return self._link_gone(message)
             case wire_link.RTM_NEWADDR | wire_link.RTM_DELADDR:
                 address = wire_link.read_address(message.body, name_of=self._names.name_of)
                 is_present = message.type == wire_link.RTM_NEWADDR
-                return [] if address is None else [AddressChanged(address, is_present)]
+                return () if address is None else (AddressChanged(address, is_present),)
             case wire_route.RTM_NEWROUTE | wire_route.RTM_DELROUTE:
                 route = self._routes.read(message.body)
                 is_present = message.type == wire_route.RTM_NEWROUTE
                 is_replacement = is_present and bool(message.flags & NLM_F_REPLACE)
-                return [] if route is None else [RouteChanged(route, is_present, is_replacement)]
+                return () if route is None else (RouteChanged(route, is_present, is_replacement),)
             case _:
-                return []
+                return ()
 
-    def _link(self, message: Message) -> list[KernelEvent]:
+    def _link(self, message: Message) -> Sequence[KernelEvent]:
         link = wire_link.read_link(message.body)
         if link is None:
-            return []
-        before = self._names.known(link.index)
-        if message.type == wire_link.RTM_DELLINK:
-            self._names.forget(link.index)
-            # A next hop remembered by the index would outlive the name.
-            self._routes = wire_route.RouteReader(self._names.name_of)
-            return [LinkGone(link.name)]
+            return ()
+        before = self._links.get(link.index)
+        if before == link:
+            return ()
+        self._links[link.index] = link
         self._names.learn(link.index, name=link.name)
-        if before is None or before == link.name:
-            return [LinkChanged(link)]
+        if before is None or before.name == link.name:
+            return (LinkChanged(link),)
         self._routes = wire_route.RouteReader(self._names.name_of)
-        return [LinkGone(before), LinkChanged(link)]
+        return (LinkGone(before.name), LinkChanged(link))
+
+    def _link_gone(self, message: Message) -> Sequence[KernelEvent]:
+        index = wire_link.gone_index(message.body)
+        link = self._links.pop(index, None) if index is not None else None
+        if link is None:
+            return ()
+        self._names.forget(link.index)
+        # A next hop remembered by the index would outlive the name.
+        self._routes = wire_route.RouteReader(self._names.name_of)
+        return (LinkGone(link.name),)
