@@ -35,8 +35,9 @@ class Refused(Exception):
 class CniServer:
     """Accepts, receives, hands to the handler, answers; one task for each request."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, *, on_refused: Callable[[], None] = lambda: None) -> None:
         self._handler = handler
+        self._on_refused = on_refused
         self._tasks: set[asyncio.Task[None]] = set()
         self.refused = 0
 
@@ -90,8 +91,7 @@ class CniServer:
                 connection, bytes([reply.status]) + reply.output
             )
         except Refused as exc:
-            self.refused += 1
-            _log.warning("refused a connection to the CNI socket", extra={"reason": str(exc)})
+            self._refuse("a connection to the CNI socket", str(exc))
         except (OSError, TimeoutError) as exc:
             _log.info("a CNI caller went away", extra={"reason": str(exc) or "time-out"})
         finally:
@@ -107,10 +107,14 @@ class CniServer:
         try:
             netns_fd = _only_netns(request, fds)
         except CniError as error:
-            self.refused += 1
-            _log.warning("refused a CNI request", extra={"reason": error.msg})
+            self._refuse("a CNI request", error.msg)
             return failure(error, version=version_of(stdin))
         return await self._handler(request, netns_fd, lambda: _is_gone(connection))
+
+    def _refuse(self, what: str, why: str) -> None:
+        self.refused += 1
+        self._on_refused()
+        _log.warning("refused %s", what, extra={"reason": why})
 
 
 async def _receive(connection: socket.socket, fds: list[int]) -> bytes:

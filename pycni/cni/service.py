@@ -80,7 +80,7 @@ class Service:
         self._served: list[tuple[str, int, float]] = []
         self._is_report_due = False
         self._stop = asyncio.Event()
-        self._server = CniServer(self._serve)
+        self._server = CniServer(self._serve, on_refused=self._plan_report)
         self._engine = Engine(
             node=settings.node,
             datastore=datastore,
@@ -119,9 +119,7 @@ class Service:
         began = time.perf_counter()
         reply = await execute(self._engine, request, netns_fd=netns_fd, is_abandoned=is_abandoned)
         self._served.append((request.command.value, reply.status, time.perf_counter() - began))
-        if not self._is_report_due:
-            self._is_report_due = True
-            asyncio.get_running_loop().call_later(REPORT_DELAY_S, self._report)
+        self._plan_report()
         return reply
 
     async def _default_mtu(self) -> int:
@@ -155,11 +153,16 @@ class Service:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._stop.set()
 
+    def _plan_report(self) -> None:
+        if not self._is_report_due:
+            self._is_report_due = True
+            asyncio.get_running_loop().call_later(REPORT_DELAY_S, self._report)
+
     def _report(self) -> None:
         self._is_report_due = False
-        while self._served:
-            part = self._served[:MAX_REPORT]
-            del self._served[:MAX_REPORT]
+        served, self._served = self._served, []
+        for start in range(0, len(served) or 1, MAX_REPORT):
+            part = served[start : start + MAX_REPORT]
             self._tell({"served": part, "refused": self._server.refused})
 
     def _tell(self, what: dict[str, Any]) -> None:

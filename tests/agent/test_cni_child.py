@@ -104,6 +104,29 @@ def test_requests_are_served_and_counted(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "cni.sock").exists()
 
 
+def test_refusals_are_counted_across_servers(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.status()
+        await asyncio.to_thread(ask_nothing, world.socket)
+        await until(lambda: world.child.refused == 1)
+        os.kill(world.child.pid or 0, signal.SIGKILL)
+        await world.status()
+        await asyncio.to_thread(ask_nothing, world.socket)
+        await until(lambda: world.child.refused == 2)
+
+    play(tmp_path, story)
+
+
+def ask_nothing(path: Path) -> None:
+    """Send what is no request."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        client.sendall(b"x")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+
+
 def test_a_killed_server_comes_back_and_nothing_waits_in_vain(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         assert await world.status() == 0
