@@ -102,8 +102,6 @@ async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> Workl
     # Last: what could not be released just now is a debt, too, and paid later it would take the
     # new address away.
     await _settle(engine, request.key)
-    # A record may be lost (a reboot empties its directory) while the address is still held.
-    await engine.allocator.release_by_handle(request.handle_id)
     return None
 
 
@@ -204,6 +202,8 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
         versions=versions,
         pools=request.config.ipv4_pools + request.config.ipv6_pools,
         addresses=(request.args.ip,) if request.args.ip is not None else (),
+        # A record may be lost (a reboot empties its directory) while the address is still held.
+        is_first=True,
     )
 
 
@@ -292,10 +292,8 @@ async def _release(
 ) -> None:
     """Release, or keep the debt in the journal: a DEL never fails for the datastore's sake."""
     try:
-        if addresses:
-            await engine.allocator.release(addresses, handle_id=endpoint.handle_id)
-        # Whatever else the handle holds or counts: what a crash between two writes left.
-        await engine.allocator.release_by_handle(endpoint.handle_id)
+        # Whatever else the handle holds or counts, too: what a crash between two writes left.
+        await engine.allocator.release_by_handle(endpoint.handle_id, addresses=addresses)
     except PycniError as exc:
         _log.warning(
             "cannot release addresses now, journalled",

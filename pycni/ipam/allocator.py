@@ -3,6 +3,9 @@
 One address is found in three stages: in the node's own blocks; in a new block, the first of the
 node's order that does not exist; in another node's block (borrowed), unless forbidden.
 
+Blocks and handles are remembered, and what is remembered is tried first: correctness rests on
+comparing revisions alone.  Whatever somebody else has changed meanwhile costs a repetition.
+
 Writes, in this order: handle, block.  What a crash or a cancelled task leaves between two writes:
 
 * after the handle, before the block: the handle counts one too many.  Whoever releases by this
@@ -17,15 +20,17 @@ holds the endpoint's lock.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from ipaddress import ip_interface
 
-from pycni.errors import Conflict, Exhausted, InvalidInput, NotFound
+from pycni.errors import Exhausted, InvalidInput
 from pycni.ipam import block as arithmetic
+from pycni.ipam.blocks import Blocks
 from pycni.ipam.choices import Choose, any_address, one_address
-from pycni.ipam.claims import Claims, get_block
+from pycni.ipam.claims import Claims
+from pycni.ipam.giving import Given, Giving, assigned
 from pycni.ipam.handles import Handles
+from pycni.ipam.own import OwnBlocks, within
 from pycni.ipam.pools import Selects, describe, eligible, holds, pool_of, selects_all_or_none
 from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.requests import Assignment, AssignRequest, DatastoreView, Released, View
@@ -42,7 +47,6 @@ from pycni.ipam.selection import block_of, candidates, rank
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import (
-    AffinityState,
     Block,
     BlockAffinity,
     IPAMConfig,
@@ -55,8 +59,6 @@ from pycni.ports import Datastore, Stored
 DEFAULT_MAX_BLOCKS = 20
 TUNNEL_VERSION = 4
 _SHOW = "see `pycnictl ipam show`"
-
-_Given = tuple[AssignedAddress, bool]
 
 
 class Allocator:
@@ -80,9 +82,17 @@ class Allocator:
         self._clock_ns = clock_ns
         self._selects = selects
         self._retries = Retries(sleep=sleep, observe=observe)
-        self._handles = Handles(datastore, retries=self._retries)
-        self._releases = Releases(datastore, handles=self._handles, retries=self._retries)
-        self._claims = Claims(datastore, node=node, retries=self._retries, clock_ns=clock_ns)
+        retries, blocks = self._retries, Blocks(datastore)
+        handles = Handles(datastore, retries=retries)
+        self._blocks = blocks
+        self._releases = Releases(datastore, blocks=blocks, handles=handles, retries=retries)
+        self._giving = Giving(
+            node=node, blocks=blocks, handles=handles, releases=self._releases, retries=retries
+        )
+        self._claims = Claims(
+            datastore, blocks=blocks, node=node, retries=retries, clock_ns=clock_ns
+        )
+        self._own = OwnBlocks(self._view, node=node, selects=selects)
 
     # --- giving ---------------------------------------------------------------------------------
 
@@ -92,11 +102,14 @@ class Allocator:
         Raises `Exhausted` when no pool has one left, `AlreadyExists` when a particular address
         is in use, `InvalidInput` for pools and addresses that do not exist.
         """
-        given: list[_Given] = []
+        given: list[Given] = []
+        wants = request.wants
         try:
-            for want in request.wants:
+            if request.is_first:
+                given += await self._assign_first(request, wants[0])
+            for want in wants[len(given) :]:
                 # One by one: when a later one fails, those before it have to be given back.
-                given.append(await self._assign_one(request, want))  # noqa: PERF401
+                given.append(await self._assign_one(request, want))
         except BaseException as exc:
             addresses = [address for address, _ in given]
             await undoing(exc, self._release_given(addresses, request.handle_id))
@@ -106,7 +119,19 @@ class Allocator:
             borrowed=frozenset(one.interface.ip for one, is_borrowed in given if is_borrowed),
         )
 
-    async def _assign_one(self, request: AssignRequest, want: IPAddress | int) -> _Given:
+    async def _assign_first(self, request: AssignRequest, want: IPAddress | int) -> Sequence[Given]:
+        """Go ahead as if nothing had been left under the handle; or else release it, give none.
+
+        Going ahead is safe where the handle proves to be new before anything else is written.
+        """
+        if isinstance(want, int):
+            own = await self._own.serving(request, want)
+            if given := await self._assign_own(request, own.cidrs, is_first=True):
+                return (given,)
+        await self.release_by_handle(request.handle_id)
+        return ()
+
+    async def _assign_one(self, request: AssignRequest, want: IPAddress | int) -> Given:
         if isinstance(want, int):
             return await self._assign_any(request, want)
         return await self._assign_particular(request, want)
@@ -115,39 +140,48 @@ class Allocator:
         if given:
             await self.release(given, handle_id=handle_id)
 
-    async def _assign_any(self, request: AssignRequest, version: int) -> _Given:
-        known = await self._view.pools()
-        pools = self._eligible(request, known, version)
-        affinities = await self._view.affinities(self._node)
-        choose = any_address(request, only_of=self._node)
-        tried: set[IPNetwork] = set()
-        for affinity in _within(affinities, pools):
-            if affinity.state is AffinityState.CONFIRMED:
-                tried.add(affinity.cidr)
-                if given := await self._write(affinity.cidr, choose, request.handle_id):
-                    return given
+    async def _assign_any(self, request: AssignRequest, version: int) -> Given:
+        own = await self._own.serving(request, version)
+        if given := await self._assign_own(request, own.cidrs):
+            return given
         if not request.pools:
-            await self._release_unselected(affinities, known)
-        return await self._assign_beyond(request, pools, version=version, tried=tried)
+            await self._release_unselected(own.affinities, own.known)
+        return await self._assign_beyond(request, own.pools, version=version, tried=own.cidrs)
 
-    def _eligible(
-        self, request: AssignRequest, known: Iterable[IPPool], version: int
-    ) -> tuple[IPPool, ...]:
-        chosen = eligible(
-            known,
-            node=self._node,
-            use=request.use,
-            requested=request.pools,
-            selects=self._selects,
-        )
-        pools = tuple(pool for pool in chosen if pool.cidr.version == version)
-        if not pools:
-            raise Exhausted(
-                f"cannot assign an IPv{version} address to {request.handle_id}: no enabled pool"
-                f" serves {request.use.value} addresses on {self._node};"
-                " add one by `pycnictl apply -f`"
-            )
-        return pools
+    async def _assign_own(
+        self, request: AssignRequest, cidrs: Sequence[IPNetwork], *, is_first: bool = False
+    ) -> Given | None:
+        """Give an address of the first of the node's blocks that has one.
+
+        Those that are remembered as full are read last, so that an ADD costs the same however
+        many of them there are; before going beyond its own, a node knows the truth of each.
+        """
+        choose = any_address(request, only_of=self._node)
+        last: list[IPNetwork] = []
+        for cidr in cidrs:
+            recalled = self._blocks.recall(cidr)
+            if recalled is not None and not self._may_serve(recalled.value):
+                last.append(cidr)
+                continue
+            stored = recalled or await self._blocks.get(cidr)
+            if stored is None:
+                continue
+            given = await self._giving.give(stored, choose, request.handle_id, is_first=is_first)
+            if given:
+                return given
+        # Whoever goes ahead comes back, and then without memory.
+        for cidr in () if is_first else last:
+            if given := await self._give(cidr, choose, request.handle_id):
+                return given
+        return None
+
+    def _may_serve(self, block: Block) -> bool:
+        return bool(block.unallocated) and block.affinity == self._node
+
+    async def _give(self, cidr: IPNetwork, choose: Choose, handle_id: str) -> Given | None:
+        """Give an address of a block as it is now."""
+        stored = await self._blocks.get(cidr)
+        return None if stored is None else await self._giving.give(stored, choose, handle_id)
 
     async def _release_unselected(
         self, affinities: Sequence[BlockAffinity], known: Sequence[IPPool]
@@ -164,15 +198,15 @@ class Allocator:
         pools: Sequence[IPPool],
         *,
         version: int,
-        tried: set[IPNetwork],
-    ) -> _Given:
+        tried: Sequence[IPNetwork],
+    ) -> Given:
         """Take up unfinished claims, then claim new blocks, then borrow."""
         choose = any_address(request, only_of=self._node)
         # The truth, not the view: a block claimed a moment ago must not cost another one.
-        for affinity in _within(await self._truth.affinities(self._node), pools):
+        for affinity in within(await self._truth.affinities(self._node), pools):
             if affinity.cidr in tried or not await self._claims.claim(affinity.cidr):
                 continue
-            if given := await self._write(affinity.cidr, choose, request.handle_id):
+            if given := await self._give(affinity.cidr, choose, request.handle_id):
                 return given
         config = await self._config()
         if config.is_auto_allocating_blocks and (
@@ -188,7 +222,7 @@ class Allocator:
 
     async def _assign_from_new_block(
         self, request: AssignRequest, pools: Sequence[IPPool], version: int, config: IPAMConfig
-    ) -> _Given | None:
+    ) -> Given | None:
         choose = any_address(request, only_of=self._node)
         limit = config.max_blocks_per_host or DEFAULT_MAX_BLOCKS
         for _ in range(ATTEMPTS):
@@ -206,7 +240,7 @@ class Allocator:
                 )
             if await self._claims.claim(cidr):
                 self._retries.count("claim")
-                if given := await self._write(cidr, choose, request.handle_id):
+                if given := await self._give(cidr, choose, request.handle_id):
                     return given
             else:
                 self._retries.count("claim-conflict")
@@ -226,7 +260,7 @@ class Allocator:
         # Blocks of one address would otherwise send a node through all of its used ones.
         return self._clock_ns() if pool.block_size == pool.cidr.max_prefixlen else None
 
-    async def _borrow(self, request: AssignRequest, pools: Sequence[IPPool]) -> _Given | None:
+    async def _borrow(self, request: AssignRequest, pools: Sequence[IPPool]) -> Given | None:
         choose = any_address(request, only_of=None)
         blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
         for pool in pools:
@@ -237,7 +271,7 @@ class Allocator:
             ]
             order = partial(self._rank, pool)
             for block in sorted(inside, key=order):
-                if given := await self._write(block.cidr, choose, request.handle_id):
+                if given := await self._give(block.cidr, choose, request.handle_id):
                     self._retries.count("borrow")
                     return given
         return None
@@ -245,7 +279,7 @@ class Allocator:
     def _rank(self, pool: IPPool, block: Block) -> int:
         return rank(block.cidr, pool=pool.cidr, host=self._node)
 
-    async def _assign_particular(self, request: AssignRequest, address: IPAddress) -> _Given:
+    async def _assign_particular(self, request: AssignRequest, address: IPAddress) -> Given:
         pools = [pool for pool in await self._view.pools() if not pool.is_disabled]
         pool = pool_of(pools, address)
         if request.pools:
@@ -262,72 +296,14 @@ class Allocator:
         choose = one_address(request, address, only_of=self._node if is_strict else None)
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
-            if held := await self._held(cidr, address, request.handle_id):
-                return held
-            if given := await self._write(cidr, choose, request.handle_id):
-                return given
+            if stored := await self._blocks.get(cidr):
+                if held := _held(stored, address, request.handle_id):
+                    return held, stored.value.affinity != self._node
+                if given := await self._giving.give(stored, choose, request.handle_id):
+                    return given
             # No such block yet.  When somebody else claims it first, the address is borrowed.
             await self._claims.claim(cidr)
         raise gave_up(f"assign {address}")
-
-    async def _held(self, cidr: IPNetwork, address: IPAddress, handle_id: str) -> _Given | None:
-        """Return an address that the handle holds already: repeating a request is no error."""
-        stored = await get_block(self._datastore, cidr)
-        if stored is None:
-            return None
-        for one in arithmetic.given_to(stored.value, handle_id):
-            if one.address == address:
-                is_borrowed = stored.value.affinity != self._node
-                return assigned(address, one.sequence_number), is_borrowed
-        return None
-
-    # --- writing --------------------------------------------------------------------------------
-
-    async def _write(self, cidr: IPNetwork, choose: Choose, handle_id: str) -> _Given | None:
-        """Raise the handle, then write what `choose` decides; None when it passes it over."""
-        stored = await get_block(self._datastore, cidr)
-        if stored is None:
-            return None
-        chosen = choose(stored.value)
-        if chosen is None:
-            return None
-        # The address that may have been written, for the case that we never hear the answer.
-        planned: dict[IPAddress, int | None] = {}
-        try:
-            await self._handles.increment(handle_id, cidr=cidr)
-            if given := await self._swap(stored, chosen, choose, planned):
-                return given
-        except BaseException as exc:
-            await undoing(exc, self._releases.take_back(cidr, planned, handle_id))
-            raise
-        await self._handles.decrement(handle_id, cidr=cidr, count=1)
-        return None
-
-    async def _swap(
-        self,
-        first: Stored[Block],
-        first_choice: tuple[Block, IPAddress],
-        choose: Choose,
-        planned: dict[IPAddress, int | None],
-    ) -> _Given | None:
-        stored: Stored[Block] | None = first
-        chosen: tuple[Block, IPAddress] | None = first_choice
-        for attempt in range(ATTEMPTS):
-            await self._retries.pause(attempt)
-            if attempt:
-                stored = await get_block(self._datastore, first.value.cidr)
-                chosen = None if stored is None else choose(stored.value)
-            if stored is None or chosen is None:
-                return None
-            after, address = chosen
-            planned[address] = stored.value.sequence_number
-            try:
-                await self._datastore.update(after, if_revision=stored.revision)
-            except (Conflict, NotFound):
-                planned.clear()
-                continue
-            return assigned(address, planned[address]), after.affinity != self._node
-        raise gave_up(f"assign from block {first.value.cidr}")
 
     # --- taking back ----------------------------------------------------------------------------
 
@@ -338,9 +314,14 @@ class Allocator:
         """
         return await self._releases.release(addresses, handle_id=handle_id)
 
-    async def release_by_handle(self, handle_id: str) -> tuple[IPAddress, ...]:
-        """Take back all that a handle holds, and the handle; an unknown one is success."""
-        return await self._releases.release_by_handle(handle_id)
+    async def release_by_handle(
+        self, handle_id: str, *, addresses: Sequence[AssignedAddress] = ()
+    ) -> tuple[IPAddress, ...]:
+        """Take back all that a handle holds, and the handle; an unknown one is success.
+
+        `addresses` are taken back, as by `release`, even where no handle tells of them.
+        """
+        return await self._releases.release_by_handle(handle_id, addresses=addresses)
 
     async def release_affinity(self, cidr: IPNetwork, *, only_if_empty: bool = False) -> bool:
         """Give up one of the node's blocks; return whether it is no longer the node's."""
@@ -391,13 +372,12 @@ def tunnel_handle(node: str) -> str:
     return f"ipip-tunnel-addr-{node}"
 
 
-def assigned(address: IPAddress, sequence_number: int | None) -> AssignedAddress:
-    """Return an address as a pod gets it: alone in its subnet."""
-    return AssignedAddress(ip_interface(address), sequence_number)
-
-
-def _within(affinities: Iterable[BlockAffinity], pools: Sequence[IPPool]) -> list[BlockAffinity]:
-    return [affinity for affinity in affinities if pool_of(pools, affinity.cidr) is not None]
+def _held(stored: Stored[Block], address: IPAddress, handle_id: str) -> AssignedAddress | None:
+    """Return an address that the handle holds already: repeating a request is no error."""
+    for one in arithmetic.given_to(stored.value, handle_id):
+        if one.address == address:
+            return assigned(address, one.sequence_number)
+    return None
 
 
 def _why(config: IPAMConfig) -> str:

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam import block as arithmetic
+from pycni.ipam.blocks import Blocks
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
 from pycni.model.network import IPNetwork
 from pycni.model.resources import (
@@ -23,28 +24,26 @@ from pycni.model.resources import (
     Block,
     BlockAffinity,
     affinity_name,
-    cidr_name,
 )
 from pycni.ports import Datastore, Stored
-
-
-async def get_block(datastore: Datastore, cidr: IPNetwork) -> Stored[Block] | None:
-    """Return a block that does not contradict itself, or None."""
-    stored = await datastore.get(Block, cidr_name(cidr))
-    if stored is not None:
-        arithmetic.verify(stored.value)
-    return stored
 
 
 class Claims:
     """Claims and releases blocks for one node."""
 
-    __slots__ = ("_clock_ns", "_datastore", "_node", "_retries")
+    __slots__ = ("_blocks", "_clock_ns", "_datastore", "_node", "_retries")
 
     def __init__(
-        self, datastore: Datastore, *, node: str, retries: Retries, clock_ns: Callable[[], int]
+        self,
+        datastore: Datastore,
+        *,
+        blocks: Blocks,
+        node: str,
+        retries: Retries,
+        clock_ns: Callable[[], int],
     ) -> None:
         self._datastore = datastore
+        self._blocks = blocks
         self._node = node
         self._retries = retries
         self._clock_ns = clock_ns
@@ -86,18 +85,18 @@ class Claims:
 
     async def _own_block(self, cidr: IPNetwork) -> bool:
         """Create the block, or touch ours; return False when it is another's or nobody's."""
-        stored = await get_block(self._datastore, cidr)
+        stored = await self._blocks.get(cidr)
         if stored is None:
             fresh = arithmetic.new_block(
                 cidr, affinity=self._node, sequence_number=self._clock_ns()
             )
-            await self._datastore.create(fresh)
+            await self._blocks.create(fresh)
             return True
         if stored.value.affinity != self._node:
             return False
         # For the reason given in `_pending`.
         touched = replace(stored.value, sequence_number=stored.value.sequence_number + 1)
-        await self._datastore.update(touched, if_revision=stored.revision)
+        await self._blocks.update(stored, touched)
         return True
 
     async def _confirm(self, stored: Stored[BlockAffinity]) -> None:
@@ -127,7 +126,7 @@ class Claims:
         affinity = await self._affinity(cidr)
         if affinity is None:
             return True
-        block = await get_block(self._datastore, cidr)
+        block = await self._blocks.get(cidr)
         is_ours = block is not None and block.value.affinity == self._node
         if is_ours and block and only_if_empty and not arithmetic.is_empty(block.value):
             return False
@@ -142,8 +141,6 @@ class Claims:
 
     async def _let_go(self, block: Stored[Block]) -> None:
         if arithmetic.is_empty(block.value):
-            name = cidr_name(block.value.cidr)
-            await self._datastore.delete(Block, name, if_revision=block.revision)
+            await self._blocks.delete(block)
         else:
-            orphan = arithmetic.without_affinity(block.value)
-            await self._datastore.update(orphan, if_revision=block.revision)
+            await self._blocks.update(block, arithmetic.without_affinity(block.value))

@@ -11,6 +11,9 @@ from pycni.model.network import IPNetwork
 from pycni.model.resources import Handle, resource_name
 from pycni.ports import Datastore, Stored
 
+# Many more than a node has pods; what is forgotten costs a read.
+_REMEMBERED = 1024
+
 
 def _with_count(handle: Handle, cidr: IPNetwork, *, change: int) -> Handle:
     blocks = dict(handle.blocks)
@@ -26,30 +29,43 @@ def _order(entry: tuple[IPNetwork, int]) -> tuple[int, int, int]:
 
 
 class Handles:
-    """Raises and lowers handles in a datastore."""
+    """Raises and lowers handles in a datastore, and remembers those that it wrote.
 
-    __slots__ = ("_datastore", "_retries")
+    What is remembered is tried first; the write compares revisions.
+    """
+
+    __slots__ = ("_datastore", "_known", "_retries")
 
     def __init__(self, datastore: Datastore, *, retries: Retries) -> None:
         self._datastore = datastore
         self._retries = retries
+        self._known: dict[str, Stored[Handle]] = {}
 
     async def get(self, handle_id: str) -> Stored[Handle] | None:
-        """Return a handle, or None."""
+        """Return a handle, or None: the truth."""
         return await self._datastore.get(Handle, resource_name(Handle(handle_id)))
+
+    def recall(self, handle_id: str) -> Stored[Handle] | None:
+        """Return a handle as it was last written here; None when it was not."""
+        return self._known.get(handle_id)
+
+    async def create(self, handle_id: str, *, cidr: IPNetwork) -> bool:
+        """Make a handle that counts one address of a block; return False when there is one."""
+        try:
+            stored = await self._datastore.create(Handle(handle_id, ((cidr, 1),)))
+        except AlreadyExists:
+            return False
+        self._remember(stored)
+        return True
 
     async def increment(self, handle_id: str, *, cidr: IPNetwork) -> None:
         """Count one more address of a block."""
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
             # Nearly every handle is new: try that first and save a read.
-            fresh = _with_count(Handle(handle_id), cidr, change=1)
-            try:
-                await self._datastore.create(fresh)
-            except AlreadyExists:
-                if await self._add_to_existing(handle_id, cidr):
-                    return
-            else:
+            if await self.create(handle_id, cidr=cidr):
+                return
+            if await self._add_to_existing(handle_id, cidr):
                 return
         raise gave_up(f"raise handle {handle_id}")
 
@@ -57,27 +73,28 @@ class Handles:
         stored = await self.get(handle_id)
         if stored is None:
             return False
-        raised = _with_count(stored.value, cidr, change=1)
         try:
-            await self._datastore.update(raised, if_revision=stored.revision)
+            await self._update(stored, _with_count(stored.value, cidr, change=1))
         except (Conflict, NotFound):
             return False
         return True
 
     async def decrement(self, handle_id: str, *, cidr: IPNetwork, count: int) -> None:
         """Count fewer addresses of a block; a handle without any is deleted."""
+        stored = self.recall(handle_id)
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
-            stored = await self.get(handle_id)
+            stored = stored or await self.get(handle_id)
             if stored is None:
                 return
             lowered = _with_count(stored.value, cidr, change=-count)
             try:
                 if lowered.blocks:
-                    await self._datastore.update(lowered, if_revision=stored.revision)
+                    await self._update(stored, lowered)
                 else:
                     await self.delete(stored)
             except Conflict:
+                stored = None
                 continue
             except NotFound:
                 return
@@ -85,6 +102,17 @@ class Handles:
         raise gave_up(f"lower handle {handle_id}")
 
     async def delete(self, stored: Stored[Handle]) -> None:
-        """Delete a handle as it was read."""
+        """Delete a handle as it was seen."""
+        self._known.pop(stored.value.id, None)
         name = resource_name(stored.value)
         await self._datastore.delete(Handle, name, if_revision=stored.revision)
+
+    async def _update(self, before: Stored[Handle], after: Handle) -> None:
+        # Whatever happens: only an answer says what it is now.
+        self._known.pop(after.id, None)
+        self._remember(await self._datastore.update(after, if_revision=before.revision))
+
+    def _remember(self, stored: Stored[Handle]) -> None:
+        self._known[stored.value.id] = stored
+        if len(self._known) > _REMEMBERED:
+            del self._known[next(iter(self._known))]

@@ -9,24 +9,27 @@ from functools import partial
 
 from pycni.errors import Conflict, NotFound, PycniError
 from pycni.ipam import block as arithmetic
-from pycni.ipam.claims import get_block
+from pycni.ipam.blocks import Blocks
 from pycni.ipam.handles import Handles
 from pycni.ipam.pools import holds
 from pycni.ipam.requests import Released
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import Block, cidr_name
-from pycni.ports import Datastore
+from pycni.model.resources import Block
+from pycni.ports import Datastore, Stored
 
 
 class Releases:
     """Takes addresses back from blocks in a datastore."""
 
-    __slots__ = ("_datastore", "_handles", "_retries")
+    __slots__ = ("_blocks", "_datastore", "_handles", "_retries")
 
-    def __init__(self, datastore: Datastore, *, handles: Handles, retries: Retries) -> None:
+    def __init__(
+        self, datastore: Datastore, *, blocks: Blocks, handles: Handles, retries: Retries
+    ) -> None:
         self._datastore = datastore
+        self._blocks = blocks
         self._handles = handles
         self._retries = retries
 
@@ -74,39 +77,63 @@ class Releases:
     ) -> arithmetic.Release | Released:
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
-            stored = await get_block(self._datastore, cidr)
-            if stored is None:
+            found = await self._decide(cidr, decide, may_recall=attempt == 0)
+            if found is None:
                 return Released()
-            outcome = decide(stored.value)
+            stored, outcome = found
             if not outcome.released:
                 return outcome
             try:
                 if outcome.block.affinity is None and arithmetic.is_empty(outcome.block):
-                    name = cidr_name(cidr)
-                    await self._datastore.delete(Block, name, if_revision=stored.revision)
+                    await self._blocks.delete(stored)
                 else:
-                    await self._datastore.update(outcome.block, if_revision=stored.revision)
+                    await self._blocks.update(stored, outcome.block)
             except (Conflict, NotFound):
                 continue
             return outcome
         raise gave_up(f"release from block {cidr}")
+
+    async def _decide(
+        self, cidr: IPNetwork, decide: Callable[[Block], arithmetic.Release], *, may_recall: bool
+    ) -> tuple[Stored[Block], arithmetic.Release] | None:
+        """Decide on what is remembered if that comes to a write, which is the proof; else look."""
+        if may_recall and (recalled := self._blocks.recall(cidr)):
+            outcome = decide(recalled.value)
+            if outcome.released:
+                return recalled, outcome
+        stored = await self._blocks.get(cidr)
+        return None if stored is None else (stored, decide(stored.value))
 
     async def held_by(self, handle_id: str) -> tuple[arithmetic.Given, ...]:
         """Return what a handle holds, according to the blocks themselves."""
         handle = await self._handles.get(handle_id)
         held: list[arithmetic.Given] = []
         for cidr, _ in handle.value.blocks if handle else ():
-            stored = await get_block(self._datastore, cidr)
+            stored = await self._blocks.get(cidr)
             if stored is not None:
                 held += arithmetic.given_to(stored.value, handle_id)
         return tuple(held)
 
-    async def release_by_handle(self, handle_id: str) -> tuple[IPAddress, ...]:
-        """Take back all that a handle holds, and the handle; an unknown one is success."""
+    async def release_by_handle(
+        self, handle_id: str, *, addresses: Sequence[AssignedAddress] = ()
+    ) -> tuple[IPAddress, ...]:
+        """Take back all that a handle holds, and the handle; an unknown one is success.
+
+        `addresses` are taken back, as by `release`, even where no handle tells of them.
+        """
+        released = await self._release_handle(handle_id)
+        untold = [one for one in addresses if one.interface.ip not in released]
+        if untold:
+            released += (await self.release(untold, handle_id=handle_id)).released
+        return released
+
+    async def _release_handle(self, handle_id: str) -> tuple[IPAddress, ...]:
         released: list[IPAddress] = []
+        # Deleting it is the proof that it held nothing else.
+        stored = self._handles.recall(handle_id)
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
-            stored = await self._handles.get(handle_id)
+            stored = stored or await self._handles.get(handle_id)
             if stored is None:
                 return tuple(released)
             held_as = stored.value.id
@@ -119,6 +146,7 @@ class Releases:
             try:
                 await self._handles.delete(stored)
             except (Conflict, NotFound):
+                stored = None
                 continue
             return tuple(released)
         raise gave_up(f"release handle {handle_id}")
@@ -138,7 +166,7 @@ class Releases:
         await self._handles.decrement(handle_id, cidr=cidr, count=1)
 
 
-async def undoing(reason: BaseException, undo: Awaitable[None]) -> None:
+async def undoing(reason: BaseException, undo: Awaitable[object]) -> None:
     """Undo after an error; a failure of that must not hide the error itself."""
     try:
         await undo

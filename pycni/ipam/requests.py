@@ -19,7 +19,8 @@ class AssignRequest:
 
     `addresses` asks for particular ones, each of which serves its family; `pools` restricts to
     pools of these names or CIDRs; `attributes` are kept beside the address for people and garbage
-    collectors (Calico's `namespace`, `pod`, `node`, `timestamp`).
+    collectors (Calico's `namespace`, `pod`, `node`, `timestamp`).  `is_first`: the handle is to
+    hold nothing yet, so what a crash left under it is released before.
     """
 
     handle_id: str
@@ -28,6 +29,7 @@ class AssignRequest:
     pools: tuple[str, ...] = ()
     addresses: tuple[IPAddress, ...] = ()
     use: PoolUse = PoolUse.WORKLOAD
+    is_first: bool = False
 
     def __post_init__(self) -> None:
         if not self.handle_id:
@@ -64,7 +66,8 @@ class View(Protocol):
     """Pools and affinities as somebody remembers them, perhaps a little behind.
 
     The agent's watches can serve these without asking the datastore.  What is behind costs a
-    detour, never a wrong assignment: every decision is made on the block itself.
+    detour, never a wrong assignment: every decision is made on the block itself.  One that hands
+    out the very same object again says that nothing has changed.
     """
 
     async def pools(self) -> Sequence[IPPool]:

@@ -21,6 +21,7 @@ from pycni.errors import (
 )
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.blocks import Blocks
 from pycni.ipam.claims import Claims
 from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.ipam.retries import Retries
@@ -678,7 +679,9 @@ def test_a_claim_stops_a_release_that_is_going_on(play: Play) -> None:
 
     async def story(store: Datastore) -> None:
         retries = Retries(sleep=no_sleep)
-        claims = Claims(store, node="node-0", retries=retries, clock_ns=lambda: 7)
+        claims = Claims(
+            store, blocks=Blocks(store), node="node-0", retries=retries, clock_ns=lambda: 7
+        )
         outcomes: list[bool] = []
 
         async def claim_meanwhile(call: Call) -> None:

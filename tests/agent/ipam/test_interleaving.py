@@ -8,7 +8,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Coroutine, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -52,13 +52,27 @@ def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - whateve
 
 
 @dataclass
+class Process:
+    """An allocator with what it remembers; it lives until it is killed."""
+
+    allocator: Allocator
+    died: list[bool]
+
+
+@dataclass
 class Operation:
-    """One request in flight."""
+    """One request in flight.
+
+    `handle` is to hold an address in the end, `concerns` is the handle that the request named;
+    `may_leave`: what was under it before may still be there after an error.
+    """
 
     coroutine: Coroutine[Any, Any, Any]
+    process: Process
     handle: str = ""
+    concerns: str = ""
+    may_leave: bool = False
     is_cancelled: bool = False
-    died: list[bool] = field(default_factory=list)
 
 
 class ThreeNodes(RuleBasedStateMachine):
@@ -69,9 +83,17 @@ class ThreeNodes(RuleBasedStateMachine):
         self.running: list[Operation] = []
         self.held: dict[str, Assignment] = {}
         self.unsettled: set[str] = set()
+        self.processes: dict[str, Process] = {}
         drive(MemoryDatastore(self.store).create(POOL))
 
-    def allocator(self, node: str, died: list[bool]) -> Allocator:
+    def process(self, node: str) -> Process:
+        if node not in self.processes:
+            self.processes[node] = self.new_process(node)
+        return self.processes[node]
+
+    def new_process(self, node: str) -> Process:
+        died: list[bool] = []
+
         async def before(_: Call) -> None:
             await _Suspension()
             if died:
@@ -80,48 +102,66 @@ class ThreeNodes(RuleBasedStateMachine):
         async def sleep(_: float) -> None:
             await _Suspension()
 
-        return Allocator(
+        allocator = Allocator(
             FaultyDatastore(MemoryDatastore(self.store), before=before),
             node=node,
             clock_ns=lambda: next(self.numbers) * 1000,
             sleep=sleep,
         )
-
-    def start(self, work: Coroutine[Any, Any, Any], handle: str, died: list[bool]) -> None:
-        self.running.append(Operation(work, handle, died=died))
+        return Process(allocator, died)
 
     # --- what can happen ------------------------------------------------------------------------
 
     @rule(node=st.sampled_from(NODES), ordinal=st.none() | st.integers(0, 7))
     def add(self, node: str, ordinal: int | None) -> None:
-        died: list[bool] = []
-        handle = f"h{next(self.numbers)}"
-        addresses = () if ordinal is None else (POOL.cidr[ordinal],)
-        request = AssignRequest(handle, attributes=(("node", node),), addresses=addresses)
+        self.start_adding(node, f"h{next(self.numbers)}", ordinal, is_first=False)
+
+    @rule(node=st.sampled_from(NODES), ordinal=st.none() | st.integers(0, 7), data=st.data())
+    def add_after_a_lost_record(self, node: str, ordinal: int | None, data: st.DataObject) -> None:
+        """ADD under a handle of which nobody knows what a crash has left there, or a new one."""
+        busy = {operation.concerns for operation in self.running}
+        lost = sorted(self.unsettled - busy - set(self.held))
+        handle = data.draw(st.sampled_from([*lost, f"h{next(self.numbers)}"]))
+        self.start_adding(node, handle, ordinal, is_first=True)
+
+    def start_adding(self, node: str, handle: str, ordinal: int | None, *, is_first: bool) -> None:
+        process = self.process(node)
+        request = AssignRequest(
+            handle,
+            attributes=(("node", node),),
+            addresses=() if ordinal is None else (POOL.cidr[ordinal],),
+            is_first=is_first,
+        )
         self.unsettled.add(handle)
-        self.start(self.allocator(node, died).assign(request), handle, died)
+        work = process.allocator.assign(request)
+        self.running.append(Operation(work, process, handle, handle, may_leave=is_first))
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), node=st.sampled_from(NODES), is_guarded=st.booleans())
-    def remove(self, data: st.DataObject, node: str, *, is_guarded: bool) -> None:
-        died: list[bool] = []
+    @rule(
+        data=st.data(),
+        node=st.sampled_from(NODES),
+        how=st.sampled_from(["guarded", "by handle", "both"]),
+    )
+    def remove(self, data: st.DataObject, node: str, how: str) -> None:
+        process = self.process(node)
+        allocator = process.allocator
         handle = data.draw(st.sampled_from(sorted(self.held)))
-        assignment = self.held.pop(handle)
+        addresses = self.held.pop(handle).addresses
         self.unsettled.add(handle)
-        allocator = self.allocator(node, died)
-        if is_guarded:
-            work: Coroutine[Any, Any, Any] = allocator.release(
-                assignment.addresses, handle_id=handle
-            )
+        work: Coroutine[Any, Any, Any]
+        if how == "guarded":
+            work = allocator.release(addresses, handle_id=handle)
+        elif how == "both":
+            work = allocator.release_by_handle(handle, addresses=addresses)
         else:
             work = allocator.release_by_handle(handle)
-        self.start(work, "", died)
+        self.running.append(Operation(work, process, concerns=handle))
 
     @rule(node=st.sampled_from(NODES), cidr=st.sampled_from(BLOCKS), only_if_empty=st.booleans())
     def leave(self, node: str, cidr: IPNetwork, *, only_if_empty: bool) -> None:
-        died: list[bool] = []
-        work = self.allocator(node, died).release_affinity(cidr, only_if_empty=only_if_empty)
-        self.start(work, "", died)
+        process = self.process(node)
+        work = process.allocator.release_affinity(cidr, only_if_empty=only_if_empty)
+        self.running.append(Operation(work, process))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), steps=st.integers(1, 8))
@@ -134,10 +174,12 @@ class ThreeNodes(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def die(self, data: st.DataObject) -> None:
-        operation = data.draw(st.sampled_from(self.running))
-        operation.died.append(True)
-        while operation in self.running:
-            self.step(operation)
+        process = data.draw(st.sampled_from(self.running)).process
+        process.died.append(True)
+        self.processes = {node: one for node, one in self.processes.items() if one is not process}
+        for operation in [one for one in self.running if one.process is process]:
+            while operation in self.running:
+                self.step(operation)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -162,7 +204,8 @@ class ThreeNodes(RuleBasedStateMachine):
         except (PycniError, asyncio.CancelledError):
             self.running.remove(operation)
             # A process that lives on has cleaned up behind itself: nobody needs to come for it.
-            self.unsettled.discard(operation.handle)
+            if not operation.may_leave:
+                self.unsettled.discard(operation.handle)
 
     # --- what must hold -------------------------------------------------------------------------
 
@@ -200,7 +243,7 @@ class ThreeNodes(RuleBasedStateMachine):
         for operation in list(self.running):
             while operation in self.running:
                 self.step(operation)
-        allocator = self.allocator("a", [])
+        allocator = self.new_process("a").allocator
         for handle in self.unsettled - set(self.held):
             drive(allocator.release_by_handle(handle))
         counted = {

@@ -1,0 +1,85 @@
+"""Which pools may serve a request, and which of the node's blocks lie in them.
+
+Both follow from the view alone.  A long-lived engine's view hands out the same objects until
+something changes, so the answer is computed once for all requests of a kind.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pycni.errors import Exhausted
+from pycni.ipam.pools import Selects, eligible, pool_of
+from pycni.ipam.requests import AssignRequest, View
+from pycni.model.network import IPNetwork
+from pycni.model.resources import AffinityState, BlockAffinity, IPPool, PoolUse
+
+# As many kinds of requests as configurations and families make; a bound for the odd case.
+_REMEMBERED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What the view says, the pools that may serve, and the confirmed blocks inside of these."""
+
+    known: Sequence[IPPool]
+    affinities: Sequence[BlockAffinity]
+    pools: tuple[IPPool, ...]
+    cidrs: tuple[IPNetwork, ...]
+
+
+class OwnBlocks:
+    """Answers for one node."""
+
+    __slots__ = ("_affinities", "_answers", "_known", "_node", "_selects", "_view")
+
+    def __init__(self, view: View, *, node: str, selects: Selects) -> None:
+        self._view = view
+        self._node = node
+        self._selects = selects
+        self._known: Sequence[IPPool] = ()
+        self._affinities: Sequence[BlockAffinity] = ()
+        self._answers: dict[tuple[int, PoolUse, tuple[str, ...]], Own] = {}
+
+    async def serving(self, request: AssignRequest, version: int) -> Own:
+        """Return what may serve a request; raise `Exhausted` when no pool does."""
+        known = await self._view.pools()
+        affinities = await self._view.affinities(self._node)
+        is_news = known is not self._known or affinities is not self._affinities
+        if is_news or len(self._answers) > _REMEMBERED:
+            self._known, self._affinities = known, affinities
+            self._answers.clear()
+        key = (version, request.use, request.pools)
+        answer = self._answers.get(key)
+        if answer is None:
+            pools = self._eligible(request, known, version)
+            cidrs = tuple(
+                affinity.cidr
+                for affinity in within(affinities, pools)
+                if affinity.state is AffinityState.CONFIRMED
+            )
+            answer = self._answers[key] = Own(known, affinities, pools, cidrs)
+        return answer
+
+    def _eligible(
+        self, request: AssignRequest, known: Iterable[IPPool], version: int
+    ) -> tuple[IPPool, ...]:
+        chosen = eligible(
+            known,
+            node=self._node,
+            use=request.use,
+            requested=request.pools,
+            selects=self._selects,
+        )
+        pools = tuple(pool for pool in chosen if pool.cidr.version == version)
+        if not pools:
+            raise Exhausted(
+                f"cannot assign an IPv{version} address to {request.handle_id}: no enabled pool"
+                f" serves {request.use.value} addresses on {self._node};"
+                " add one by `pycnictl apply -f`"
+            )
+        return pools
+
+
+def within(affinities: Iterable[BlockAffinity], pools: Sequence[IPPool]) -> list[BlockAffinity]:
+    """Return the affinities for blocks of these pools."""
+    return [affinity for affinity in affinities if pool_of(pools, affinity.cidr) is not None]
