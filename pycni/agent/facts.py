@@ -15,6 +15,7 @@ from pycni.agent.messages import (
     EndpointsListed,
     KernelTold,
     Listed,
+    LookAgain,
     Message,
     SysctlsRead,
 )
@@ -143,6 +144,8 @@ class Facts:
                 return self._bgp_told(message, now=now)
             case SysctlsRead():
                 return self._sysctls_read(message)
+            case LookAgain():
+                return Dirty(keys=set(message.keys), links=set(message.links))
             case Doubt():
                 return Dirty(is_all=True, is_doubtful=True)
             case _:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pycni.model.bgp import BgpEvent
 from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
-from pycni.model.network import KernelEvent
+from pycni.model.network import KernelEvent, RouteKey
 from pycni.model.resources import Resource
 
 
@@ -63,6 +63,14 @@ class SysctlsRead:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Operations on these were put off, because an engine had the endpoint in hand."""
+
+    keys: frozenset[RouteKey]
+    links: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Doubt:
     """Something may have been missed: list everything again."""
 
@@ -77,5 +85,6 @@ Message = (
     | KernelTold
     | BgpTold
     | SysctlsRead
+    | LookAgain
     | Doubt
 )

@@ -10,8 +10,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from pycni.agent.actor import Actor
 from pycni.agent.facts import Dirty, Facts
-from pycni.agent.messages import Doubt, EndpointChanged, Message
+from pycni.agent.messages import Doubt, Message
 from pycni.agent.repairs import Repairs
 from pycni.errors import EventsLost, PycniError, TryAgain
 from pycni.model.bgp import Neighbour
@@ -52,8 +53,7 @@ from pycni.plan.desired import (
     wanted_sysctls,
     wanted_tunnels,
 )
-from pycni.plan.mirror import apply_op
-from pycni.plan.ownership import Ownership, host_veths, key_of_alias
+from pycni.plan.ownership import Ownership, host_veths
 from pycni.plan.podsysctls import host_veth_sysctls
 from pycni.ports import Endpoints, Kernel, Speaker
 
@@ -103,7 +103,7 @@ class Reconciler:
         self.want = Desired()
         self._kernel = kernel
         self._speaker = speaker
-        self._endpoints = endpoints
+        self._actor = Actor(facts, kernel=kernel, endpoints=endpoints, post=self.post)
         self._refresh_s = refresh_s
         self._on_pass = on_pass
         self._clock = clock or asyncio.get_running_loop().time
@@ -221,7 +221,7 @@ class Reconciler:
             raise TryAgain("the kernel has not been read")
         todo = self._plan_all(have) if dirty.is_all else self._plan_part(dirty, have)
         ops = self._without_fights(todo.ops)
-        failures = await self._act(ops, have)
+        failures = await self._actor.perform(ops, have)
         self._conclude(todo, failures, dirty)
         if neighbours is not None:
             self._speaker.configure(
@@ -334,53 +334,6 @@ class Reconciler:
     def _without_fights(self, ops: Iterable[Op]) -> list[Op]:
         now = self._clock()
         return [op for op in ops if self._repairs.may_repair(subject(op), now=now)]
-
-    async def _act(self, ops: Sequence[Op], have: KernelState) -> list[Failure]:
-        pods = [op for op in ops if isinstance(op, DeleteRoute) and self._is_pod_route(op)]
-        plain = [op for op in ops if op not in pods] if pods else list(ops)
-        failures = list(await self._kernel.apply(plain)) if plain else []
-        failed = {f.op for f in failures}
-        for op in plain:
-            if op not in failed:
-                apply_op(have, op)
-        for op in pods:
-            failures += await self._delete_pod_route(op, have)
-        return failures
-
-    def _is_pod_route(self, op: DeleteRoute) -> bool:
-        return bool(op.route.oifs) and all(h.gateway is None for h in op.route.next_hops)
-
-    async def _delete_pod_route(self, op: DeleteRoute, have: KernelState) -> Sequence[Failure]:
-        """Delete a pod's route only under that endpoint's lock, after reading its record again.
-
-        The other engine may be in the middle of an ADD: the route is there before the record says
-        so.
-        """
-        name = next(iter(op.route.oifs))
-        link = have.links.get(name)
-        key = key_of_alias(link.alias) if link is not None else None
-        if key is None:
-            endpoint = self.facts.inputs.host_veths.get(name)
-            key = endpoint.key if endpoint is not None else None
-        if key is None:
-            return await self._apply_one(op, have)
-        try:
-            async with self._endpoints.lock(key, timeout_s=0):
-                record = self._endpoints.get(key)
-                holds = {a.interface.ip for a in record.addresses} if record is not None else set()
-                is_making = record is not None and record.state is EndpointState.INTENT
-                if is_making or op.route.key.dst.network_address in holds:
-                    self.post(EndpointChanged(key, record))
-                    return ()
-                return await self._apply_one(op, have)
-        except TryAgain:
-            return ()  # whoever holds the lock changes the record, which brings us here again
-
-    async def _apply_one(self, op: Op, have: KernelState) -> Sequence[Failure]:
-        failures = await self._kernel.apply([op])
-        if not failures:
-            apply_op(have, op)
-        return failures
 
     # --- the outcome ----------------------------------------------------------------------------
 

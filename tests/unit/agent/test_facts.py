@@ -15,6 +15,7 @@ from pycni.agent.messages import (
     EndpointsListed,
     KernelTold,
     Listed,
+    LookAgain,
     Message,
     SysctlsRead,
 )
@@ -369,6 +370,14 @@ def test_what_ipv6_brings_by_itself_concerns_nobody() -> None:
 
 def test_a_doubt_calls_for_everything_anew() -> None:
     assert dirty(Doubt("SIGHUP")) == Dirty(is_all=True, is_doubtful=True)
+
+
+def test_what_was_put_off_is_looked_at_again() -> None:
+    key = RouteKey(ip_network("192.168.39.193/32"))
+
+    again = dirty(LookAgain(frozenset({key}), frozenset({"cali1"})))
+
+    assert again == Dirty(keys={key}, links={"cali1"})
 
 
 # --- BGP ----------------------------------------------------------------------------------------

@@ -1,0 +1,141 @@
+"""Perform what was planned: on a pod's interface only under that endpoint's lock.
+
+An engine in another process may be in the middle of an ADD or a DEL.  What the kernel shows then
+is neither wanted nor wrong, and what is known of the record may be older than what is being done.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from pycni.agent.facts import Facts
+from pycni.agent.messages import EndpointChanged, LookAgain, Message
+from pycni.errors import DatastoreUnusable, TryAgain
+from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
+from pycni.model.network import (
+    AddRoute,
+    DeleteRoute,
+    Failure,
+    KernelState,
+    Op,
+    ReplaceRoute,
+    Route,
+    SetLink,
+)
+from pycni.plan.mirror import apply_op
+from pycni.plan.ownership import key_of_alias
+from pycni.ports import Endpoints, Kernel
+
+LOCKED_RETRY_S = 0.1
+
+
+class Actor:
+    """Owns the way from operations to the kernel, and to the picture of it."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        *,
+        kernel: Kernel,
+        endpoints: Endpoints,
+        post: Callable[[Message], None],
+    ) -> None:
+        self._facts = facts
+        self._kernel = kernel
+        self._endpoints = endpoints
+        self._post = post
+
+    async def perform(self, ops: Iterable[Op], have: KernelState) -> list[Failure]:
+        """Perform operations in their order, pods' interfaces last; return what was refused."""
+        plain: list[Op] = []
+        of_pods: dict[str, list[Op]] = {}
+        for op in ops:
+            name = self._pod_interface(op)
+            (of_pods.setdefault(name, []) if name else plain).append(op)
+        failures = await self._apply(plain, have)
+        for name, some in of_pods.items():
+            failures += await self._perform_on_pod(name, some, have)
+        return failures
+
+    def _pod_interface(self, op: Op) -> str:
+        """Return the host interface of the pod that an operation is about, or an empty text."""
+        host_veths = self._facts.inputs.host_veths
+        route = _route_of(op)
+        if route is not None:
+            name = _direct_interface(route)
+            # What is to be deleted may be of a pod without a record.
+            return name if name in host_veths or isinstance(op, DeleteRoute) else ""
+        return op.name if isinstance(op, SetLink) and op.name in host_veths else ""
+
+    async def _perform_on_pod(
+        self, name: str, ops: Sequence[Op], have: KernelState
+    ) -> list[Failure]:
+        key = self._key_behind(name, have)
+        if key is None:
+            return await self._apply(ops, have)
+        try:
+            async with self._endpoints.lock(key, timeout_s=0):
+                record = self._endpoints.get(key)
+                wanted = [op for op in ops if _is_still_wanted(op, record)]
+                failures = await self._apply(wanted, have)
+                if len(wanted) < len(ops):
+                    self._post(EndpointChanged(key, record))
+                return failures
+        except TryAgain:
+            # Whoever holds the lock mostly changes the record, which brings us here; or it dies.
+            loop = asyncio.get_running_loop()
+            loop.call_later(LOCKED_RETRY_S, self._post, _look_again(ops))
+        except DatastoreUnusable:
+            pass  # the watch of the records reports it; what can't be judged is left alone
+        return []
+
+    def _key_behind(self, name: str, have: KernelState) -> EndpointKey | None:
+        link = have.links.get(name)
+        key = key_of_alias(link.alias) if link is not None else None
+        if key is not None:
+            return key
+        endpoint = self._facts.inputs.host_veths.get(name)
+        return endpoint.key if endpoint is not None else None
+
+    async def _apply(self, ops: Sequence[Op], have: KernelState) -> list[Failure]:
+        if not ops:
+            return []
+        failures = list(await self._kernel.apply(ops))
+        failed = {f.op for f in failures}
+        for op in ops:
+            if op not in failed:
+                apply_op(have, op)
+        return failures
+
+
+def _direct_interface(route: Route) -> str:
+    """Return the one interface by which a route leaves without a gateway, or an empty text."""
+    hops = tuple(route.next_hops)
+    return hops[0].oif if len(hops) == 1 and hops[0].gateway is None else ""
+
+
+def _look_again(ops: Iterable[Op]) -> LookAgain:
+    return LookAgain(
+        keys=frozenset(route.key for op in ops if (route := _route_of(op)) is not None),
+        links=frozenset(op.name for op in ops if isinstance(op, SetLink)),
+    )
+
+
+def _route_of(op: Op) -> Route | None:
+    match op:
+        case AddRoute() | DeleteRoute():
+            return op.route
+        case ReplaceRoute():
+            return op.new
+        case _:
+            return None
+
+
+def _is_still_wanted(op: Op, record: WorkloadEndpoint | None) -> bool:
+    """Judge an operation again by the record as it is under the lock."""
+    state = record.state if record is not None else None
+    holds = {a.interface.ip for a in record.addresses} if record is not None else set()
+    route = _route_of(op)
+    is_held = route is not None and route.key.dst.network_address in holds
+    if isinstance(op, DeleteRoute):
+        return not (state is EndpointState.INTENT or is_held)
+    return state is EndpointState.READY and (is_held or route is None)

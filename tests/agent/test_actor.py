@@ -1,0 +1,105 @@
+"""What an engine has in hand is not mended: its lock and its record decide."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from pycni.agent import actor
+from pycni.model.endpoints import EndpointKey, EndpointState
+from pycni.model.network import SetLink
+from tests.agent.cluster import Cluster, NodeAgent, cluster
+from tests.virtual_time import run
+
+NODES = ("10.10.7.20/20",)
+
+
+async def pod_of(made: Cluster) -> tuple[NodeAgent, EndpointKey, str]:
+    """Add a pod; return its node, key and host interface."""
+    node = made.nodes["node-0"]
+    await node.add("default/web")
+    await made.settle()
+    (record,) = node.endpoints.list()
+    return node, record.key, record.host_veth
+
+
+def set_up_by_us(node: NodeAgent, name: str) -> int:
+    return sum(isinstance(op, SetLink) and op.name == name for op in node.kernel.applied)
+
+
+def test_an_interface_whose_endpoint_is_locked_is_left_alone_until_the_lock_is_free(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with cluster(tmp_path, NODES) as made:
+            node, key, name = await pod_of(made)
+            async with node.endpoints.lock(key, timeout_s=0):
+                node.kernel.change_link(name, is_up=False)
+                await made.settle()
+                assert set_up_by_us(node, name) == 0
+
+            await made.settle(2 * actor.LOCKED_RETRY_S)
+
+            link = node.kernel.link(name)
+            assert link is not None
+            assert link.is_up
+
+    run(story())
+
+
+def test_an_interface_being_deleted_is_left_alone_though_nobody_told_of_the_record(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with cluster(tmp_path, NODES) as made:
+            node, key, name = await pod_of(made)
+            record = node.endpoints.get(key)
+            assert record is not None
+            await node.stop()
+            node.start(has_other_engine=False)  # so that no watch tells it of the record
+            await made.settle()
+            node.endpoints.put(replace(record, state=EndpointState.INTENT))
+            node.kernel.change_link(name, is_up=False)
+            await made.settle()
+
+            assert set_up_by_us(node, name) == 0
+            assert node.facts.inputs.endpoints[key].state is EndpointState.INTENT
+
+    run(story())
+
+
+def test_a_pod_route_is_not_made_again_for_an_address_that_the_record_has_lost(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with cluster(tmp_path, NODES) as made:
+            node, key, name = await pod_of(made)
+            record = node.endpoints.get(key)
+            assert record is not None
+            await node.stop()
+            node.start(has_other_engine=False)
+            await made.settle()
+            node.endpoints.put(replace(record, addresses=()))
+            node.kernel.flush_routes(protocol=3)
+            await made.settle()
+
+            assert not [line for line in await node.routes() if name in line]
+
+    run(story())
+
+
+def test_a_damaged_record_leaves_its_own_interface_only(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with cluster(tmp_path, NODES) as made:
+            node, key, name = await pod_of(made)
+            await node.stop()
+            node.start(has_other_engine=False)
+            await made.settle()
+            path = node.endpoints.directory / node.endpoints.file_name(key)
+            path.write_text("{")
+            node.kernel.change_link(name, is_up=False)
+            node.kernel.flush_routes(protocol=12)
+            await made.settle()
+
+            assert set_up_by_us(node, name) == 0
+            assert "blackhole 192.168.39.192/26 proto bird" in await node.routes()
+
+    run(story())
