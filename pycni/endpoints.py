@@ -6,7 +6,7 @@ together with the namespaces that they describe; the journal lives in the state 
 flushed to disk, because an address stays assigned across reboots.
 """
 
-# ruff: noqa: PTH103,PTH104,PTH108,PTH116,PTH120,PTH123,PTH208
+# ruff: noqa: PTH103,PTH104,PTH108,PTH116,PTH120,PTH208
 # Each request passes here several times, and a Path costs more than the system call behind it.
 
 import asyncio
@@ -15,8 +15,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _Mark = tuple[int, int]
 _FIRST_RETRY_S = 0.001
 _LAST_RETRY_S = 0.02
+_CHUNK = 1 << 16
 
 
 class FileEndpoints:
@@ -106,20 +107,13 @@ class FileEndpoints:
 
     # --- locks ----------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def lock(self, key: EndpointKey, *, timeout_s: float) -> AsyncIterator[None]:
+    def lock(self, key: EndpointKey, *, timeout_s: float) -> "_Lock":
         """Hold the lock of one key across processes; raise `TryAgain` after `timeout_s`.
 
         The file goes with the lock.  Whoever waited for it then holds a lock on a file without a
         name, notices, and starts over with the new one.
         """
-        path = f"{self._locks}/{_file_name(key, suffix='.lock')}"
-        fd = await _acquire(path, key, timeout_s=timeout_s)
-        try:
-            yield
-        finally:
-            _remove(path)
-            os.close(fd)
+        return _Lock(f"{self._locks}/{_digest(key)}.lock", key, timeout_s=timeout_s)
 
     # --- journal --------------------------------------------------------------------------------
 
@@ -129,55 +123,83 @@ class FileEndpoints:
         _write(path, _pending_document(pending), is_durable=True)
 
     def pending(self) -> Sequence[PendingRelease]:
-        """Return the journalled releases; a damaged one is set aside, it must not block others."""
-        found = []
-        for path in _json_files(self._journal):
-            try:
-                document = _read_json(path)
-                if document is not None:
-                    found.append(_pending_value(path, document))
-            except DatastoreUnusable as exc:
-                _log.exception("a journalled release is damaged, set aside", exc_info=exc)
-                os.rename(path, f"{path}.damaged")
-        return found
+        """Return the journalled releases."""
+        found = (_read_pending(path) for path in _json_files(self._journal))
+        return [pending for pending in found if pending is not None]
+
+    def get_pending(self, key: EndpointKey) -> PendingRelease | None:
+        """Return the journalled release of one key, or None."""
+        return _read_pending(f"{self._journal}/{_file_name(key)}")
 
     def settle(self, pending: PendingRelease) -> None:
         """Forget a journalled release that has been done; absent is success."""
         _remove(f"{self._journal}/{_file_name(pending.key)}")
 
 
-async def _acquire(path: str, key: EndpointKey, *, timeout_s: float) -> int:
-    """Take the lock without ever blocking the event loop; return the open descriptor."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout_s
-    delay = _FIRST_RETRY_S
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.stat(path).st_ino == os.fstat(fd).st_ino:
-                    return fd
-        except BlockingIOError:
-            pass
-        except BaseException:
-            os.close(fd)
-            raise
+class _Lock:
+    """A lock while it is wanted or held; each request takes one, so it is no generator."""
+
+    __slots__ = ("_fd", "_key", "_path", "_timeout_s")
+
+    def __init__(self, path: str, key: EndpointKey, *, timeout_s: float) -> None:
+        self._path = path
+        self._key = key
+        self._timeout_s = timeout_s
+        self._fd = -1
+
+    async def __aenter__(self) -> None:
+        fd = _try_lock(self._path)
+        self._fd = await self._wait() if fd is None else fd
+
+    async def __aexit__(self, *_: object) -> None:
+        _remove(self._path)
+        os.close(self._fd)
+
+    async def _wait(self) -> int:
+        """Try again and again, without ever blocking the event loop."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_s
+        delay = _FIRST_RETRY_S
+        while loop.time() < deadline:
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LAST_RETRY_S)
+            fd = _try_lock(self._path)
+            if fd is not None:
+                return fd
+        raise TryAgain(
+            f"another request for {self._key} has been running for over {self._timeout_s:g} s:"
+            " try again"
+        )
+
+
+def _try_lock(path: str) -> int | None:
+    """Return the descriptor of the locked file; None while somebody else holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(path).st_ino == os.fstat(fd).st_ino:
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
         os.close(fd)
-        if loop.time() >= deadline:
-            raise TryAgain(
-                f"another request for {key} has been running for over {timeout_s:g} s: try again"
-            )
-        await asyncio.sleep(delay)
-        delay = min(delay * 2, _LAST_RETRY_S)
+        raise
+    os.close(fd)
+    return None
 
 
 # --- files --------------------------------------------------------------------------------------
 
 
-def _file_name(key: EndpointKey, *, suffix: str = ".json") -> str:
+@lru_cache(maxsize=64)
+def _digest(key: EndpointKey) -> str:
+    """Return what files of a key are called; a request asks several times on end."""
     # Container ids may be longer than a file name may be; the key itself is in the record.
-    return hashlib.sha256(str(key).encode()).hexdigest()[:40] + suffix
+    return hashlib.sha256(str(key).encode()).hexdigest()[:40]
+
+
+def _file_name(key: EndpointKey) -> str:
+    return f"{_digest(key)}.json"
 
 
 def _json_files(directory: str) -> list[str]:
@@ -220,10 +242,8 @@ def _flush_directory(directory: str) -> None:
 
 
 def _read_json(path: str) -> dict[str, Any] | None:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            text = file.read()
-    except FileNotFoundError:
+    text = _read(path)
+    if text is None:
         return None
     try:
         document = json.loads(text)
@@ -234,9 +254,38 @@ def _read_json(path: str) -> dict[str, Any] | None:
     return document
 
 
+def _read(path: str) -> bytes | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        text = b""
+        while part := os.read(fd, _CHUNK):
+            text += part
+            if len(part) < _CHUNK:  # a file on disk gives less only at its end
+                break
+    finally:
+        os.close(fd)
+    return text
+
+
 def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
+    try:  # noqa: SIM105 - `suppress` costs as much as the system call.
         os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _read_pending(path: str) -> PendingRelease | None:
+    """Return a journalled release; a damaged one is set aside, it must not block others."""
+    try:
+        document = _read_json(path)
+        return None if document is None else _pending_value(path, document)
+    except DatastoreUnusable as exc:
+        _log.exception("a journalled release is damaged, set aside", exc_info=exc)
+        os.rename(path, f"{path}.damaged")
+        return None
 
 
 def _damaged(path: str, why: object) -> DatastoreUnusable:

@@ -242,6 +242,10 @@ class Endpoints(Protocol):
         """Return the journalled releases."""
         ...
 
+    def get_pending(self, key: EndpointKey) -> PendingRelease | None:
+        """Return the journalled release of one key, or None."""
+        ...
+
     def settle(self, pending: PendingRelease) -> None:
         """Forget a journalled release that has been done; absent is success."""
         ...

@@ -306,9 +306,9 @@ async def _release(
 
 async def _settle(engine: Engine, key: EndpointKey) -> None:
     """Do the release that an earlier DEL of this key still owes, before anything is assigned."""
-    for pending in engine.endpoints.pending():
-        if pending.key == key:
-            await pay(engine, pending)
+    pending = engine.endpoints.get_pending(key)
+    if pending is not None:
+        await pay(engine, pending)
 
 
 async def pay_debts(engine: Engine) -> Sequence[str]:
@@ -328,7 +328,7 @@ async def pay(engine: Engine, pending: PendingRelease) -> None:
 
     An ADD may have settled it since the journal was read, and been given the address again.
     """
-    if pending not in engine.endpoints.pending():
+    if pending != engine.endpoints.get_pending(pending.key):
         return
     if pending.addresses:
         await engine.allocator.release(pending.addresses, handle_id=pending.handle_id)

@@ -374,12 +374,39 @@ def test_processes_exclude_each_other(directories: Directories, tmp_path: Path) 
 def test_a_debt_is_kept_until_it_is_settled(endpoints: FileEndpoints) -> None:
     endpoints.journal(DEBT)
     kept = endpoints.pending()
+    kept_for_key = endpoints.get_pending(KEY)
 
     endpoints.settle(DEBT)
     endpoints.settle(DEBT)
 
-    assert kept == [DEBT]
-    assert endpoints.pending() == []
+    assert (kept, kept_for_key) == ([DEBT], DEBT)
+    assert (endpoints.pending(), endpoints.get_pending(KEY)) == ([], None)
+
+
+def test_a_debt_of_another_key_is_not_meant(endpoints: FileEndpoints) -> None:
+    endpoints.journal(replace(DEBT, key=keyed("other")))
+
+    assert endpoints.get_pending(KEY) is None
+    assert endpoints.get_pending(keyed("other")) is not None
+
+
+def test_a_damaged_debt_of_a_key_is_set_aside(
+    endpoints: FileEndpoints, directories: Directories
+) -> None:
+    endpoints.journal(DEBT)
+    (path,) = (directories[1] / "journal").iterdir()
+    path.write_text("{}")
+
+    assert endpoints.get_pending(KEY) is None
+    assert path.with_name(f"{path.name}.damaged").exists()
+
+
+def test_a_long_record_is_read_whole(endpoints: FileEndpoints) -> None:
+    long = replace(RECORD, pod_name="x" * 200_000)
+
+    endpoints.put(long)
+
+    assert endpoints.get(KEY) == long
 
 
 def test_the_journal_lies_where_a_reboot_leaves_it(
