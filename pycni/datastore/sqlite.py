@@ -51,7 +51,8 @@ _SINCE = "SELECT seq, name, body FROM changes WHERE seq > ? AND kind = ? ORDER B
 _KINDS_SINCE = "SELECT max(seq), kind FROM changes WHERE seq > ? GROUP BY kind"
 _CURRENT = "SELECT seq FROM objects WHERE kind = ? AND name = ?"
 _APPEND = "INSERT INTO changes (kind, name, body) VALUES (?, ?, ?)"
-_FORGET = "DELETE FROM changes WHERE seq = ?"
+_NEXT = "SELECT max(seq) + 1 FROM changes"
+_MOVE = "UPDATE changes SET seq = ?, body = ? WHERE seq = ?"
 _INSERT = "INSERT OR IGNORE INTO objects (kind, name, seq) VALUES (?, ?, ?)"
 _SWAP = "UPDATE objects SET seq = ? WHERE kind = ? AND name = ? AND seq = ?"
 _REMOVE = "DELETE FROM objects WHERE kind = ? AND name = ? AND seq = ?"
@@ -266,36 +267,38 @@ class SqliteDatastore:
 
     def _create(self, kind: str, name: str, body: str) -> int:
         execute = self._connection.execute
-        seq = self._append(kind, name, body)
+        seq = execute(_APPEND, (kind, name, body)).lastrowid or 0
         if execute(_INSERT, (kind, name, seq)).rowcount == 0:
             raise AlreadyExists(f"cannot create {kind} {name}: it exists")
+        self._trim(seq)
         return seq
 
     def _replace(self, kind: str, name: str, body: str | None, revision: Revision) -> int:
         """Write another version, or a deletion (None), if the current one is that revision."""
         execute = self._connection.execute
         old = revision.token
-        # Before the old one goes: it may be the newest change, whose number must not come again.
-        seq = self._append(kind, name, body)
+        # The newest change is never trimmed, so this number has never been given before.
+        (seq,) = execute(_NEXT).fetchone()
         if body is None:
             count = execute(_REMOVE, (kind, name, old)).rowcount
         else:
             count = execute(_SWAP, (seq, kind, name, old)).rowcount
         if count == 0:
-            verb = "delete" if body is None else "update"
-            if execute(_CURRENT, (kind, name)).fetchone() is None:
-                raise NotFound(f"cannot {verb} {kind} {name}: it does not exist")
-            raise Conflict(f"cannot {verb} {kind} {name}: it was changed meanwhile")
-        execute(_FORGET, (old,))
-        return seq
+            raise self._refusal(kind, name, verb="delete" if body is None else "update")
+        # In place of the old version, whose pages it takes.
+        execute(_MOVE, (seq, body, old))
+        self._trim(seq)
+        return int(seq)
 
-    def _append(self, kind: str, name: str, body: str | None) -> int:
-        # The newest change is never trimmed, so SQLite's "largest + 1" never repeats a number.
-        seq = self._connection.execute(_APPEND, (kind, name, body)).lastrowid or 0
+    def _refusal(self, kind: str, name: str, *, verb: str) -> NotFound | Conflict:
+        if self._connection.execute(_CURRENT, (kind, name)).fetchone() is None:
+            return NotFound(f"cannot {verb} {kind} {name}: it does not exist")
+        return Conflict(f"cannot {verb} {kind} {name}: it was changed meanwhile")
+
+    def _trim(self, seq: int) -> None:
         if seq % _WRITES_PER_TRIM == 0:
             end = seq - sqlite_file.HISTORY
             self._connection.execute(_TRIM, (end, end - 2 * _WRITES_PER_TRIM))
-        return seq
 
     def _get(self, kind: type[T], name: str) -> Stored[T] | None:
         self._check_open()
