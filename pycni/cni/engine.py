@@ -10,12 +10,11 @@ then tells the next ADD, DEL, GC or the agent what may have been left behind.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
@@ -33,6 +32,8 @@ from pycni.model.endpoints import (
 from pycni.model.network import PROTOCOL_BOOT
 from pycni.plan.ownership import alias_of
 from pycni.ports import Datastore, Endpoints, PlugRequest, PlugResult, PodNet
+
+R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
@@ -83,11 +84,13 @@ async def add(
     async with engine.endpoints.lock(request.key, timeout_s=LOCK_TIMEOUT_S):
         if is_abandoned():
             raise TryAgain(f"the caller of ADD {request.key} is gone")
-        async with _deadline(request.key):
-            endpoint = await _existing(engine, request, netns_fd=netns_fd)
-            if endpoint is None:
-                endpoint = await _make(engine, request, netns_fd=netns_fd)
+        endpoint = await _in_time(request.key, _ensure(engine, request, netns_fd=netns_fd))
     return _result(request, endpoint)
+
+
+async def _ensure(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
+    existing = await _existing(engine, request, netns_fd=netns_fd)
+    return existing or await _make(engine, request, netns_fd=netns_fd)
 
 
 async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint | None:
@@ -127,24 +130,37 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
         pod_namespace=request.args.pod_namespace,
         pod_name=request.args.pod_name,
     )
-    async with AsyncExitStack() as undo:
-        engine.endpoints.put(endpoint)
-        undo.callback(engine.endpoints.remove, request.key)
-        # By the handle: an assignment that fails may leave something as well.
-        undo.push_async_callback(_release, engine, endpoint, ())
+    engine.endpoints.put(endpoint)
+    is_plugged = False
+    try:
         assignment = await engine.allocator.assign(_assign_request(engine, request))
         # A crash from here on leaves the intent: whoever finds it releases by the handle.
         endpoint = replace(endpoint, addresses=assignment.addresses)
         plug = plug_request(engine, request, endpoint, netns_fd=netns_fd)
         built = await _plug(engine, endpoint, plug)
-        undo.push_async_callback(_unplug, engine, endpoint)
+        is_plugged = True
         endpoint = replace(
             endpoint, state=EndpointState.READY, host_mac=built.host_mac, pod_mac=built.pod_mac
         )
         engine.endpoints.put(endpoint)
-        undo.pop_all()
+    except BaseException:
+        await _undo(engine, endpoint, is_plugged=is_plugged)
+        raise
     engine.on_change(request.key, endpoint)
     return endpoint
+
+
+async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, is_plugged: bool) -> None:
+    """Take back what an ADD has done, each step though the one before it failed."""
+    try:
+        if is_plugged:
+            await _unplug(engine, endpoint)
+    finally:
+        try:
+            # By the handle: an assignment that fails may leave something as well.
+            await _release(engine, endpoint, ())
+        finally:
+            engine.endpoints.remove(endpoint.key)
 
 
 async def _plug(engine: Engine, endpoint: WorkloadEndpoint, plug: PlugRequest) -> PlugResult:
@@ -182,14 +198,15 @@ async def _displace(engine: Engine, newcomer: WorkloadEndpoint) -> bool:
 
 
 def _assign_request(engine: Engine, request: Request) -> AssignRequest:
-    now = datetime.fromtimestamp(engine.clock(), UTC)
+    now = datetime.fromtimestamp(engine.clock(), UTC).isoformat(" ", "microseconds")
     attributes = {
         # Exactly whose it is: names may hold dots, so a handle's text alone would not tell.
         "network": request.key.network,
         "container": request.key.container_id,
         "interface": request.key.ifname,
         "node": engine.node,
-        "timestamp": f"{now:%Y-%m-%d %H:%M:%S.%f} +0000 UTC",
+        # Go's spelling of the zone.
+        "timestamp": f"{now.removesuffix('+00:00')} +0000 UTC",
     }
     if request.args.pod_name:
         attributes |= {"namespace": request.args.pod_namespace, "pod": request.args.pod_name}
@@ -198,7 +215,7 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
         versions = (request.args.ip.version,)
     return AssignRequest(
         handle_id=request.handle_id,
-        attributes=tuple(sorted(attributes.items())),
+        attributes=tuple(attributes.items()),
         versions=versions,
         pools=request.config.ipv4_pools + request.config.ipv6_pools,
         addresses=(request.args.ip,) if request.args.ip is not None else (),
@@ -250,8 +267,7 @@ async def delete(
         if is_abandoned():
             raise TryAgain(f"the caller of DEL {request.key} is gone")
         record = _known(engine, request) or _guess(engine, request)
-        async with _deadline(request.key):
-            await remove(engine, record)
+        await _in_time(request.key, remove(engine, record))
 
 
 def _guess(engine: Engine, request: Request) -> WorkloadEndpoint:
@@ -337,11 +353,10 @@ async def pay(engine: Engine, pending: PendingRelease) -> None:
     engine.endpoints.settle(pending)
 
 
-@asynccontextmanager
-async def _deadline(key: EndpointKey) -> AsyncIterator[None]:
+async def _in_time(key: EndpointKey, work: Awaitable[R]) -> R:
     """Turn a time-out of the work into "try again later"."""
     try:
         async with asyncio.timeout(WORK_TIMEOUT_S):
-            yield
+            return await work
     except TimeoutError as exc:
         raise TryAgain(f"the work for {key} took over {WORK_TIMEOUT_S:g} s: try again") from exc

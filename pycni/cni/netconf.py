@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pycni.cni.errors import CniError, Code
@@ -15,6 +16,8 @@ from pycni.cni.errors import CniError, Code
 T = TypeVar("T")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
+# JSON can spell half of a surrogate pair, which no file name holds.
+_UNNAMEABLE = re.compile("[\ud800-\udfff\x00]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ def read_config(
         log_level=_log_level(document),
         allow_ip_forwarding=_typed(settings, "allow_ip_forwarding", bool, False),
         has_default_route=_typed(document, "isDefaultGateway", bool, True),
-        dns=_typed(document, "dns", dict, {}),
+        # Read once for many pods, so that none may write to it.
+        dns=MappingProxyType(_typed(document, "dns", dict, {})),
         prev_result=prev_result,
         valid_attachments=_attachments(document) if is_gc else None,
     )
@@ -137,9 +141,7 @@ def _log_level(document: Mapping[str, Any]) -> str:
 
 
 def _absolute(path: str, key: str) -> str:
-    # JSON can spell half of a surrogate pair, which no file name holds.
-    is_text = not any("\ud800" <= c <= "\udfff" or c == "\x00" for c in path)
-    if not path.startswith("/") or not is_text:
+    if not path.startswith("/") or _UNNAMEABLE.search(path):
         raise _bad(f"{key!r} must be an absolute path, not {path!r}")
     return path
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -68,11 +69,12 @@ class Request:
     netns: str = ""
     ifname: str = ""
     args: CniArgs = field(default_factory=CniArgs)
+    key: EndpointKey = field(init=False)
+    """CNI's identity of the attachment."""
 
-    @property
-    def key(self) -> EndpointKey:
-        """Return CNI's identity of the attachment."""
-        return EndpointKey(self.config.name, self.container_id, self.ifname)
+    def __post_init__(self) -> None:
+        key = EndpointKey(self.config.name, self.container_id, self.ifname)
+        object.__setattr__(self, "key", key)
 
     @property
     def handle_id(self) -> str:
@@ -103,12 +105,13 @@ class Request:
 def parse(environment: Mapping[str, str], stdin: bytes) -> Request:
     """Check everything that the runtime gave us."""
     command = _command(environment)
+    if command is Command.ADD and not _missing(environment, command):
+        return _request(command, _config_of_add(stdin), environment)
     document = _document(stdin)
     version = _version(document, command)
     if command is Command.VERSION:
         return Request(command, NetworkConfig(name="", cni_version=version))
-    missing = [name for name in _NEEDS[command] if not environment.get(name)]
-    if missing:
+    if missing := _missing(environment, command):
         raise CniError(
             Code.INVALID_ENVIRONMENT,
             f"{command.value} needs {', '.join(missing)} in the environment: set it and call again",
@@ -121,6 +124,22 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> Request:
     )
     if not _NEEDS[command]:
         return Request(command, config)
+    return _request(command, config, environment)
+
+
+@lru_cache(maxsize=16)
+def _config_of_add(stdin: bytes) -> NetworkConfig:
+    """Read what a runtime sends with each ADD to a network, pod after pod the same."""
+    document = _document(stdin)
+    version = _version(document, Command.ADD)
+    return read_config(document, version=version, is_check=False, is_gc=False)
+
+
+def _missing(environment: Mapping[str, str], command: Command) -> list[str]:
+    return [name for name in _NEEDS[command] if not environment.get(name)]
+
+
+def _request(command: Command, config: NetworkConfig, environment: Mapping[str, str]) -> Request:
     return Request(
         command,
         config,

@@ -11,6 +11,7 @@ from pycni.model.network import IPAddress
 SUPPORTED_VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 GATEWAY_V4 = ip_address("169.254.1.1")
 """The gateway that every pod sees; nobody has it, the host end answers by proxy ARP."""
+_GATEWAY = str(GATEWAY_V4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,14 @@ def render_result(result: AddResult, *, version: str) -> dict[str, Any]:
     for address in result.addresses:
         entry: dict[str, Any] = {"address": f"{address}/{address.max_prefixlen}", "interface": 1}
         if address.version == 4:
-            entry["gateway"] = str(GATEWAY_V4)
+            entry["gateway"] = _GATEWAY
         if version.startswith("0."):
             entry["version"] = str(address.version)
         ips.append(entry)
         if result.has_default_route:
             routes.append({"dst": "0.0.0.0/0" if address.version == 4 else "::/0"})
             if address.version == 4:
-                routes[-1]["gw"] = str(GATEWAY_V4)
+                routes[-1]["gw"] = _GATEWAY
     document: dict[str, Any] = {
         "cniVersion": version,
         "interfaces": [host, pod],

@@ -30,7 +30,9 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
     findings = list(engine.podnet.check(plug))
     findings += _compare_result(request.config.prev_result or {}, record)
     for assigned in record.addresses:
-        holder = await lookup.holder(engine.datastore, assigned.interface.ip)
+        holder = await lookup.holder(
+            engine.datastore, assigned.interface.ip, expected=record.handle_id
+        )
         if holder != record.handle_id:
             held = f"held by {holder}" if holder else "free"
             findings.append(f"address {assigned.interface.ip} is {held} in the datastore")

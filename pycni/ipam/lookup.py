@@ -2,20 +2,31 @@
 
 from collections.abc import Sequence
 
+from pycni.ipam.block import ordinal_of
 from pycni.model.network import IPAddress
-from pycni.model.resources import AllocationAttribute, Block
+from pycni.model.resources import AllocationAttribute, Block, Handle, cidr_name, resource_name
 from pycni.ports import Datastore
 
 
-async def holder(datastore: Datastore, address: IPAddress) -> str | None:
-    """Return the handle that holds an address; None when it is free or in no block."""
+async def holder(datastore: Datastore, address: IPAddress, *, expected: str) -> str | None:
+    """Return the handle that holds an address; None when it is free or in no block.
+
+    The `expected` handle leads to the block; where it does not, all blocks are looked through.
+    """
+    handle = await datastore.get(Handle, resource_name(Handle(expected)))
+    for cidr, _ in handle.value.blocks if handle else ():
+        stored = await datastore.get(Block, cidr_name(cidr)) if address in cidr else None
+        if stored is not None:
+            return _holder_in(stored.value, address)
     for stored in (await datastore.list(Block)).items:
-        block = stored.value
-        if address in block.cidr:
-            ordinal = int(address) - int(block.cidr.network_address)
-            index = block.allocations[ordinal]
-            return block.attributes[index].handle_id if index is not None else None
+        if address in stored.value.cidr:
+            return _holder_in(stored.value, address)
     return None
+
+
+def _holder_in(block: Block, address: IPAddress) -> str | None:
+    index = block.allocations[ordinal_of(block, address)]
+    return None if index is None else block.attributes[index].handle_id
 
 
 async def attributes_on(datastore: Datastore, *, node: str) -> Sequence[AllocationAttribute]:

@@ -327,6 +327,30 @@ def test_nothing_leaks_when_the_record_can_not_be_completed(tmp_path: Path) -> N
     play(tmp_path, story)
 
 
+def test_what_can_not_be_undone_stops_no_other_undoing(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        put, count = node.endpoints.put, iter(range(10))
+
+        def full(endpoint: Any) -> None:  # noqa: ANN401 - a record.
+            if next(count) == 1:
+                raise FullDisk(errno.ENOSPC, "No space left on device")
+            put(endpoint)
+
+        async def stuck(**_: Any) -> bool:  # noqa: ANN401 - an interface.
+            raise PycniError("cannot delete the pair: busy")
+
+        node.engine.endpoints = Proxy(node.endpoints, put=full)
+        node.engine.podnet = Proxy(node.podnet, unplug=stuck)
+
+        reply = await node.cni("ADD", CONTAINER, pod=POD)
+
+        assert reason(reply) == (5, "cannot delete the pair: busy")
+        assert await held(node) == []
+        assert node.endpoints.get(KEY) is None
+
+    play(tmp_path, story)
+
+
 class Proxy:
     """Passes everything on but what is given."""
 
@@ -1085,15 +1109,24 @@ def test_version_needs_nothing(tmp_path: Path) -> None:
 
 def test_who_holds_an_address() -> None:
     async def story() -> None:
-        datastore = MemoryDatastore(MemoryStore())
+        calls: list[tuple[str, type[object]]] = []
+
+        async def note(call: Call) -> None:
+            calls.append((call.verb, call.kind))
+
+        datastore = FaultyDatastore(MemoryDatastore(MemoryStore()))
         await datastore.create(POOL)
         node = Allocator(datastore, node="node-0")
         given = await node.assign(AssignRequest("h"))
         address = given.addresses[0].interface.ip
+        datastore.before = note
 
-        assert await lookup.holder(datastore, address) == "h"
-        assert await lookup.holder(datastore, address + 1) is None
-        assert await lookup.holder(datastore, ip_network("10.0.0.0/8")[1]) is None
+        assert await lookup.holder(datastore, address, expected="h") == "h"
+        assert calls == [("get", Handle), ("get", Block)]
+        assert await lookup.holder(datastore, address, expected="gone") == "h"
+        assert await lookup.holder(datastore, address + 1, expected="h") is None
+        elsewhere = ip_network("10.0.0.0/8")[1]
+        assert await lookup.holder(datastore, elsewhere, expected="h") is None
 
     run(story())
 

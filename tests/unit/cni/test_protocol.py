@@ -32,6 +32,22 @@ def refused(environment: dict[str, str] | None = None, **document: Any) -> tuple
     return caught.value.code, caught.value.msg
 
 
+def test_one_configuration_serves_many_pods() -> None:
+    one, other = parsed(), parsed({"CNI_CONTAINERID": "decaf"})
+
+    assert one.config is other.config
+    assert one.key != other.key
+    with pytest.raises(TypeError):
+        one.config.dns["search"] = []  # type: ignore[index]  # That is the point.
+
+
+def test_a_missing_variable_comes_before_a_bad_configuration() -> None:
+    code, text = refused({"CNI_IFNAME": ""}, mtu="x")
+
+    assert code is Code.INVALID_ENVIRONMENT
+    assert "ADD needs CNI_IFNAME" in text
+
+
 # --- verbs and versions -------------------------------------------------------------------------
 
 SINCE = {"ADD": 0, "DEL": 0, "CHECK": 1, "GC": 3, "STATUS": 3}
