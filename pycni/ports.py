@@ -7,7 +7,7 @@ Shells implement these without inheriting from them; each door has one contract 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pycni.model.bgp import Advertisement, BgpEvent, Neighbour
 from pycni.model.endpoints import EndpointKey, PendingRelease, WorkloadEndpoint
@@ -58,6 +58,30 @@ class Change(Generic[T]):
     cursor: Cursor
 
 
+class Creation(NamedTuple):
+    """What `Datastore.create` does."""
+
+    value: Resource
+
+
+class Replacement(NamedTuple):
+    """What `Datastore.update` does."""
+
+    value: Resource
+    if_revision: Revision
+
+
+class Deletion(NamedTuple):
+    """What `Datastore.delete` does."""
+
+    kind: type[Resource]
+    name: str
+    if_revision: Revision
+
+
+Write = Creation | Replacement | Deletion
+
+
 class Datastore(Protocol):
     """Named objects with compare-and-swap; an unconditional write cannot be expressed.
 
@@ -83,6 +107,14 @@ class Datastore(Protocol):
 
     async def delete(self, kind: type[T], name: str, *, if_revision: Revision) -> None:
         """Delete an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
+        ...
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[Stored[Any] | None]:
+        """Do several writes in order; raise the error of the first that is refused.
+
+        A store that can do so then has done none of them; another may have done those before it.
+        So the order has to be one in which a crash between two of them does no harm.
+        """
         ...
 
     def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:

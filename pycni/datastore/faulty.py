@@ -4,12 +4,23 @@
 reached the store; raising in `after`, that it did and nobody heard the answer.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pycni.model.resources import Resource, resource_name
-from pycni.ports import Change, Cursor, Datastore, Listing, Revision, Stored
+from pycni.ports import (
+    Change,
+    Creation,
+    Cursor,
+    Datastore,
+    Deletion,
+    Listing,
+    Replacement,
+    Revision,
+    Stored,
+    Write,
+)
 
 T = TypeVar("T", bound=Resource)
 
@@ -84,6 +95,20 @@ class FaultyDatastore:
         await self.before(call)
         await self.inner.delete(kind, name, if_revision=if_revision)
         await self.after(call)
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[Stored[Any] | None]:
+        """Do several writes one after the other, like a store that has no transactions."""
+        return [await self._write(one) for one in writes]
+
+    async def _write(self, write: Write) -> Stored[Any] | None:
+        match write:
+            case Creation(value):
+                return await self.create(value)
+            case Replacement(value, revision):
+                return await self.update(value, if_revision=revision)
+            case Deletion(kind, name, revision):
+                await self.delete(kind, name, if_revision=revision)
+                return None
 
     def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:
         """Yield each change after the cursor; hooks don't apply."""

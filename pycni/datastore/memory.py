@@ -6,15 +6,25 @@ No method ever suspends, except a watch that waits.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pycni.datastore.cursors import check_cursor, parse_cursor
-from pycni.errors import AlreadyExists, Conflict, NotFound, TryAgain
+from pycni.errors import AlreadyExists, Conflict, NotFound, PycniError, TryAgain
 from pycni.model.resources import Resource, resource_name
 from pycni.model.schema import KIND_NAMES
-from pycni.ports import Change, Cursor, Listing, Revision, Stored
+from pycni.ports import (
+    Change,
+    Creation,
+    Cursor,
+    Deletion,
+    Listing,
+    Replacement,
+    Revision,
+    Stored,
+    Write,
+)
 
 T = TypeVar("T", bound=Resource)
 
@@ -98,6 +108,26 @@ class MemoryDatastore:
         self._check_open()
         self._compare(kind, name, if_revision, verb="delete")
         self._store.write(kind, name, value=None)
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[Stored[Any] | None]:
+        """Do several writes, all or none; raise the error of the first that is refused."""
+        store = self._store
+        before = (store.head, dict(store.objects), deque(store.log))
+        try:
+            return [await self._write(one) for one in writes]
+        except PycniError:
+            store.head, store.objects, store.log = before
+            raise
+
+    async def _write(self, write: Write) -> Stored[Any] | None:
+        match write:
+            case Creation(value):
+                return await self.create(value)
+            case Replacement(value, revision):
+                return await self.update(value, if_revision=revision)
+            case Deletion(kind, name, revision):
+                await self.delete(kind, name, if_revision=revision)
+                return None
 
     async def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:
         """Yield each change after the cursor, in order; raise `EventsLost` when it is too old."""

@@ -24,7 +24,17 @@ from pycni.datastore.cursors import check_cursor, parse_cursor
 from pycni.errors import AlreadyExists, Conflict, DatastoreUnusable, NotFound, PycniError, TryAgain
 from pycni.model.resources import Handle, Resource, resource_name
 from pycni.model.schema import KIND_NAMES, decode, encode
-from pycni.ports import Change, Cursor, Listing, Revision, Stored
+from pycni.ports import (
+    Change,
+    Creation,
+    Cursor,
+    Deletion,
+    Listing,
+    Replacement,
+    Revision,
+    Stored,
+    Write,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,6 +45,8 @@ T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
 
 Rows = Sequence[tuple[Any, ...]]
+# Kind, name, text (None: delete), and the revision it has now (None: it must not be there).
+_Prepared = tuple[str, str, str | None, Revision | None]
 
 DEFAULT_PATH = Path("/var/lib/pycni/pycni.db")
 PATIENCE_S = 5.0
@@ -100,6 +112,16 @@ async def _pause(attempt: int) -> None:
     await asyncio.sleep(jitter * min(0.0005 * attempt, 0.01))
 
 
+def _prepared(write: Write) -> _Prepared:
+    match write:
+        case Creation(value):
+            return KIND_NAMES[type(value)], resource_name(value), encode(value), None
+        case Replacement(value, revision):
+            return KIND_NAMES[type(value)], resource_name(value), encode(value), revision
+        case Deletion(kind, name, revision):
+            return KIND_NAMES[kind], name, None, revision
+
+
 class SqliteDatastore:
     """An open datastore file; see `pycni.ports.Datastore`.  Belongs to one thread."""
 
@@ -143,19 +165,39 @@ class SqliteDatastore:
     async def create(self, value: T) -> Stored[T]:
         """Create an object; raise `AlreadyExists` when one of that name is there."""
         kind, name = KIND_NAMES[type(value)], resource_name(value)
-        seq = await self._write("create", kind, name, self._create, encode(value))
+        seq: int = await self._write(
+            ("create", kind, name), self._create, kind, name, encode(value)
+        )
         return self._remember(value, name, seq)
 
     async def update(self, value: T, *, if_revision: Revision) -> Stored[T]:
         """Replace an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
         kind, name = KIND_NAMES[type(value)], resource_name(value)
-        seq = await self._write("update", kind, name, self._replace, encode(value), if_revision)
+        what = ("update", kind, name)
+        seq: int = await self._write(what, self._replace, kind, name, encode(value), if_revision)
         return self._remember(value, name, seq)
 
     async def delete(self, kind: type[T], name: str, *, if_revision: Revision) -> None:
         """Delete an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
-        await self._write("delete", KIND_NAMES[kind], name, self._replace, None, if_revision)
+        kind_name = KIND_NAMES[kind]
+        what = ("delete", kind_name, name)
+        await self._write(what, self._replace, kind_name, name, None, if_revision)
         self._remembered.pop((kind, name), None)
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[Stored[Any] | None]:
+        """Do several writes, all or none; raise the error of the first that is refused."""
+        prepared = [_prepared(one) for one in writes]
+        seqs: Sequence[int] = await self._write(
+            ("write", prepared[0][0], prepared[0][1]), self._several, prepared
+        )
+        results: list[Stored[Any] | None] = []
+        for write, (_, name, *_), seq in zip(writes, prepared, seqs, strict=True):
+            if isinstance(write, Deletion):
+                self._remembered.pop((write.kind, name), None)
+                results.append(None)
+            else:
+                results.append(self._remember(write.value, name, seq))
+        return results
 
     async def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:
         """Yield what changed after the cursor, in order; raise `EventsLost` when it is too old."""
@@ -202,32 +244,26 @@ class SqliteDatastore:
         raise sqlite_file.translate(exc, doing=doing, path=self._path) from exc
 
     async def _write(
-        self,
-        verb: str,
-        kind: str,
-        name: str,
-        write: Callable[..., int],
-        *arguments: object,
-    ) -> int:
+        self, doing: tuple[str, str, str], write: Callable[..., R], *arguments: object
+    ) -> R:
         """Run writes as one transaction, then wake all watches on this machine."""
         if self._is_read_only:
             raise DatastoreUnusable(
-                f"cannot {verb} {kind} {name}: {self._path} is open for reading only"
+                f"cannot {' '.join(doing)}: {self._path} is open for reading only"
             )
         try:
-            seq = self._commit(write, kind, name, *arguments)
+            result = self._commit(write, *arguments)
         except sqlite3.Error as exc:
-            doing = f"{verb} {kind} {name}"
-            seq = await self._again(exc, doing, self._commit, write, kind, name, *arguments)
+            result = await self._again(exc, " ".join(doing), self._commit, write, *arguments)
         sqlite_file.ring(self._file)
         if self._bells is not None:
             self._bells.expect()
         self._writes += 1
         if self._writes % _WRITES_PER_CHECKPOINT == 0:
             self._start_checkpoint()
-        return seq
+        return result
 
-    def _commit(self, write: Callable[..., int], *arguments: object) -> int:
+    def _commit(self, write: Callable[..., R], *arguments: object) -> R:
         """Run one transaction that writes, from beginning to end without a suspension."""
         self._check_open()
         connection = self._connection
@@ -235,14 +271,14 @@ class SqliteDatastore:
         connection.execute("BEGIN IMMEDIATE")
         try:
             self._check_file()
-            seq = write(*arguments)
+            result = write(*arguments)
             connection.execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after some errors (disk full among them).
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return seq
+        return result
 
     def _snapshot(self, read: Callable[..., R], *arguments: object) -> R:
         """Run several reads on one state of the file."""
@@ -264,6 +300,14 @@ class SqliteDatastore:
             raise sqlite_file.replaced(self._file)
 
     # --- what happens inside of them ------------------------------------------------------------
+
+    def _several(self, writes: Sequence[_Prepared]) -> Sequence[int]:
+        return [
+            self._create(kind, name, body or "")
+            if revision is None
+            else self._replace(kind, name, body, revision)
+            for kind, name, body, revision in writes
+        ]
 
     def _create(self, kind: str, name: str, body: str) -> int:
         execute = self._connection.execute

@@ -15,7 +15,7 @@ from pycni import inotify
 from pycni.errors import EventsLost
 
 FALLBACK_S = 1.0
-GATHER_S = 0.005
+GATHER_S = 0.02
 
 Look = Callable[[], Container[str] | None]
 

@@ -1,11 +1,11 @@
 """The datastore that could not be opened: each use of it fails with the reason."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import NoReturn, TypeVar
 
 from pycni.errors import PycniError
 from pycni.model.resources import Resource
-from pycni.ports import Change, Cursor, Revision
+from pycni.ports import Change, Cursor, Revision, Write
 
 T = TypeVar("T", bound=Resource)
 
@@ -39,6 +39,11 @@ class UnusableDatastore:
     async def delete(self, kind: type[T], name: str, *, if_revision: Revision) -> NoReturn:
         """Raise."""
         del kind, name, if_revision
+        raise self._why
+
+    async def write(self, writes: Sequence[Write]) -> NoReturn:
+        """Raise."""
+        del writes
         raise self._why
 
     def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:

@@ -6,7 +6,8 @@ node's order that does not exist; in another node's block (borrowed), unless for
 Blocks and handles are remembered, and what is remembered is tried first: correctness rests on
 comparing revisions alone.  Whatever somebody else has changed meanwhile costs a repetition.
 
-Writes, in this order: handle, block.  What a crash or a cancelled task leaves between two writes:
+Writes, in this order: handle, block; in the common case as one, which is atomic where the datastore
+has transactions.  What a crash or a cancelled task leaves between two writes:
 
 * after the handle, before the block: the handle counts one too many.  Whoever releases by this
   handle (DEL, garbage collection, replay of the journal) finds no such address in the block and
@@ -87,7 +88,12 @@ class Allocator:
         self._blocks = blocks
         self._releases = Releases(datastore, blocks=blocks, handles=handles, retries=retries)
         self._giving = Giving(
-            node=node, blocks=blocks, handles=handles, releases=self._releases, retries=retries
+            datastore,
+            node=node,
+            blocks=blocks,
+            handles=handles,
+            releases=self._releases,
+            retries=retries,
         )
         self._claims = Claims(
             datastore, blocks=blocks, node=node, retries=retries, clock_ns=clock_ns
@@ -166,8 +172,10 @@ class Allocator:
             stored = recalled or await self._blocks.get(cidr)
             if stored is None:
                 continue
-            given = await self._giving.give(stored, choose, request.handle_id, is_first=is_first)
-            if given:
+            if is_first:
+                # Whoever goes ahead comes back if that fails, and must not skip a block.
+                return await self._giving.give_first(stored, choose, request.handle_id)
+            if given := await self._giving.give(stored, choose, request.handle_id):
                 return given
         # Whoever goes ahead comes back, and then without memory.
         for cidr in () if is_first else last:

@@ -28,33 +28,38 @@ class Blocks:
         """Return a block that does not contradict itself, or None: the truth."""
         stored = await self._datastore.get(Block, cidr_name(cidr))
         if stored is None:
-            self._known.pop(cidr, None)
+            self.forget(cidr)
             return None
         arithmetic.verify(stored.value)
-        return self._remember(stored)
+        return self.remember(stored)
 
     def recall(self, cidr: IPNetwork) -> Stored[Block] | None:
         """Return a block as it was last seen here; None when it has not been."""
         return self._known.get(cidr)
 
-    async def create(self, block: Block) -> None:
-        """Create a block; raise `AlreadyExists` when somebody else has."""
-        self._remember(await self._datastore.create(block))
-
-    async def update(self, before: Stored[Block], after: Block) -> None:
-        """Replace a block; raise `Conflict` or `NotFound` when it is not as before any more."""
-        # Whatever happens: only an answer says what it is now.
-        self._known.pop(after.cidr, None)
-        self._remember(await self._datastore.update(after, if_revision=before.revision))
-
-    async def delete(self, before: Stored[Block]) -> None:
-        """Delete a block; raise `Conflict` or `NotFound` when it is not as before any more."""
-        cidr = before.value.cidr
-        self._known.pop(cidr, None)
-        await self._datastore.delete(Block, cidr_name(cidr), if_revision=before.revision)
-
-    def _remember(self, stored: Stored[Block]) -> Stored[Block]:
+    def remember(self, stored: Stored[Block]) -> Stored[Block]:
+        """Note a block as it was just read or written."""
         self._known[stored.value.cidr] = stored
         if len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
         return stored
+
+    def forget(self, cidr: IPNetwork) -> None:
+        """Note that only the datastore knows what a block is now."""
+        self._known.pop(cidr, None)
+
+    async def create(self, block: Block) -> None:
+        """Create a block; raise `AlreadyExists` when somebody else has."""
+        self.remember(await self._datastore.create(block))
+
+    async def update(self, before: Stored[Block], after: Block) -> None:
+        """Replace a block; raise `Conflict` or `NotFound` when it is not as before any more."""
+        # Whatever happens: only an answer says what it is now.
+        self.forget(after.cidr)
+        self.remember(await self._datastore.update(after, if_revision=before.revision))
+
+    async def delete(self, before: Stored[Block]) -> None:
+        """Delete a block; raise `Conflict` or `NotFound` when it is not as before any more."""
+        cidr = before.value.cidr
+        self.forget(cidr)
+        await self._datastore.delete(Block, cidr_name(cidr), if_revision=before.revision)

@@ -49,13 +49,23 @@ class Handles:
         """Return a handle as it was last written here; None when it was not."""
         return self._known.get(handle_id)
 
+    def remember(self, stored: Stored[Handle]) -> None:
+        """Note a handle as it was just written."""
+        self._known[stored.value.id] = stored
+        if len(self._known) > _REMEMBERED:
+            del self._known[next(iter(self._known))]
+
+    def forget(self, handle_id: str) -> None:
+        """Note that only the datastore knows what a handle is now."""
+        self._known.pop(handle_id, None)
+
     async def create(self, handle_id: str, *, cidr: IPNetwork) -> bool:
         """Make a handle that counts one address of a block; return False when there is one."""
         try:
             stored = await self._datastore.create(Handle(handle_id, ((cidr, 1),)))
         except AlreadyExists:
             return False
-        self._remember(stored)
+        self.remember(stored)
         return True
 
     async def increment(self, handle_id: str, *, cidr: IPNetwork) -> None:
@@ -103,16 +113,11 @@ class Handles:
 
     async def delete(self, stored: Stored[Handle]) -> None:
         """Delete a handle as it was seen."""
-        self._known.pop(stored.value.id, None)
+        self.forget(stored.value.id)
         name = resource_name(stored.value)
         await self._datastore.delete(Handle, name, if_revision=stored.revision)
 
     async def _update(self, before: Stored[Handle], after: Handle) -> None:
         # Whatever happens: only an answer says what it is now.
-        self._known.pop(after.id, None)
-        self._remember(await self._datastore.update(after, if_revision=before.revision))
-
-    def _remember(self, stored: Stored[Handle]) -> None:
-        self._known[stored.value.id] = stored
-        if len(self._known) > _REMEMBERED:
-            del self._known[next(iter(self._known))]
+        self.forget(after.id)
+        self.remember(await self._datastore.update(after, if_revision=before.revision))

@@ -16,8 +16,8 @@ from pycni.ipam.requests import Released
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import Block
-from pycni.ports import Datastore, Stored
+from pycni.model.resources import Block, Handle, resource_name
+from pycni.ports import Datastore, Deletion, Replacement, Stored
 
 
 class Releases:
@@ -128,9 +128,10 @@ class Releases:
         return released
 
     async def _release_handle(self, handle_id: str) -> tuple[IPAddress, ...]:
+        if (at_once := await self._release_at_once(handle_id)) is not None:
+            return at_once
         released: list[IPAddress] = []
-        # Deleting it is the proof that it held nothing else.
-        stored = self._handles.recall(handle_id)
+        stored: Stored[Handle] | None = None
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
             stored = stored or await self._handles.get(handle_id)
@@ -144,12 +145,44 @@ class Releases:
                 )
                 released += outcome.released
             try:
+                # This is the proof that it held nothing else.
                 await self._handles.delete(stored)
             except (Conflict, NotFound):
                 stored = None
                 continue
             return tuple(released)
         raise gave_up(f"release handle {handle_id}")
+
+    async def _release_at_once(self, handle_id: str) -> tuple[IPAddress, ...] | None:
+        """Release by one write what is remembered of block and handle; None where that is old.
+
+        What a store without transactions has done of it by then, the careful way finds done.
+        """
+        handle = self._handles.recall(handle_id)
+        if handle is None or len(handle.value.blocks) != 1:
+            return None
+        ((cidr, _),) = handle.value.blocks
+        block = self._blocks.recall(cidr)
+        if block is None:
+            return None
+        outcome = arithmetic.release_by_handle(block.value, handle_id)
+        if not outcome.released or outcome.block.affinity is None:
+            return None
+        name = resource_name(handle.value)
+        self._handles.forget(handle_id)
+        self._blocks.forget(cidr)
+        writes = (
+            Replacement(outcome.block, block.revision),
+            Deletion(Handle, name, handle.revision),
+        )
+        try:
+            written, _ = await self._datastore.write(writes)
+        except (Conflict, NotFound):
+            self._retries.count("conflict")
+            return None
+        if written is not None:
+            self._blocks.remember(written)
+        return outcome.released
 
     async def take_back(
         self, cidr: IPNetwork, planned: Mapping[IPAddress, int | None], handle_id: str

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pycni.cni.server import MAX_REQUEST, CniServer
-from pycni.unix import listen_private
 from pycni.cni.main import Reply
 from pycni.cni.protocol import Request
+from pycni.cni.server import MAX_REQUEST, CniServer
 from pycni.kernel.netns import is_netns
+from pycni.unix import listen_private
 from tests.cni.conftest import Relay
 
 Story = Callable[["Agent"], Awaitable[None]]

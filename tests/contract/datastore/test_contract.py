@@ -27,7 +27,17 @@ from pycni.model.resources import (
     TunnelMode,
     resource_name,
 )
-from pycni.ports import Change, Cursor, Datastore, Revision, Stored
+from pycni.ports import (
+    Change,
+    Creation,
+    Cursor,
+    Datastore,
+    Deletion,
+    Replacement,
+    Revision,
+    Stored,
+    Write,
+)
 
 T = TypeVar("T", bound=Resource)
 
@@ -200,6 +210,65 @@ def test_what_is_gone_is_not_found(session: Session) -> None:
             await store.delete(Handle, "a", if_revision=first.revision)
 
     run(session, story)
+
+
+def test_several_writes_are_done_in_order(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        a = await one.create(handle("a"))
+        b = await one.create(handle("b"))
+
+        written = await one.write(
+            [
+                Creation(handle("c")),
+                Replacement(handle("a", 2), a.revision),
+                Deletion(Handle, "b", b.revision),
+                Creation(handle("b", 7)),
+            ]
+        )
+
+        assert [None if s is None else s.value for s in written] == [
+            handle("c"),
+            handle("a", 2),
+            None,
+            handle("b", 7),
+        ]
+        for stored in written:
+            if stored is not None:
+                assert await other.get(Handle, stored.value.id) == stored
+
+    run_two(session, story)
+
+
+@pytest.mark.parametrize("refused", [AlreadyExists, Conflict, NotFound])
+def test_of_several_writes_none_is_done_when_one_is_refused(
+    session: Session, refused: type[Exception]
+) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        a = await one.create(handle("a"))
+        b = await one.create(handle("b"))
+        newer = await other.update(handle("b", 5), if_revision=b.revision)
+        lasts: dict[type[Exception], Write] = {
+            AlreadyExists: Creation(handle("b", 3)),
+            Conflict: Deletion(Handle, "b", b.revision),
+            NotFound: Replacement(handle("d"), b.revision),
+        }
+
+        with pytest.raises(refused):
+            await one.write(
+                [Creation(handle("c")), Replacement(handle("a", 2), a.revision), lasts[refused]]
+            )
+
+        for store in (one, other):
+            assert await store.get(Handle, "a") == a
+            assert await store.get(Handle, "b") == newer
+            assert await store.get(Handle, "c") is None
+        cursor = (await one.list(Handle)).cursor
+        assert (await other.create(handle("c"))).value == handle("c")
+        watch = one.watch(Handle, after=cursor)
+        assert [change.name for change in await take(watch, 1)] == ["c"]
+        await stop(watch)
+
+    run_two(session, story)
 
 
 def test_a_recreated_object_has_another_revision(session: Session) -> None:

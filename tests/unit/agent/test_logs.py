@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pycni.logs import JsonFormatter, configure_logging
 from pycni.agent.notify import notify
+from pycni.logs import JsonFormatter, configure_logging
 
 
 def test_record_becomes_one_json_line() -> None:
