@@ -31,6 +31,8 @@ from pycni.model.endpoints import (
 )
 
 _log = logging.getLogger(__name__)
+# A ready encoder: json.dumps looks for circles in each document.
+_encode = json.JSONEncoder(check_circular=False).encode
 
 _Mark = tuple[int, int]
 _FIRST_RETRY_S = 0.001
@@ -216,7 +218,7 @@ def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> 
     temporary = f"{path}.{os.getpid()}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        rest = json.dumps(document).encode()
+        rest = _encode(document).encode()
         while rest:  # a disk that is getting full takes a part first
             rest = rest[os.write(fd, rest) :]
         mark = _mark(os.fstat(fd))

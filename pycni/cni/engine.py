@@ -97,7 +97,7 @@ async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> Workl
     """Return the endpoint of a repeated ADD; remove what an unfinished one left behind."""
     record = _known(engine, request)
     if record is not None and record.state is EndpointState.READY:
-        plug = plug_request(engine, request, record, netns_fd=netns_fd)
+        plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)
         if not engine.podnet.check(plug):
             return record
     if record is not None:
@@ -135,12 +135,17 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
     try:
         assignment = await engine.allocator.assign(_assign_request(engine, request))
         # A crash from here on leaves the intent: whoever finds it releases by the handle.
-        endpoint = replace(endpoint, addresses=assignment.addresses)
-        plug = plug_request(engine, request, endpoint, netns_fd=netns_fd)
+        plug = plug_request(
+            engine, request, endpoint, addresses=assignment.addresses, netns_fd=netns_fd
+        )
         built = await _plug(engine, endpoint, plug)
         is_plugged = True
         endpoint = replace(
-            endpoint, state=EndpointState.READY, host_mac=built.host_mac, pod_mac=built.pod_mac
+            endpoint,
+            state=EndpointState.READY,
+            addresses=assignment.addresses,
+            host_mac=built.host_mac,
+            pod_mac=built.pod_mac,
         )
         engine.endpoints.put(endpoint)
     except BaseException:
@@ -225,7 +230,12 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
 
 
 def plug_request(
-    engine: Engine, request: Request, endpoint: WorkloadEndpoint, *, netns_fd: int
+    engine: Engine,
+    request: Request,
+    endpoint: WorkloadEndpoint,
+    *,
+    addresses: Sequence[AssignedAddress],
+    netns_fd: int,
 ) -> PlugRequest:
     """Say what has to be there for an endpoint: what ADD builds and CHECK compares."""
     return PlugRequest(
@@ -233,7 +243,7 @@ def plug_request(
         ifname=request.ifname,
         host_veth=endpoint.host_veth,
         alias=alias_of(endpoint.key),
-        addresses=tuple(a.interface for a in endpoint.addresses),
+        addresses=tuple([a.interface for a in addresses]),
         mtu=endpoint.mtu,
         route_protocol=engine.route_protocol,
         has_default_route=request.config.has_default_route,

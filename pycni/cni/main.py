@@ -19,6 +19,8 @@ from pycni.cni.results import render_error, render_version
 from pycni.errors import PycniError
 
 _log = logging.getLogger(__name__)
+# A ready encoder: json.dumps looks for circles in each document.
+_encode = json.JSONEncoder(check_circular=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,4 +123,4 @@ def no_netns(request: Request) -> str:
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document).encode()
+    return _encode(document).encode()

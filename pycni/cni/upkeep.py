@@ -26,7 +26,7 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
             Code.UNKNOWN_CONTAINER,
             f"there is no endpoint {request.key} on {engine.node}: delete the pod and add it again",
         )
-    plug = plug_request(engine, request, record, netns_fd=netns_fd)
+    plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)
     findings = list(engine.podnet.check(plug))
     findings += _compare_result(request.config.prev_result or {}, record)
     for assigned in record.addresses:

@@ -115,9 +115,11 @@ async def _pause(attempt: int) -> None:
 def _prepared(write: Write) -> _Prepared:
     match write:
         case Creation(value):
-            return KIND_NAMES[type(value)], resource_name(value), encode(value), None
+            name = resource_name(value)
+            return KIND_NAMES[type(value)], name, encode(value, name=name), None
         case Replacement(value, revision):
-            return KIND_NAMES[type(value)], resource_name(value), encode(value), revision
+            name = resource_name(value)
+            return KIND_NAMES[type(value)], name, encode(value, name=name), revision
         case Deletion(kind, name, revision):
             return KIND_NAMES[kind], name, None, revision
 
@@ -166,7 +168,7 @@ class SqliteDatastore:
         """Create an object; raise `AlreadyExists` when one of that name is there."""
         kind, name = KIND_NAMES[type(value)], resource_name(value)
         seq: int = await self._write(
-            ("create", kind, name), self._create, kind, name, encode(value)
+            ("create", kind, name), self._create, kind, name, encode(value, name=name)
         )
         return self._remember(value, name, seq)
 
@@ -174,7 +176,8 @@ class SqliteDatastore:
         """Replace an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
         kind, name = KIND_NAMES[type(value)], resource_name(value)
         what = ("update", kind, name)
-        seq: int = await self._write(what, self._replace, kind, name, encode(value), if_revision)
+        body = encode(value, name=name)
+        seq: int = await self._write(what, self._replace, kind, name, body, if_revision)
         return self._remember(value, name, seq)
 
     async def delete(self, kind: type[T], name: str, *, if_revision: Revision) -> None:

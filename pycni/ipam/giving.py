@@ -125,7 +125,8 @@ class Giving:
 
 def assigned(address: IPAddress, sequence_number: int | None) -> AssignedAddress:
     """Return an address as a pod gets it: alone in its subnet."""
-    interface = (
-        IPv4Interface(address) if isinstance(address, IPv4Address) else IPv6Interface(address)
-    )
+    # As a number: otherwise `ipaddress` writes the address as text and reads that twice.
+    number = int(address)
+    is_v4 = isinstance(address, IPv4Address)
+    interface = IPv4Interface(number) if is_v4 else IPv6Interface(number)
     return AssignedAddress(interface, sequence_number)

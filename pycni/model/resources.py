@@ -181,9 +181,12 @@ class Handle:
 Resource = IPPool | Node | BGPPeer | BGPConfiguration | IPAMConfig | BlockAffinity | Block | Handle
 
 
+_DASHES = str.maketrans("./:", "---")
+
+
 def cidr_name(cidr: IPNetwork) -> str:
     """Spell a CIDR as Calico does in object names ("192-168-39-192-26")."""
-    return str(cidr).translate(str.maketrans("./:", "---"))
+    return str(cidr).translate(_DASHES)
 
 
 def affinity_name(node: str, *, cidr: IPNetwork) -> str:

@@ -79,10 +79,15 @@ def to_stored(value: Resource) -> dict[str, Any]:
     }
 
 
-def encode(value: Resource) -> str:
-    """Return the text that is stored for a value."""
+def encode(value: Resource, *, name: str | None = None) -> str:
+    """Return the text that is stored for a value; its name may be at hand."""
     if isinstance(value, Block):
-        return block_text(value, api_version=STORED_VERSION, kind=KIND_NAMES[Block])
+        return block_text(
+            value,
+            api_version=STORED_VERSION,
+            kind=KIND_NAMES[Block],
+            name=name or resource_name(value),
+        )
     return to_json(to_stored(value))
 
 

@@ -115,13 +115,13 @@ def _parse_block(spec: dict[str, Any], attributes: tuple[AllocationAttribute, ..
 # Nearly all of it is attributes, of which one changes at a time: each is spelled and read once.
 
 
-def block_text(block: Block, *, api_version: str, kind: str) -> str:
+def block_text(block: Block, *, api_version: str, kind: str, name: str) -> str:
     """Return a whole IPAMBlock as JSON, as `to_json` would spell it."""
     head, tail = to_json(
         {
             "apiVersion": api_version,
             "kind": kind,
-            "metadata": {"name": resource_name(block)},
+            "metadata": {"name": name},
             "spec": _block_spec(block),
         }
     ).split(_ATTRIBUTES)
