@@ -264,9 +264,6 @@ static void ask_agent(const struct hints *hints, struct buffer *stdin_copy)
 {
 	struct buffer request = {0}, answer = {0};
 	int netns = -1;
-	int s = connect_agent(hints);
-	if (s < 0)
-		return;
 	append(&request, "\0\0\0\0", 4);
 	for (char **e = environ; *e; e++) {
 		if (strncmp(*e, "CNI_", 4))
@@ -279,6 +276,10 @@ static void ask_agent(const struct hints *hints, struct buffer *stdin_copy)
 	for (int i = 0; i < 4; i++)
 		request.data[i] = (char)(length >> (24 - 8 * i));
 	append(&request, stdin_copy->data, stdin_copy->length);
+	/* Last: the other end wakes now, and finds all of it when it looks. */
+	int s = connect_agent(hints);
+	if (s < 0)
+		return;
 	if (send_request(s, &request, netns) || read_all(s, &answer) || !answer.length)
 		return;
 	write_all(1, answer.data + 1, answer.length - 1);

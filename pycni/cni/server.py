@@ -24,6 +24,8 @@ MAX_REQUEST = MAX_STDIN + (1 << 17)
 MAX_DESCRIPTORS = 8
 RECEIVE_TIMEOUT_S = 10.0
 ACCEPT_RETRY_S = 0.1
+_CHUNK = 1 << 14
+_ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 
 Handler = Callable[[Request, int | None, Callable[[], bool]], Awaitable[Reply]]
 
@@ -84,8 +86,7 @@ class CniServer:
             uid = peer_uid(connection)
             if uid != 0:  # before a byte of it is read
                 raise Refused(f"user {uid} is not root")
-            async with asyncio.timeout(RECEIVE_TIMEOUT_S):
-                data = await _receive(connection, fds)
+            data = await _receive(connection, fds)
             reply = await self._answer(data, fds, connection)
             await asyncio.get_running_loop().sock_sendall(
                 connection, bytes([reply.status]) + reply.output
@@ -119,16 +120,25 @@ class CniServer:
 
 async def _receive(connection: socket.socket, fds: list[int]) -> bytes:
     """Read up to the caller's end of writing; descriptors may come with any part of it."""
-    loop = asyncio.get_running_loop()
     parts = bytearray()
+    # The relays send all at once: mostly it is there, and there is nothing to wait for.
+    if not _take(connection, parts, fds):
+        async with asyncio.timeout(RECEIVE_TIMEOUT_S):
+            await _readable(connection)
+            while not _take(connection, parts, fds):
+                await _readable(connection)
+    return bytes(parts)
+
+
+def _take(connection: socket.socket, parts: bytearray, fds: list[int]) -> bool:
+    """Read what is there; tell whether that was all."""
     while True:
         try:
             part, ancillary, flags, _ = connection.recvmsg(
-                1 << 16, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
+                _CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
-            await _readable(loop, connection)
-            continue
+            return False
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 numbers = array.array("i")
@@ -137,13 +147,14 @@ async def _receive(connection: socket.socket, fds: list[int]) -> bytes:
         if flags & socket.MSG_CTRUNC:
             raise Refused(f"more than {MAX_DESCRIPTORS} descriptors")
         if not part:
-            return bytes(parts)
+            return True
         parts += part
         if len(parts) > MAX_REQUEST:
             raise Refused(f"a request of over {MAX_REQUEST} bytes")
 
 
-async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(connection, readable.set)
     try:
