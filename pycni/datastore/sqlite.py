@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pycni.datastore import sqlite_file
 from pycni.datastore.cursors import check_cursor, parse_cursor
-from pycni.errors import AlreadyExists, Conflict, DatastoreUnusable, NotFound, PycniError, TryAgain
-from pycni.model.resources import Handle, Resource, resource_name
-from pycni.model.schema import KIND_NAMES, decode, encode
+from pycni.datastore.sqlite_writes import Prepared, perform, prepare
+from pycni.errors import DatastoreUnusable, PycniError, TryAgain
+from pycni.model.resources import Handle, Resource
+from pycni.model.schema import KIND_NAMES, decode
 from pycni.ports import (
     Change,
     Creation,
@@ -45,13 +46,10 @@ T = TypeVar("T", bound=Resource)
 R = TypeVar("R")
 
 Rows = Sequence[tuple[Any, ...]]
-# Kind, name, text (None: delete), and the revision it has now (None: it must not be there).
-_Prepared = tuple[str, str, str | None, Revision | None]
 
 DEFAULT_PATH = Path("/var/lib/pycni/pycni.db")
 PATIENCE_S = 5.0
 _WRITES_PER_CHECKPOINT = 256
-_WRITES_PER_TRIM = 64
 _REMEMBERED = 1024
 
 _GET = """SELECT c.seq, c.body FROM objects o JOIN changes c ON c.seq = o.seq
@@ -62,17 +60,6 @@ _HEAD = "SELECT coalesce(max(seq), 0) FROM changes"
 _SINCE = "SELECT seq, name, body FROM changes WHERE seq > ? AND kind = ? ORDER BY seq"
 _KINDS_SINCE = "SELECT max(seq), kind FROM changes WHERE seq > ? GROUP BY kind"
 _CURRENT = "SELECT seq FROM objects WHERE kind = ? AND name = ?"
-_APPEND = "INSERT INTO changes (kind, name, body) VALUES (?, ?, ?)"
-_NEXT = "SELECT max(seq) + 1 FROM changes"
-_MOVE = "UPDATE changes SET seq = ?, body = ? WHERE seq = ?"
-_INSERT = "INSERT OR IGNORE INTO objects (kind, name, seq) VALUES (?, ?, ?)"
-_SWAP = "UPDATE objects SET seq = ? WHERE kind = ? AND name = ? AND seq = ?"
-_REMOVE = "DELETE FROM objects WHERE kind = ? AND name = ? AND seq = ?"
-# Deletions that have left the log's window go; what is current stays.  Beyond the latest steps
-# nothing is left but that.
-_TRIM = """DELETE FROM changes WHERE seq <= ? AND seq > ? AND NOT EXISTS (
-           SELECT 1 FROM objects o
-           WHERE o.kind = changes.kind AND o.name = changes.name AND o.seq = changes.seq)"""
 
 
 async def open_sqlite(
@@ -110,18 +97,6 @@ async def _pause(attempt: int) -> None:
     # The clock's last digits are jitter enough to part two processes.
     jitter = 0.5 + time.monotonic_ns() % 1000 / 1000
     await asyncio.sleep(jitter * min(0.0005 * attempt, 0.01))
-
-
-def _prepared(write: Write) -> _Prepared:
-    match write:
-        case Creation(value):
-            name = resource_name(value)
-            return KIND_NAMES[type(value)], name, encode(value, name=name), None
-        case Replacement(value, revision):
-            name = resource_name(value)
-            return KIND_NAMES[type(value)], name, encode(value, name=name), revision
-        case Deletion(kind, name, revision):
-            return KIND_NAMES[kind], name, None, revision
 
 
 class SqliteDatastore:
@@ -166,40 +141,35 @@ class SqliteDatastore:
 
     async def create(self, value: T) -> Stored[T]:
         """Create an object; raise `AlreadyExists` when one of that name is there."""
-        kind, name = KIND_NAMES[type(value)], resource_name(value)
-        seq: int = await self._write(
-            ("create", kind, name), self._create, kind, name, encode(value, name=name)
-        )
-        return self._remember(value, name, seq)
+        (stored,) = await self.write([Creation(value)])
+        return stored  # type: ignore[return-value]  # Only a deletion leaves none.
 
     async def update(self, value: T, *, if_revision: Revision) -> Stored[T]:
         """Replace an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
-        kind, name = KIND_NAMES[type(value)], resource_name(value)
-        what = ("update", kind, name)
-        body = encode(value, name=name)
-        seq: int = await self._write(what, self._replace, kind, name, body, if_revision)
-        return self._remember(value, name, seq)
+        (stored,) = await self.write([Replacement(value, if_revision)])
+        return stored  # type: ignore[return-value]  # Only a deletion leaves none.
 
     async def delete(self, kind: type[T], name: str, *, if_revision: Revision) -> None:
         """Delete an object; raise `Conflict` when its revision differs, `NotFound` when gone."""
-        kind_name = KIND_NAMES[kind]
-        what = ("delete", kind_name, name)
-        await self._write(what, self._replace, kind_name, name, None, if_revision)
-        self._remembered.pop((kind, name), None)
+        await self.write([Deletion(kind, name, if_revision)])  # type: ignore[arg-type]  # T is one.
 
     async def write(self, writes: Sequence[Write]) -> Sequence[Stored[Any] | None]:
         """Do several writes, all or none; raise the error of the first that is refused."""
-        prepared = [_prepared(one) for one in writes]
-        seqs: Sequence[int] = await self._write(
-            ("write", prepared[0][0], prepared[0][1]), self._several, prepared
-        )
+        prepared = [prepare(one) for one in writes]
+        if self._is_read_only:
+            raise DatastoreUnusable(f"cannot {prepared[0]}: {self._path} is open for reading only")
+        try:
+            seqs = self._commit(prepared)
+        except sqlite3.Error as exc:
+            seqs = await self._again(exc, str(prepared[0]), self._commit, prepared)
+        self._wake()
         results: list[Stored[Any] | None] = []
-        for write, (_, name, *_), seq in zip(writes, prepared, seqs, strict=True):
+        for write, one, seq in zip(writes, prepared, seqs, strict=True):
             if isinstance(write, Deletion):
-                self._remembered.pop((write.kind, name), None)
+                self._remembered.pop((write.kind, one.name), None)
                 results.append(None)
             else:
-                results.append(self._remember(write.value, name, seq))
+                results.append(self._remember(write.value, one.name, seq))
         return results
 
     async def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:
@@ -246,27 +216,7 @@ class SqliteDatastore:
                 exc = another
         raise sqlite_file.translate(exc, doing=doing, path=self._path) from exc
 
-    async def _write(
-        self, doing: tuple[str, str, str], write: Callable[..., R], *arguments: object
-    ) -> R:
-        """Run writes as one transaction, then wake all watches on this machine."""
-        if self._is_read_only:
-            raise DatastoreUnusable(
-                f"cannot {' '.join(doing)}: {self._path} is open for reading only"
-            )
-        try:
-            result = self._commit(write, *arguments)
-        except sqlite3.Error as exc:
-            result = await self._again(exc, " ".join(doing), self._commit, write, *arguments)
-        sqlite_file.ring(self._file)
-        if self._bells is not None:
-            self._bells.expect()
-        self._writes += 1
-        if self._writes % _WRITES_PER_CHECKPOINT == 0:
-            self._start_checkpoint()
-        return result
-
-    def _commit(self, write: Callable[..., R], *arguments: object) -> R:
+    def _commit(self, writes: Sequence[Prepared]) -> Sequence[int]:
         """Run one transaction that writes, from beginning to end without a suspension."""
         self._check_open()
         connection = self._connection
@@ -274,14 +224,23 @@ class SqliteDatastore:
         connection.execute("BEGIN IMMEDIATE")
         try:
             self._check_file()
-            result = write(*arguments)
+            seqs = [perform(connection, one) for one in writes]
             connection.execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after some errors (disk full among them).
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return result
+        return seqs
+
+    def _wake(self) -> None:
+        """Wake all watches on this machine, and keep the log of what was written short."""
+        sqlite_file.ring(self._file)
+        if self._bells is not None:
+            self._bells.expect()
+        self._writes += 1
+        if self._writes % _WRITES_PER_CHECKPOINT == 0:
+            self._start_checkpoint()
 
     def _snapshot(self, read: Callable[..., R], *arguments: object) -> R:
         """Run several reads on one state of the file."""
@@ -302,50 +261,7 @@ class SqliteDatastore:
         if sqlite_file.identity(self._file) != self._identity:
             raise sqlite_file.replaced(self._file)
 
-    # --- what happens inside of them ------------------------------------------------------------
-
-    def _several(self, writes: Sequence[_Prepared]) -> Sequence[int]:
-        return [
-            self._create(kind, name, body or "")
-            if revision is None
-            else self._replace(kind, name, body, revision)
-            for kind, name, body, revision in writes
-        ]
-
-    def _create(self, kind: str, name: str, body: str) -> int:
-        execute = self._connection.execute
-        seq = execute(_APPEND, (kind, name, body)).lastrowid or 0
-        if execute(_INSERT, (kind, name, seq)).rowcount == 0:
-            raise AlreadyExists(f"cannot create {kind} {name}: it exists")
-        self._trim(seq)
-        return seq
-
-    def _replace(self, kind: str, name: str, body: str | None, revision: Revision) -> int:
-        """Write another version, or a deletion (None), if the current one is that revision."""
-        execute = self._connection.execute
-        old = revision.token
-        # The newest change is never trimmed, so this number has never been given before.
-        (seq,) = execute(_NEXT).fetchone()
-        if body is None:
-            count = execute(_REMOVE, (kind, name, old)).rowcount
-        else:
-            count = execute(_SWAP, (seq, kind, name, old)).rowcount
-        if count == 0:
-            raise self._refusal(kind, name, verb="delete" if body is None else "update")
-        # In place of the old version, whose pages it takes.
-        execute(_MOVE, (seq, body, old))
-        self._trim(seq)
-        return int(seq)
-
-    def _refusal(self, kind: str, name: str, *, verb: str) -> NotFound | Conflict:
-        if self._connection.execute(_CURRENT, (kind, name)).fetchone() is None:
-            return NotFound(f"cannot {verb} {kind} {name}: it does not exist")
-        return Conflict(f"cannot {verb} {kind} {name}: it was changed meanwhile")
-
-    def _trim(self, seq: int) -> None:
-        if seq % _WRITES_PER_TRIM == 0:
-            end = seq - sqlite_file.HISTORY
-            self._connection.execute(_TRIM, (end, end - 2 * _WRITES_PER_TRIM))
+    # --- reading ------------------------------------------------------------
 
     def _get(self, kind: type[T], name: str) -> Stored[T] | None:
         self._check_open()
