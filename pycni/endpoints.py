@@ -34,10 +34,12 @@ _log = logging.getLogger(__name__)
 # A ready encoder: json.dumps looks for circles in each document.
 _encode = json.JSONEncoder(check_circular=False).encode
 
-_Mark = tuple[int, int]
+_Mark = tuple[int, int, int]
 _FIRST_RETRY_S = 0.001
 _LAST_RETRY_S = 0.02
 _CHUNK = 1 << 16
+# Many more than a node has pods; what is forgotten is read again.
+_REMEMBERED = 1024
 
 
 class FileEndpoints:
@@ -48,7 +50,7 @@ class FileEndpoints:
         self._records = str(run_dir / "endpoints")
         self._locks = str(run_dir / "locks")
         self._journal = str(state_dir / "journal")
-        self._written: dict[str, tuple[_Mark, EndpointKey]] = {}
+        self._written: dict[str, tuple[_Mark, WorkloadEndpoint]] = {}
         for directory in (self._records, self._locks, self._journal):
             os.makedirs(directory, mode=0o700, exist_ok=True)
 
@@ -60,8 +62,14 @@ class FileEndpoints:
     # --- records --------------------------------------------------------------------------------
 
     def get(self, key: EndpointKey) -> WorkloadEndpoint | None:
-        """Return the record, or None."""
-        return self._read(f"{self._records}/{_file_name(key)}")
+        """Return the record, or None.
+
+        One that is still as it was written here needs no reading: a DEL finds what its ADD wrote.
+        """
+        name = _file_name(key)
+        if name in self._written and self.is_own_writing(name):
+            return self._written[name][1]
+        return self._read(f"{self._records}/{name}")
 
     def list(self) -> Sequence[WorkloadEndpoint]:
         """Return all records, in the order of their keys."""
@@ -79,7 +87,7 @@ class FileEndpoints:
     def key_written(self, name: str) -> EndpointKey | None:
         """Return the key of a record that this object wrote and somebody else removed."""
         written = self._written.pop(name, None)
-        return written[1] if written is not None else None
+        return written[1].key if written is not None else None
 
     def read_file(self, name: str) -> WorkloadEndpoint | None:
         """Return the record in the file of that name, or None."""
@@ -94,7 +102,9 @@ class FileEndpoints:
         """Write or replace a record, atomically."""
         name = _file_name(endpoint.key)
         mark = _write(f"{self._records}/{name}", _endpoint_document(endpoint))
-        self._written[name] = (mark, endpoint.key)
+        self._written[name] = (mark, endpoint)
+        if len(self._written) > _REMEMBERED:
+            del self._written[next(iter(self._written))]
 
     def remove(self, key: EndpointKey) -> None:
         """Remove a record; absent is success."""
@@ -210,7 +220,7 @@ def _json_files(directory: str) -> list[str]:
 
 def _mark(status: os.stat_result) -> _Mark:
     # The number alone would not do: a file system gives it to the next file but one.
-    return (status.st_ino, status.st_mtime_ns)
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> _Mark:

@@ -137,7 +137,7 @@ def auto_assign(
     if not ordinals:
         return block, ()
     after = _allocate(block, ordinals, attribute=_attribute(handle_id, attributes))
-    return after, tuple(address_of(block, ordinal) for ordinal in ordinals)
+    return after, tuple([address_of(block, ordinal) for ordinal in ordinals])
 
 
 def assign(
@@ -190,7 +190,7 @@ def release_by_handle(block: Block, handle_id: str) -> Release:
     ordinals = _ordinals_of(block, handle_id)
     return Release(
         block=_free(block, ordinals),
-        released=tuple(address_of(block, ordinal) for ordinal in ordinals),
+        released=tuple([address_of(block, ordinal) for ordinal in ordinals]),
     )
 
 

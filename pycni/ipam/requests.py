@@ -42,6 +42,8 @@ class AssignRequest:
     @property
     def wants(self) -> tuple[IPAddress | int, ...]:
         """The particular addresses, then the families that none of them serves."""
+        if not self.addresses:
+            return self.versions
         served = {address.version for address in self.addresses}
         return (*self.addresses, *(one for one in self.versions if one not in served))
 

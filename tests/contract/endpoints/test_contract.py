@@ -204,6 +204,37 @@ def test_the_others_writing_is_not_its_own_even_with_the_same_inode(
     assert not endpoints.is_own_writing(name)
 
 
+def test_the_latest_record_is_found_whoever_wrote_it(
+    endpoints: FileEndpoints, directories: Directories
+) -> None:
+    endpoints.put(RECORD)
+    writer = other(directories)
+    for mtu in range(1, 10):
+        writer.put(replace(RECORD, mtu=mtu))
+        assert endpoints.get(KEY) == replace(RECORD, mtu=mtu)
+        endpoints.put(replace(RECORD, mtu=100 + mtu))
+        assert writer.get(KEY) == endpoints.get(KEY) == replace(RECORD, mtu=100 + mtu)
+
+    writer.remove(KEY)
+
+    assert endpoints.get(KEY) is None
+
+
+def test_what_was_written_here_is_not_read_again(endpoints: FileEndpoints) -> None:
+    endpoints.put(RECORD)
+
+    assert endpoints.get(KEY) is RECORD
+
+
+def test_ever_so_many_records_are_found(endpoints: FileEndpoints) -> None:
+    for number in range(1030):
+        endpoints.put(replace(RECORD, key=keyed(f"c{number}")))
+
+    assert endpoints.get(keyed("c0")) == replace(RECORD, key=keyed("c0"))
+    assert not endpoints.is_own_writing(endpoints.file_name(keyed("c0")))
+    assert endpoints.is_own_writing(endpoints.file_name(keyed("c1029")))
+
+
 def test_a_removed_file_is_nobodys_writing(endpoints: FileEndpoints) -> None:
     endpoints.put(RECORD)
     name = endpoints.file_name(KEY)
