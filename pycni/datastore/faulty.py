@@ -27,7 +27,10 @@ T = TypeVar("T", bound=Resource)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a door's method: get, list, create, update or delete; a list names nothing."""
+    """One call of a door's method: get, list, create, update, delete, or several as one (write).
+
+    A list names nothing.
+    """
 
     verb: str
     kind: type[object]
@@ -36,7 +39,7 @@ class Call:
     @property
     def is_write(self) -> bool:
         """Whether the call changes something."""
-        return self.verb in {"create", "update", "delete"}
+        return self.verb in {"create", "update", "delete", "write"}
 
 
 Hook = Callable[[Call], Awaitable[None]]
@@ -48,12 +51,22 @@ async def do_nothing(call: Call) -> None:
 
 
 class FaultyDatastore:
-    """Passes every call on to `inner`, between two hooks; see `pycni.ports.Datastore`."""
+    """Passes every call on to `inner`, between two hooks; see `pycni.ports.Datastore`.
+
+    Several writes are done one after the other, as by a store that has no transactions, or, with
+    `is_atomic`, as one call of verb "write" that has the name of the first.
+    """
 
     def __init__(
-        self, inner: Datastore, *, before: Hook = do_nothing, after: Hook = do_nothing
+        self,
+        inner: Datastore,
+        *,
+        before: Hook = do_nothing,
+        after: Hook = do_nothing,
+        is_atomic: bool = False,
     ) -> None:
         self.inner = inner
+        self.is_atomic = is_atomic
         self.before = before
         self.after = after
 
@@ -97,8 +110,18 @@ class FaultyDatastore:
         await self.after(call)
 
     async def write(self, writes: Sequence[Write]) -> Sequence[Stored[Any] | None]:
-        """Do several writes one after the other, like a store that has no transactions."""
-        return [await self._write(one) for one in writes]
+        """Do several writes, one after the other or as one."""
+        if not self.is_atomic:
+            return [await self._write(one) for one in writes]
+        first = writes[0]
+        if isinstance(first, Deletion):
+            call = Call("write", first.kind, first.name)
+        else:
+            call = Call("write", type(first.value), resource_name(first.value))
+        await self.before(call)
+        results = await self.inner.write(writes)
+        await self.after(call)
+        return results
 
     async def _write(self, write: Write) -> Stored[Any] | None:
         match write:

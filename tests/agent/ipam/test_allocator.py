@@ -549,13 +549,20 @@ class Failing:
     """Raises once at the n-th call (for ever when the process died), before or after it."""
 
     def __init__(
-        self, store: Datastore, *, at: int, error: type[BaseException], late: bool
+        self,
+        store: Datastore,
+        *,
+        at: int,
+        error: type[BaseException],
+        late: bool,
+        is_atomic: bool = False,
     ) -> None:
         self.left = at
         self.error = error
         self.is_over = False
         name = "after" if late else "before"
-        self.datastore = FaultyDatastore(store, **{name: self.hook})
+        self.datastore = FaultyDatastore(store, is_atomic=is_atomic)
+        setattr(self.datastore, name, self.hook)
 
     async def hook(self, call: Call) -> None:
         if self.is_over and self.error is Died:

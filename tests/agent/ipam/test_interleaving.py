@@ -76,6 +76,8 @@ class Operation:
 
 
 class ThreeNodes(RuleBasedStateMachine):
+    is_atomic = False
+
     def __init__(self) -> None:
         super().__init__()
         self.store = MemoryStore()
@@ -103,7 +105,7 @@ class ThreeNodes(RuleBasedStateMachine):
             await _Suspension()
 
         allocator = Allocator(
-            FaultyDatastore(MemoryDatastore(self.store), before=before),
+            FaultyDatastore(MemoryDatastore(self.store), before=before, is_atomic=self.is_atomic),
             node=node,
             clock_ns=lambda: next(self.numbers) * 1000,
             sleep=sleep,
@@ -263,5 +265,12 @@ class ThreeNodes(RuleBasedStateMachine):
         assert all(arithmetic.is_empty(block) and block.affinity for block in self.blocks())
 
 
+class ThreeNodesWithTransactions(ThreeNodes):
+    is_atomic = True
+
+
 TestThreeNodes = ThreeNodes.TestCase
-TestThreeNodes.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestThreeNodesWithTransactions = ThreeNodesWithTransactions.TestCase
+for machine in (TestThreeNodes, TestThreeNodesWithTransactions):
+    machine.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+del machine  # or pytest would find it a third time

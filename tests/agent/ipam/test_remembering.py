@@ -351,16 +351,23 @@ def test_what_was_left_is_freed_before_the_pool_counts_as_full(play: Play) -> No
     play([SMALL], story)
 
 
+@pytest.mark.parametrize("is_atomic", [True, False])
 @pytest.mark.parametrize("is_warm", [True, False])
 @pytest.mark.parametrize("leave", LEFTOVERS)
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("error", [TryAgain, asyncio.CancelledError, Died])
 def test_whatever_fails_wherever_nothing_leaks(
-    play: Play, error: type[BaseException], leave: Leave, *, late: bool, is_warm: bool
+    play: Play,
+    error: type[BaseException],
+    leave: Leave,
+    *,
+    late: bool,
+    is_warm: bool,
+    is_atomic: bool,
 ) -> None:
     async def story(store: Datastore) -> None:
         for at in range(1, 40):
-            failing = Failing(store, at=99, error=error, late=late)
+            failing = Failing(store, at=99, error=error, late=late, is_atomic=is_atomic)
             allocator = node(failing.datastore)
             if is_warm:
                 await take(allocator, "warm", versions=(4, 6))
