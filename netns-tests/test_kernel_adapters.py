@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -315,3 +316,41 @@ def test_pods_reach_each_other_in_both_families(netns: Callable[[], Namespace]) 
 
     for target in ("192.168.0.2", "fd00::2"):
         pods[0].run("ping", "-c", "1", "-W", "2", target)
+
+
+def test_only_a_pod_with_ipv6_addresses_has_ipv6_on_its_link(
+    netns: Callable[[], Namespace],
+) -> None:
+    host, plain, dual = netns(), netns(), netns()
+    both = (ip_interface("10.0.0.2/32"), ip_interface("fd00::2/128"))
+    with host.entered():
+        podnet = LinuxPodNet()
+        podnet.plug(request_for(plain.fd))
+        podnet.plug(replace(request_for(dual.fd), host_veth="cali1", alias="2", addresses=both))
+        podnet.close()
+
+    assert host.sh("ip -6 -o addr show dev cali0") == ""
+    assert plain.sh("ip -6 -o addr show dev eth0") == ""
+    assert "fe80::ecee" in host.sh("ip -6 -o addr show dev cali1")
+    assert "fe80::" in dual.sh("ip -6 -o addr show dev eth0 scope link")
+
+
+def test_pods_are_plugged_where_links_have_no_ipv6(netns: Callable[[], Namespace]) -> None:
+    host, pod, small = netns(), netns(), netns()
+    for namespace in (host, pod):
+        namespace.sh(
+            "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"
+        )
+    wanted = request_for(pod.fd)
+    # Below 1280 bytes the kernel takes a link for one without IPv6 at all.
+    another = (ip_interface("10.0.0.3/32"),)
+    tiny = replace(wanted, netns_fd=small.fd, host_veth="cali1", alias="2", mtu=1000)
+    tiny = replace(tiny, addresses=another)
+    with host.entered():
+        podnet = LinuxPodNet()
+        for request in (wanted, tiny):
+            podnet.plug(request)
+        told = [*podnet.check(wanted), *podnet.check(tiny)]
+        podnet.close()
+
+    assert told == []

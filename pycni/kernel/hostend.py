@@ -35,12 +35,15 @@ class HostEnd:
             ensure_sysctl(name, value=value)
 
     def _settle_by_netlink(self, request: PlugRequest, *, index: int) -> bool:
-        acks = self._socket.send(
-            [
-                wire_link.set_link(index=index, alias=request.alias, settings=_IPV4),
-                wire_conf.set_proxy_delay(PROXY_DELAY, index=index),
-            ]
-        )
+        requests = [
+            wire_link.set_link(index=index, alias=request.alias, settings=_IPV4),
+            wire_conf.set_proxy_delay(PROXY_DELAY, index=index),
+        ]
+        if not podplan.has_version(request, 6):
+            # Nothing speaks IPv6 here: spare the kernel an address, its probing and its routes.
+            # A kernel that does not know how still makes them, which harms nobody.
+            requests.append(wire_link.set_link(index=index, settings=wire_conf.NO_LINK_LOCAL))
+        acks = self._socket.send(requests)[:2]
         for ack, what in zip(acks, ("its alias and IPv4 settings", "its proxy_delay"), strict=True):
             if ack.errno in _UNKNOWN:
                 return False

@@ -15,7 +15,7 @@ from pycni.kernel.hostend import HostEnd
 from pycni.kernel.names import LinkIndexes, link_index
 from pycni.kernel.netlink import KernelError, NetlinkSocket
 from pycni.kernel.sysctl import ensure_sysctl
-from pycni.kernel.wire import Message
+from pycni.kernel.wire import Message, Request
 from pycni.model.network import Link, Route
 from pycni.plan.iproute import route_text
 from pycni.ports import PlugRequest, PlugResult
@@ -117,7 +117,11 @@ class LinuxPodNet:
             pod = NetlinkSocket(is_brief=True)
         with pod:
             peer_index = link_index(pod, request.ifname)
-            pod.call(*podwire.pod_end(request, index=peer_index))
+            requests = podwire.pod_end(request, index=peer_index)
+            if podplan.has_version(request, 6):
+                pod.call(*requests)
+            else:
+                _send_all_but_first(pod, [podwire.without_link_local(peer_index), *requests])
         self._finish_host_end(request, index=index)
 
     def _finish_host_end(self, request: PlugRequest, *, index: int) -> None:
@@ -167,6 +171,13 @@ class LinuxPodNet:
         with netns.inside(request.netns_fd, home=self._home), NetlinkSocket() as pod:
             inside = podcheck.read_pod(pod, request)
         return podcheck.differences(request, host=host, pod=inside)
+
+
+def _send_all_but_first(socket: NetlinkSocket, requests: Sequence[Request]) -> None:
+    """Send requests of which only the first may be refused."""
+    for ack in socket.send(requests)[1:]:
+        if ack.errno:
+            raise KernelError(ack.errno, ack.text)
 
 
 def _first_link(replies: Sequence[Message]) -> Link | None:

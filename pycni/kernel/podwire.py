@@ -5,7 +5,7 @@ An ADD is one of many alike: what doesn't depend on the pod's address is encoded
 
 from functools import lru_cache
 
-from pycni.kernel import podplan, wire_link, wire_route
+from pycni.kernel import podplan, wire_conf, wire_link, wire_route
 from pycni.kernel.wire import Request
 from pycni.model.network import IPNetwork
 from pycni.ports import PlugRequest
@@ -21,6 +21,12 @@ def pod_end(request: PlugRequest, *, index: int) -> list[Request]:
         wire_link.add_host_address(address.packed, index=index) for address in request.addresses
     )
     return [*_up(index), *addresses, *routes]
+
+
+@lru_cache(maxsize=64)
+def without_link_local(index: int) -> Request:
+    """Return what spares an IPv4 pod's end an IPv6 address; refused where there is no IPv6."""
+    return wire_link.set_link(index=index, settings=wire_conf.NO_LINK_LOCAL)
 
 
 @lru_cache(maxsize=64)
