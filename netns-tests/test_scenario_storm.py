@@ -35,7 +35,8 @@ def leftovers(cluster: Cluster) -> list[str]:
         records = cluster.run(
             node,
             f"grep -l storm {directory}/run/endpoints/* 2>/dev/null;"
-            f" ls {directory}/run/locks {directory}/state/journal | grep -v -e ':$' -e '^$'",
+            f" ls {directory}/state/journal; grep :$(stat -c %i {directory}/run/endpoints.lock)"
+            " /proc/locks",
             check=False,
         )  # fmt: skip
         found += [f"{node}: file {line}" for line in records.splitlines()]

@@ -6,11 +6,9 @@ together with the namespaces that they describe; the journal lives in the state 
 flushed to disk, because an address stays assigned across reboots.
 """
 
-# ruff: noqa: PTH103,PTH104,PTH108,PTH116,PTH120,PTH208
+# ruff: noqa: PTH103, PTH104, PTH108, PTH120, PTH208
 # Each request passes here several times, and a Path costs more than the system call behind it.
 
-import asyncio
-import fcntl
 import hashlib
 import json
 import logging
@@ -21,7 +19,8 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
-from pycni.errors import DatastoreUnusable, TryAgain
+from pycni.errors import DatastoreUnusable
+from pycni.keylocks import KeyLocks, Lock
 from pycni.model.endpoints import (
     AssignedAddress,
     EndpointKey,
@@ -35,8 +34,6 @@ _log = logging.getLogger(__name__)
 _encode = json.JSONEncoder(check_circular=False).encode
 
 _Mark = tuple[int, int, int]
-_FIRST_RETRY_S = 0.001
-_LAST_RETRY_S = 0.02
 _CHUNK = 1 << 16
 # Many more than a node has pods; what is forgotten is read again.
 _REMEMBERED = 1024
@@ -48,11 +45,11 @@ class FileEndpoints:
     def __init__(self, *, run_dir: Path, state_dir: Path) -> None:
         # Plain strings and os functions below: each request pays several times for a Path.
         self._records = str(run_dir / "endpoints")
-        self._locks = str(run_dir / "locks")
         self._journal = str(state_dir / "journal")
         self._written: dict[str, tuple[_Mark, WorkloadEndpoint]] = {}
-        for directory in (self._records, self._locks, self._journal):
+        for directory in (self._records, self._journal):
             os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._locks = KeyLocks(str(run_dir / "endpoints.lock"))
 
     @property
     def directory(self) -> Path:
@@ -67,7 +64,7 @@ class FileEndpoints:
         One that is still as it was written here needs no reading: a DEL finds what its ADD wrote.
         """
         name = _file_name(key)
-        if name in self._written and self.is_own_writing(name):
+        if self._is_as_written(name):
             return self._written[name][1]
         return self._read(f"{self._records}/{name}")
 
@@ -76,18 +73,14 @@ class FileEndpoints:
         found = (self._read(path) for path in _json_files(self._records))
         return sorted((e for e in found if e is not None), key=lambda e: e.key)
 
-    def is_own_writing(self, name: str) -> bool:
+    def _is_as_written(self, name: str) -> bool:
         """Tell whether the file of that name is as this object wrote it last."""
+        if name not in self._written:
+            return False
         try:
-            mark = _mark(os.stat(f"{self._records}/{name}"))
+            return self._written[name][0] == _mark(os.stat(f"{self._records}/{name}"))
         except FileNotFoundError:
             return False
-        return name in self._written and self._written[name][0] == mark
-
-    def key_written(self, name: str) -> EndpointKey | None:
-        """Return the key of a record that this object wrote and somebody else removed."""
-        written = self._written.pop(name, None)
-        return written[1].key if written is not None else None
 
     def read_file(self, name: str) -> WorkloadEndpoint | None:
         """Return the record in the file of that name, or None."""
@@ -119,13 +112,10 @@ class FileEndpoints:
 
     # --- locks ----------------------------------------------------------------------------------
 
-    def lock(self, key: EndpointKey, *, timeout_s: float) -> "_Lock":
-        """Hold the lock of one key across processes; raise `TryAgain` after `timeout_s`.
-
-        The file goes with the lock.  Whoever waited for it then holds a lock on a file without a
-        name, notices, and starts over with the new one.
-        """
-        return _Lock(f"{self._locks}/{_digest(key)}.lock", key, timeout_s=timeout_s)
+    def lock(self, key: EndpointKey, *, timeout_s: float) -> Lock:
+        """Hold the lock of one key across processes; raise `TryAgain` after `timeout_s`."""
+        # Two keys that met in sixty bits would wait for each other, and nothing worse.
+        return self._locks.lock(int(_digest(key)[:15], 16), timeout_s=timeout_s, what=str(key))
 
     # --- journal --------------------------------------------------------------------------------
 
@@ -146,58 +136,6 @@ class FileEndpoints:
     def settle(self, pending: PendingRelease) -> None:
         """Forget a journalled release that has been done; absent is success."""
         _remove(f"{self._journal}/{_file_name(pending.key)}")
-
-
-class _Lock:
-    """A lock while it is wanted or held; each request takes one, so it is no generator."""
-
-    __slots__ = ("_fd", "_key", "_path", "_timeout_s")
-
-    def __init__(self, path: str, key: EndpointKey, *, timeout_s: float) -> None:
-        self._path = path
-        self._key = key
-        self._timeout_s = timeout_s
-        self._fd = -1
-
-    async def __aenter__(self) -> None:
-        fd = _try_lock(self._path)
-        self._fd = await self._wait() if fd is None else fd
-
-    async def __aexit__(self, *_: object) -> None:
-        _remove(self._path)
-        os.close(self._fd)
-
-    async def _wait(self) -> int:
-        """Try again and again, without ever blocking the event loop."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout_s
-        delay = _FIRST_RETRY_S
-        while loop.time() < deadline:
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_RETRY_S)
-            fd = _try_lock(self._path)
-            if fd is not None:
-                return fd
-        raise TryAgain(
-            f"another request for {self._key} has been running for over {self._timeout_s:g} s:"
-            " try again"
-        )
-
-
-def _try_lock(path: str) -> int | None:
-    """Return the descriptor of the locked file; None while somebody else holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.stat(path).st_ino == os.fstat(fd).st_ino:
-            return fd
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(fd)
-        raise
-    os.close(fd)
-    return None
 
 
 # --- files --------------------------------------------------------------------------------------

@@ -98,14 +98,14 @@ async def _follow_records(
 def _tell_record(
     endpoints: FileEndpoints, name: str, keys: dict[str, EndpointKey], post: Post
 ) -> None:
-    if not name.endswith(".json") or endpoints.is_own_writing(name):
-        return  # the engine in this process has told of its own writing already
+    if not name.endswith(".json"):
+        return
     record = endpoints.read_file(name)
     if record is not None:
         keys[name] = record.key
         post(EndpointChanged(record.key, record))
         return
-    key = keys.pop(name, None) or endpoints.key_written(name)
+    key = keys.pop(name, None)
     if key is not None:
         post(EndpointChanged(key, None))
 

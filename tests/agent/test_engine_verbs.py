@@ -68,8 +68,14 @@ async def leftovers(node: NodeAgent) -> list[str]:
     routes = [line for line in await node.ip_route() if "cali" in line]
     handles = [h.value.id for h in (await datastore.inner.list(Handle)).items]
     records = [str(e.key) for e in node.endpoints.list()]
-    locks = [p.name for p in (node.run_dir / "locks").iterdir()]
+    locks = locks_on(node.run_dir / "endpoints.lock")
     return [*links, *routes, *await held(node), *handles, *records, *locks]
+
+
+def locks_on(path: Path) -> list[str]:
+    """Return the locks that anybody holds on a file, as the kernel lists them."""
+    inode = f":{path.stat().st_ino} "
+    return [line for line in Path("/proc/locks").read_text().splitlines() if inode in line]
 
 
 async def remembered(node: NodeAgent) -> list[str]:

@@ -1,9 +1,10 @@
 """Endpoint records, locks and journal, as two engines share them."""
 
 import asyncio
-import fcntl
+import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,14 +181,6 @@ def test_a_failed_writing_leaves_the_old_record_and_nothing_else(
 # --- whose writing ------------------------------------------------------------------------------
 
 
-def test_the_writer_recognises_its_own_writing(endpoints: FileEndpoints) -> None:
-    endpoints.put(RECORD)
-
-    name = endpoints.file_name(KEY)
-    assert endpoints.is_own_writing(name)
-    assert endpoints.read_file(name) == RECORD
-
-
 def test_the_others_writing_is_not_its_own_even_with_the_same_inode(
     endpoints: FileEndpoints, directories: Directories
 ) -> None:
@@ -201,7 +194,7 @@ def test_the_others_writing_is_not_its_own_even_with_the_same_inode(
         if (endpoints.directory / name).stat().st_ino == before:
             break
 
-    assert not endpoints.is_own_writing(name)
+    assert endpoints.get(KEY) == replace(RECORD, mtu=1)
 
 
 def test_the_latest_record_is_found_whoever_wrote_it(
@@ -230,19 +223,8 @@ def test_ever_so_many_records_are_found(endpoints: FileEndpoints) -> None:
     for number in range(1030):
         endpoints.put(replace(RECORD, key=keyed(f"c{number}")))
 
-    assert endpoints.get(keyed("c0")) == replace(RECORD, key=keyed("c0"))
-    assert not endpoints.is_own_writing(endpoints.file_name(keyed("c0")))
-    assert endpoints.is_own_writing(endpoints.file_name(keyed("c1029")))
-
-
-def test_a_removed_file_is_nobodys_writing(endpoints: FileEndpoints) -> None:
-    endpoints.put(RECORD)
-    name = endpoints.file_name(KEY)
-    (endpoints.directory / name).unlink()
-
-    assert not endpoints.is_own_writing(name)
-    assert endpoints.key_written(name) == KEY
-    assert endpoints.key_written(name) is None
+    for name in ("c0", "c1029"):
+        assert endpoints.get(keyed(name)) == replace(RECORD, key=keyed(name))
 
 
 # --- locks --------------------------------------------------------------------------------------
@@ -302,14 +284,49 @@ def test_who_waits_gets_the_lock_when_it_is_free(endpoints: FileEndpoints) -> No
     assert all(a[0] == b[0] for a, b in zip(order[::2], order[1::2], strict=True))
 
 
-def test_no_lock_file_is_left(endpoints: FileEndpoints, directories: Directories) -> None:
+def locks_held(directories: Directories) -> int:
+    """Count the locks that anybody holds, as the kernel lists them."""
+    path = directories[0] / "endpoints.lock"
+    inode = f":{path.stat().st_ino}"
+    lines = Path("/proc/locks").read_text().splitlines()
+    return sum(line.split()[5].endswith(inode) for line in lines if "->" not in line)
+
+
+def test_no_lock_is_left(endpoints: FileEndpoints, directories: Directories) -> None:
     async def story() -> None:
-        async with endpoints.lock(KEY, timeout_s=1):
-            assert len(list((directories[0] / "locks").iterdir())) == 1
+        async with endpoints.lock(KEY, timeout_s=1), endpoints.lock(keyed("b"), timeout_s=1):
+            assert locks_held(directories) == 2
 
     virtual_time.run(story())
 
-    assert list((directories[0] / "locks").iterdir()) == []
+    assert locks_held(directories) == 0
+    assert [p.name for p in directories[0].iterdir() if "lock" in p.name] == ["endpoints.lock"]
+
+
+def test_a_deleted_lock_file_parts_nobody(
+    endpoints: FileEndpoints, directories: Directories
+) -> None:
+    """Whoever held a lock in the old file still holds it; all later ones meet in the new file."""
+
+    async def story() -> None:
+        async with endpoints.lock(keyed("a"), timeout_s=0):
+            (directories[0] / "endpoints.lock").unlink()
+            async with endpoints.lock(KEY, timeout_s=0):
+                with pytest.raises(TryAgain):
+                    async with other(directories).lock(KEY, timeout_s=0):
+                        pass
+            with pytest.raises(TryAgain):
+                async with endpoints.lock(keyed("a"), timeout_s=0):
+                    pass
+        async with other(directories).lock(KEY, timeout_s=0):
+            with pytest.raises(TryAgain):
+                async with endpoints.lock(KEY, timeout_s=0):
+                    pass
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    virtual_time.run(story())
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1  # the file itself stays open
 
 
 def test_a_lock_is_freed_by_an_error_inside(endpoints: FileEndpoints) -> None:
@@ -360,7 +377,7 @@ def test_a_lock_directory_that_can_not_be_used_is_no_lock(
     endpoints: FileEndpoints, directories: Directories
 ) -> None:
     async def story() -> None:
-        (directories[0] / "locks").rmdir()
+        shutil.rmtree(directories[0])
         with pytest.raises(FileNotFoundError):
             async with endpoints.lock(KEY, timeout_s=1):
                 pass
@@ -396,7 +413,7 @@ def test_processes_exclude_each_other(directories: Directories, tmp_path: Path) 
 
     assert statuses == [0] * 4
     assert counter.read_text() == "200"
-    assert list((directories[0] / "locks").iterdir()) == []
+    assert locks_held(directories) == 0
 
 
 # --- journal ------------------------------------------------------------------------------------
@@ -497,25 +514,3 @@ def test_a_damaged_debt_is_set_aside_and_blocks_nobody(
     assert damaged.with_name(f"{damaged.name}.damaged").exists()
     assert "a journalled release is damaged" in caplog.text
     assert endpoints.pending() == found
-
-
-def test_a_lock_file_that_is_just_going_away_is_not_taken_for_a_lock(
-    endpoints: FileEndpoints, directories: Directories
-) -> None:
-    path = directories[0] / "locks" / endpoints.file_name(KEY).replace(".json", ".lock")
-    path.touch()
-    held = os.open(path, os.O_RDWR)
-    fcntl.flock(held, fcntl.LOCK_EX)
-
-    async def free_soon() -> None:
-        await asyncio.sleep(0.5)
-        path.unlink()
-        os.close(held)
-
-    async def story() -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(free_soon())
-            async with endpoints.lock(KEY, timeout_s=5):
-                assert path.exists()
-
-    virtual_time.run(story())
