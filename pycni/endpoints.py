@@ -6,7 +6,7 @@ together with the namespaces that they describe; the journal lives in the state 
 flushed to disk, because an address stays assigned across reboots.
 """
 
-# ruff: noqa: PTH103, PTH104, PTH108, PTH120, PTH208
+# ruff: noqa: PTH103, PTH104, PTH108, PTH116, PTH120, PTH208
 # Each request passes here several times, and a Path costs more than the system call behind it.
 
 import hashlib
