@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,11 +45,7 @@ WORK_TIMEOUT_S = 25.0
 
 @dataclass(slots=True)
 class Engine:
-    """The tools of the verbs.
-
-    `default_mtu` tells the MTU for pods when the configuration names none; `on_change` hears of
-    each record that changed (None: it is gone).
-    """
+    """The tools of the verbs; `default_mtu` is asked when the configuration names no MTU."""
 
     node: str
     datastore: Datastore
@@ -58,9 +54,6 @@ class Engine:
     podnet: PodNet
     default_mtu: Callable[[], Awaitable[int]]
     run_dir: Path
-    on_change: Callable[[EndpointKey, WorkloadEndpoint | None], None] = field(
-        default=lambda _key, _endpoint: None
-    )
     route_protocol: int = PROTOCOL_BOOT
     clock: Callable[[], float] = time.time
 
@@ -151,7 +144,6 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
     except BaseException:
         await _undo(engine, endpoint, is_plugged=is_plugged)
         raise
-    engine.on_change(request.key, endpoint)
     return endpoint
 
 
@@ -194,9 +186,7 @@ async def _displace(engine: Engine, newcomer: WorkloadEndpoint) -> bool:
             continue
         # Briefly only: two sandboxes that displace each other must not wait for each other.
         async with engine.endpoints.lock(earlier.key, timeout_s=DISPLACE_TIMEOUT_S):
-            unfinished = replace(earlier, state=EndpointState.INTENT)
-            engine.endpoints.put(unfinished)
-            engine.on_change(earlier.key, unfinished)
+            engine.endpoints.put(replace(earlier, state=EndpointState.INTENT))
             await _unplug(engine, earlier)
         return True
     return False
@@ -300,13 +290,10 @@ async def remove(engine: Engine, endpoint: WorkloadEndpoint) -> None:
     """
     if endpoint.state is EndpointState.READY:
         # Unfinished again: or the agent would mend the interface while it is being deleted.
-        unfinished = replace(endpoint, state=EndpointState.INTENT)
-        engine.endpoints.put(unfinished)
-        engine.on_change(endpoint.key, unfinished)
+        engine.endpoints.put(replace(endpoint, state=EndpointState.INTENT))
     await _unplug(engine, endpoint)
     await _release(engine, endpoint, endpoint.addresses)
     engine.endpoints.remove(endpoint.key)
-    engine.on_change(endpoint.key, None)
 
 
 async def _unplug(engine: Engine, endpoint: WorkloadEndpoint) -> None:

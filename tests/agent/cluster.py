@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pycni.agent import watchers
 from pycni.agent.facts import WATCHED_KINDS, Facts
-from pycni.agent.messages import EndpointChanged, EndpointsListed, Message
+from pycni.agent.messages import EndpointsListed, Message
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
 from pycni.bgp.fake import FakeNetwork, FakeSpeaker
@@ -25,7 +25,6 @@ from pycni.errors import EventsLost, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_podnet import FakePodNet
-from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
 from pycni.model.network import (
     Address,
     IPAddress,
@@ -119,12 +118,12 @@ class NodeAgent:
             podnet=self.podnet,
             default_mtu=self._default_mtu,
             run_dir=self.run_dir,
-            on_change=self._endpoint_changed,
         )
         self.speaker: FakeSpeaker | None = None
         self.facts = Facts(Inputs(self.settings))
         self.reconciler: Reconciler | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._watches_records = True
 
     # --- the agent's life -----------------------------------------------------------------------
 
@@ -139,11 +138,12 @@ class NodeAgent:
         )
         await registration.once()
 
-    def start(self, *, refresh_s: float = 60.0, has_other_engine: bool = True) -> None:
-        """Start the agent's tasks; without another engine nobody has to watch the records.
+    def start(self, *, refresh_s: float = 60.0, watches_records: bool = True) -> None:
+        """Start the agent's tasks; what isn't watched is listed after each CNI request.
 
         (Closing an inotify descriptor takes the kernel longer than all the rest here.)
         """
+        self._watches_records = watches_records
         self.speaker = FakeSpeaker(self.network, self.address.ip)
         self.facts = Facts(Inputs(self.settings, pool_history=self.pool_history))
         reconciler = Reconciler(
@@ -167,7 +167,7 @@ class NodeAgent:
                 for kind in WATCHED_KINDS
             ),
         ]
-        if has_other_engine:
+        if watches_records:
             coroutines.append(
                 watchers.watch_endpoints(self.endpoints, post=post, report=self._report)
             )
@@ -205,10 +205,6 @@ class NodeAgent:
         assert self.reconciler is not None
         self.reconciler.resync("a test asks")
 
-    def _endpoint_changed(self, key: EndpointKey, endpoint: WorkloadEndpoint | None) -> None:
-        if self.reconciler is not None:
-            self.reconciler.post(EndpointChanged(key, endpoint))
-
     def _report(self, what: str, why: str) -> None:
         self.troubles[what] = why
 
@@ -244,7 +240,10 @@ class NodeAgent:
         if isinstance(request, Reply):
             return request
         netns_fd = fd if fd is not None else next(_fds)
-        return await execute(self.engine, request, netns_fd=netns_fd)
+        reply = await execute(self.engine, request, netns_fd=netns_fd)
+        if self.reconciler is not None and not self._watches_records:
+            self.post(EndpointsListed(self.endpoints.list()))
+        return reply
 
     async def add(self, pod: str, **options: Any) -> str:  # noqa: ANN401 - as for `cni`.
         """Add a pod; return its address."""

@@ -54,7 +54,7 @@ def test_an_interface_being_deleted_is_left_alone_though_nobody_told_of_the_reco
             record = node.endpoints.get(key)
             assert record is not None
             await node.stop()
-            node.start(has_other_engine=False)  # so that no watch tells it of the record
+            node.start(watches_records=False)  # so that no watch tells it of the record
             await made.settle()
             node.endpoints.put(replace(record, state=EndpointState.INTENT))
             node.kernel.change_link(name, is_up=False)
@@ -75,7 +75,7 @@ def test_a_pod_route_is_not_made_again_for_an_address_that_the_record_has_lost(
             record = node.endpoints.get(key)
             assert record is not None
             await node.stop()
-            node.start(has_other_engine=False)
+            node.start(watches_records=False)
             await made.settle()
             node.endpoints.put(replace(record, addresses=()))
             node.kernel.flush_routes(protocol=3)
@@ -91,7 +91,7 @@ def test_a_damaged_record_leaves_its_own_interface_only(tmp_path: Path) -> None:
         async with cluster(tmp_path, NODES) as made:
             node, key, name = await pod_of(made)
             await node.stop()
-            node.start(has_other_engine=False)
+            node.start(watches_records=False)
             await made.settle()
             path = node.endpoints.directory / node.endpoints.file_name(key)
             path.write_text("{")

@@ -112,7 +112,7 @@ async def made_by_agents(topology: Topology, directory: Path) -> dict[str, list[
     for node in topology.nodes:
         await cluster.node(node.name, str(node.address), mtu=node.mtu).register()
     for agent in cluster.nodes.values():
-        agent.start(has_other_engine=False)
+        agent.start(watches_records=False)
     try:
         await cluster.settle()
         for pod in topology.pods:
