@@ -36,7 +36,6 @@ class AgentConfig:
     state_dir: str = "/var/lib/pycni"
     datastore: str = ""
     route_protocol: int | str = "bird"
-    interface_prefix: str = "cali"
     tunnel_name: str = "tunl0"
     tunnel_mtu: int = 0
     pod_mtu: int = 0

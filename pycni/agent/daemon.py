@@ -98,7 +98,6 @@ class Agent:
             node=self.node,
             tunnel_name=config.tunnel_name,
             route_protocol=self.route_protocol,
-            interface_prefix=config.interface_prefix,
             tunnel_mtu=config.tunnel_mtu or None,
             hold_time_s=config.hold_time_s,
             restart_time_s=config.restart_time_s,

@@ -25,14 +25,11 @@ from pycni.model.bgp import (
     PeerUp,
 )
 from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.schema_fields import check_password
 
 MULTIPROTOCOL_CAPABILITY = "1"
 GRACEFUL_RESTART_CAPABILITY = "64"
-_PASSWORD_FORBIDDEN = frozenset("\"'{}[];\\#$`")
 _RECEIVED = "parsed; open; update; notification; refresh;"
-MAX_PASSWORD_LENGTH = 80
-"""TCP_MD5SIG_MAXKEYLEN of linux/tcp.h."""
-
 
 _DEFECTS = (
     ValueError,
@@ -241,7 +238,8 @@ def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
     if neighbour.port != 179:
         lines.append(f"connect {neighbour.port:d};")
     if neighbour.password is not None:
-        lines.append(f'md5-password "{checked_password(neighbour.password)}";')
+        password = check_password(neighbour.password, path="the BGP password")
+        lines.append(f'md5-password "{password}";')
     body = "".join(f"  {line}\n" for line in lines)
     return f"neighbor {neighbour.peer} {{\n{body}}}\n"
 
@@ -256,21 +254,6 @@ def mistake_in(neighbour: Neighbour) -> str | None:
     except InvalidInput as exc:
         return str(exc)
     return None
-
-
-def checked_password(password: str) -> str:
-    """Return the password when ExaBGP can't misread it; otherwise refuse, without showing it."""
-    is_plain = password.isascii() and password.isprintable() and " " not in password
-    if not password or not is_plain or _PASSWORD_FORBIDDEN & set(password):
-        raise InvalidInput(
-            "cannot use the BGP password: it must be printable ASCII without blanks, quotes,"
-            " braces, brackets, semicolons, backslashes, #, $ or `"
-        )
-    if len(password) > MAX_PASSWORD_LENGTH:
-        raise InvalidInput(
-            f"cannot use the BGP password: it is longer than {MAX_PASSWORD_LENGTH} characters"
-        )
-    return password
 
 
 def _plain_word(word: str) -> str:

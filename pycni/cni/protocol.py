@@ -4,7 +4,6 @@ Pure.  `parse` turns environment and standard input into a `Request`, or raises 
 specification's code and a sentence that names the next step; nothing has had an effect by then.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any
 from pycni.cni.errors import CniError, Code
 from pycni.cni.netconf import IDENTIFIER, KUBERNETES_NAME, NetworkConfig, read_config
 from pycni.cni.results import SUPPORTED_VERSIONS
-from pycni.model.endpoints import EndpointKey
+from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointKey, host_veth_name
 from pycni.model.network import IPAddress
 
 MAX_IFNAME_LENGTH = 15
@@ -96,7 +95,7 @@ class Request:
             seed = f"{self.args.pod_namespace}.{self.args.pod_name}"
         else:
             seed = str(self.key)
-        return "cali" + hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()[:11]
+        return host_veth_name(seed)
 
 
 # --- parsing ------------------------------------------------------------------------------------
@@ -269,7 +268,7 @@ def _requested_ip(text: str) -> IPAddress | None:
 
 
 def _host_veth(text: str) -> str:
-    if text and not (_INTERFACE.match(text) and text.startswith("cali")):
+    if text and not (_INTERFACE.match(text) and text.startswith(HOST_VETH_PREFIX)):
         raise CniError(
             Code.INVALID_ENVIRONMENT,
             f"CNI_ARGS: HOST_VETH={text!r} must be an interface name that begins with 'cali'",

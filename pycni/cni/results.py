@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
 from pycni.cni.errors import CniError
+from pycni.model.endpoints import GATEWAY_V4
 from pycni.model.network import IPAddress
 
 SUPPORTED_VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
-GATEWAY_V4 = ip_address("169.254.1.1")
 """The gateway that every pod sees; nobody has it, the host end answers by proxy ARP."""
 _GATEWAY = str(GATEWAY_V4)
 

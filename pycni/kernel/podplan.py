@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection
 from ipaddress import (
-    IPv4Address,
     IPv4Network,
     IPv6Address,
     IPv6Interface,
@@ -12,6 +11,7 @@ from ipaddress import (
 )
 
 from pycni.errors import InvalidInput
+from pycni.model.endpoints import GATEWAY_V4
 from pycni.model.network import (
     IPV6_DEFAULT_PRIORITY,
     IPAddress,
@@ -29,7 +29,6 @@ from pycni.ports import PlugRequest
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 """The same on every host end: a pod's neighbour entry for its gateway never goes stale."""
 
-GATEWAY_V4 = IPv4Address("169.254.1.1")
 HOST_LINK_LOCAL = IPv6Interface("fe80::ecee:eeff:feee:eeee/64")
 """What the kernel makes of `HOST_MAC` (EUI-64); set in so many words, because it need not."""
 

@@ -4,10 +4,24 @@ It is written before the first effect on datastore or kernel ("intent") and agai
 is in place ("ready"), so that whoever comes after a crash knows what may have been left behind.
 """
 
+import hashlib
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import IPv4Address
 
 from pycni.model.network import IPInterface
+
+HOST_VETH_PREFIX = "cali"
+"""What the host interface of every pod begins with, and nothing else's."""
+
+GATEWAY_V4 = IPv4Address("169.254.1.1")
+"""A pod's gateway: it exists nowhere, the host end answers ARP for it."""
+
+
+def host_veth_name(seed: str) -> str:
+    """Return a host interface's name; the seed of a Kubernetes pod is "namespace.name" (Calico)."""
+    digest = hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()
+    return f"{HOST_VETH_PREFIX}{digest[:11]}"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -17,10 +17,10 @@ E = TypeVar("E", bound=Enum)
 
 MAX_AS_NUMBER = 2**32 - 1
 _MAX_NAME = 253
-_MAX_PASSWORD = 80  # TCP_MD5SIG_MAXKEYLEN in linux/tcp.h.
+MAX_PASSWORD_LENGTH = 80  # TCP_MD5SIG_MAXKEYLEN in linux/tcp.h.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 # What a BGP engine's configuration could mistake for its own syntax is refused, not escaped.
-_PASSWORD = re.compile(r"[!$%&()*+,\-./0-9:<=>?@A-Z\[\]^_a-z|~]+")
+_PASSWORD = re.compile(r"[!%&()*+,\-./0-9:<=>?@A-Z^_a-z|~]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -36,10 +36,10 @@ def check_name(text: str, *, path: str) -> str:
 
 def check_password(text: str, *, path: str) -> str:
     """Return a BGP password; raise `InvalidInput`, without repeating it, when it is unsafe."""
-    if len(text) > _MAX_PASSWORD or not _PASSWORD.fullmatch(text):
+    if len(text) > MAX_PASSWORD_LENGTH or not _PASSWORD.fullmatch(text):
         raise InvalidInput(
-            f"{path}: a password has 1 to {_MAX_PASSWORD} printable ASCII characters,"
-            " without blanks, quotes, braces, backslash, backtick, '#' and ';'"
+            f"{path}: a password has 1 to {MAX_PASSWORD_LENGTH} printable ASCII characters, without"
+            " blanks, quotes, braces, brackets, backslash, backtick, '#', '$' and ';'"
         )
     return text
 

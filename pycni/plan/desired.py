@@ -173,7 +173,6 @@ def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
             pools=frozenset(p.cidr for p in inputs.pools.values()),
             nat_pools=frozenset(p.cidr for p in inputs.pools.values() if p.nat_outgoing),
             nodes=frozenset(inputs.nodes_by_address),
-            interface_prefix=inputs.settings.interface_prefix,
             has_ipip=inputs.has_tunnel(),
         )
     )

@@ -48,7 +48,6 @@ class Settings:
     tunnel_name: str = "tunl0"
     route_protocol: int = PROTOCOL_BIRD
     pod_route_protocol: int = PROTOCOL_BOOT
-    interface_prefix: str = "cali"
     tunnel_mtu: int | None = None
     hold_time_s: int = 90
     restart_time_s: int = 120

@@ -4,12 +4,12 @@ Pure; every text in it comes from a typed value.  The table is always written wh
 """
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from pycni.errors import InvalidInput
+from pycni.model.endpoints import HOST_VETH_PREFIX
 from pycni.model.network import IPAddress, IPNetwork, Ruleset
 
 TABLE = "pycni"
@@ -17,7 +17,6 @@ DIGEST_PREFIX = "digest_"
 """An empty chain of that name and the digest marks the table: readable without the nft program."""
 
 COUNTERS = ("spoofed", "pod_tunnel", "foreign_ipip", "foreign_vxlan")
-_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,14}")
 _DIGEST_LENGTH = 32
 _MAX_PORT = 65535
 
@@ -33,16 +32,11 @@ class NatInputs:
     pools: frozenset[IPNetwork] = frozenset()
     nat_pools: frozenset[IPNetwork] = frozenset()
     nodes: frozenset[IPAddress] = frozenset()
-    interface_prefix: str = "cali"
     has_ipip: bool = True
     vxlan_port: int | None = None
     blocks_spoofing: bool = True
 
     def __post_init__(self) -> None:
-        if not _PREFIX.fullmatch(self.interface_prefix):
-            raise InvalidInput(
-                f"interface prefix {self.interface_prefix!r} is no start of an interface name"
-            )
         if self.vxlan_port is not None and not 0 < self.vxlan_port <= _MAX_PORT:
             raise InvalidInput(f"VXLAN port {self.vxlan_port} is not between 1 and {_MAX_PORT}")
 
@@ -127,7 +121,7 @@ def _antispoof(inputs: NatInputs) -> list[str]:
         "\t}",
         "\tchain prerouting {",
         "\t\ttype filter hook prerouting priority raw; policy accept;",
-        f'\t\tiifname "{inputs.interface_prefix}*" jump from_pod',
+        f'\t\tiifname "{HOST_VETH_PREFIX}*" jump from_pod',
         "\t}",
     ]
 

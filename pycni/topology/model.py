@@ -1,6 +1,5 @@
 """A cluster on paper: nodes with their underlay, resources, pods.  Read from YAML, checked."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from pycni.errors import InvalidInput
+from pycni.model.endpoints import host_veth_name
 from pycni.model.network import IPAddress
 from pycni.model.resources import IPPool, Resource
 from pycni.model.schema_yaml import parse_document
@@ -60,8 +60,7 @@ class TopologyPod:
         """Return the host interface's name, the plugin's own rule where none is fixed."""
         if self.host_veth is not None:
             return self.host_veth
-        seed = f"{self.namespace}.{self.name}".encode()
-        return "cali" + hashlib.sha1(seed, usedforsecurity=False).hexdigest()[:11]
+        return host_veth_name(f"{self.namespace}.{self.name}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from pycni.model.resources import (
     TunnelMode,
 )
 from pycni.model.schema_config import Config
+from pycni.model.schema_fields import check_password
 from pycni.model.schema_rules import merged, mistakes_of
 from pycni.model.schema_yaml import Manifest, parse_document, parse_manifests, to_document
 
@@ -356,3 +357,17 @@ spec: {cidr: "fd00::%a } ; chain x { /64", blockSize: 122}
 
     with pytest.raises(InvalidInput, match="is no CIDR"):
         parse_manifests(text, source="f")
+
+
+@pytest.mark.parametrize("bad", [" ", '"', "'", "[", "]", "{", "$", "#", ";", "`", "\\", "\n", "ä"])
+def test_a_password_that_a_bgp_engine_could_misread_is_refused_and_not_repeated(bad: str) -> None:
+    with pytest.raises(InvalidInput, match="a password has 1 to 80") as refused:
+        check_password(f"s3cret{bad}", path="spec.password")
+
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("length", [0, 81])
+def test_a_password_has_a_length_that_the_kernel_takes(length: int) -> None:
+    with pytest.raises(InvalidInput, match="a password has 1 to 80"):
+        check_password("x" * length, path="spec.password")

@@ -58,12 +58,6 @@ def test_what_is_not_used_is_not_filtered() -> None:
     assert "fib saddr" not in text
 
 
-@pytest.mark.parametrize("prefix", ['cali"; flush', "", "cali*", "a b", "x" * 15])
-def test_an_interface_prefix_is_no_place_for_syntax(prefix: str) -> None:
-    with pytest.raises(InvalidInput, match="interface prefix"):
-        NatInputs(interface_prefix=prefix)
-
-
 @pytest.mark.parametrize("port", [0, 65536])
 def test_the_vxlan_port_is_a_port(port: int) -> None:
     with pytest.raises(InvalidInput, match="port"):
