@@ -43,6 +43,11 @@ class CniServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self.refused = 0
 
+    @property
+    def running(self) -> int:
+        """How many requests are being served or received."""
+        return len(self._tasks)
+
     async def run(self, listener: socket.socket) -> None:
         """Serve until cancelled; requests that run then are finished.
 

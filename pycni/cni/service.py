@@ -84,7 +84,12 @@ class Service:
         self._engine = Engine(
             node=settings.node,
             datastore=datastore,
-            allocator=Allocator(datastore, node=settings.node, view=self._view),
+            allocator=Allocator(
+                datastore,
+                node=settings.node,
+                view=self._view,
+                has_company=lambda: self._server.running > 1,
+            ),
             endpoints=FileEndpoints(
                 run_dir=Path(settings.run_dir), state_dir=Path(settings.state_dir)
             ),

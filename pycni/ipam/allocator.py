@@ -45,16 +45,10 @@ from pycni.ipam.retries import (
     observe_nothing,
 )
 from pycni.ipam.selection import block_of, candidates, rank
+from pycni.ipam.together import Together
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import (
-    Block,
-    BlockAffinity,
-    IPAMConfig,
-    IPPool,
-    PoolUse,
-    TunnelMode,
-)
+from pycni.model.resources import Block, BlockAffinity, IPAMConfig, IPPool, PoolUse, TunnelMode
 from pycni.ports import Datastore, Stored
 
 DEFAULT_MAX_BLOCKS = 20
@@ -75,6 +69,7 @@ class Allocator:
         sleep: Sleep = asyncio_sleep,
         observe: Observe = observe_nothing,
         selects: Selects = selects_all_or_none,
+        has_company: Callable[[], bool] = lambda: False,
     ) -> None:
         self._datastore = datastore
         self._node = node
@@ -88,12 +83,16 @@ class Allocator:
         self._blocks = blocks
         self._releases = Releases(datastore, blocks=blocks, handles=handles, retries=retries)
         self._giving = Giving(
+            node=node, blocks=blocks, handles=handles, releases=self._releases, retries=retries
+        )
+        self._together = Together(
             datastore,
             node=node,
             blocks=blocks,
             handles=handles,
             releases=self._releases,
             retries=retries,
+            has_company=has_company,
         )
         self._claims = Claims(
             datastore, blocks=blocks, node=node, retries=retries, clock_ns=clock_ns
@@ -174,7 +173,7 @@ class Allocator:
                 continue
             if is_first:
                 # Whoever goes ahead comes back if that fails, and must not skip a block.
-                return await self._giving.give_first(stored, choose, request.handle_id)
+                return await self._together.give(stored, choose, request.handle_id)
             if given := await self._giving.give(stored, choose, request.handle_id):
                 return given
         # Whoever goes ahead comes back, and then without memory.

@@ -1,12 +1,13 @@
 """Giving one address of one block: raise the handle, swap the block, undo where that fails.
 
-The mirror of `pycni.ipam.releases`.  What a crash between the two writes leaves, where a store
-can't do both at once, is a handle that counts one too many.
+The mirror of `pycni.ipam.releases`; the usual, first address of a handle is given by
+`pycni.ipam.together` instead.  What a crash between the two writes leaves is a handle that counts
+one too many.
 """
 
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
-from pycni.errors import AlreadyExists, Conflict, NotFound
+from pycni.errors import Conflict, NotFound
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.choices import Choose
 from pycni.ipam.handles import Handles
@@ -14,8 +15,8 @@ from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress
-from pycni.model.resources import Block, Handle
-from pycni.ports import Creation, Datastore, Replacement, Stored
+from pycni.model.resources import Block
+from pycni.ports import Stored
 
 # An address, and whether it is borrowed from another node's block.
 Given = tuple[AssignedAddress, bool]
@@ -24,11 +25,10 @@ Given = tuple[AssignedAddress, bool]
 class Giving:
     """Writes what was chosen, for one node."""
 
-    __slots__ = ("_blocks", "_datastore", "_handles", "_node", "_releases", "_retries")
+    __slots__ = ("_blocks", "_handles", "_node", "_releases", "_retries")
 
     def __init__(
         self,
-        datastore: Datastore,
         *,
         node: str,
         blocks: Blocks,
@@ -36,7 +36,6 @@ class Giving:
         releases: Releases,
         retries: Retries,
     ) -> None:
-        self._datastore = datastore
         self._node = node
         self._blocks = blocks
         self._handles = handles
@@ -60,41 +59,6 @@ class Giving:
             raise
         await self._handles.decrement(handle_id, cidr=cidr, count=1)
         return None
-
-    async def give_first(
-        self, stored: Stored[Block], choose: Choose, handle_id: str
-    ) -> Given | None:
-        """Give to a new handle, by one write of both.
-
-        None when the block is passed over, and where somebody was faster or the handle exists;
-        then something may be left under it.
-        """
-        chosen = choose(stored.value)
-        if chosen is None:
-            return None
-        after, address = chosen
-        cidr = after.cidr
-        self._blocks.forget(cidr)
-        writes = (
-            Creation(Handle(handle_id, ((cidr, 1),))),
-            Replacement(after, stored.revision),
-        )
-        try:
-            handle, block = await self._datastore.write(writes)
-        except AlreadyExists:
-            return None
-        except (Conflict, NotFound):
-            self._retries.count("conflict")
-            return None
-        except BaseException as exc:
-            # Nobody knows whether the handle is ours or was left over, so it is no use to lower
-            # it: all that it holds goes.
-            await undoing(exc, self._releases.release_by_handle(handle_id))
-            raise
-        if handle is not None and block is not None:
-            self._handles.remember(handle)
-            self._blocks.remember(block)
-        return assigned(address, stored.value.sequence_number), after.affinity != self._node
 
     async def _swap(
         self,
