@@ -177,9 +177,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> int:
     """Run the benchmark; print the table and, if asked, write JSON."""
     parser = argparse.ArgumentParser(
-        prog="bench/cni", description=__doc__, epilog="example: sudo bench/cni --count 48"
+        prog="bench/cni", description=__doc__, epilog="example: sudo bench/cni --rounds 4"
     )
-    parser.add_argument("--count", type=int, default=48, help="pods in each round (48)")
+    parser.add_argument(
+        "--count", type=int, default=110, help="pods in each round (110, the kubelet's usual limit)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each verb (3)")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 16], help="1 16")
     parser.add_argument("--json", type=Path, help="also write the rows there")
