@@ -67,7 +67,7 @@ class KeyLocks:
                 return self._fd
         if self._fd >= 0 and self._fd not in self._held.values():
             os.close(self._fd)
-        self._fd = -1
+        self._fd, self._identity = -1, (0, 0)
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._identity = _identity(os.fstat(self._fd))
         return self._fd

@@ -38,11 +38,13 @@ class Actor:
         kernel: Kernel,
         endpoints: Endpoints,
         post: Callable[[Message], None],
+        put_off: Callable[[Op], None] = lambda _: None,
     ) -> None:
         self._facts = facts
         self._kernel = kernel
         self._endpoints = endpoints
         self._post = post
+        self._put_off = put_off
 
     async def perform(self, ops: Iterable[Op], have: KernelState) -> list[Failure]:
         """Perform operations in their order, pods' interfaces last; return what was refused."""
@@ -82,6 +84,8 @@ class Actor:
                 return failures
         except TryAgain:
             # Whoever holds the lock mostly changes the record, which brings us here; or it dies.
+            for op in ops:
+                self._put_off(op)
             loop = asyncio.get_running_loop()
             loop.call_later(LOCKED_RETRY_S, self._post, _look_again(ops))
         except DatastoreUnusable:

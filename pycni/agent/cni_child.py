@@ -43,10 +43,18 @@ class CniChild:
     """Owns the CNI socket and the process that serves it."""
 
     def __init__(
-        self, config: AgentConfig, *, node: str, count: Count, report: Callable[[str, str], None]
+        self,
+        config: AgentConfig,
+        *,
+        node: str,
+        datastore_file: tuple[int, int],
+        count: Count,
+        report: Callable[[str, str], None],
     ) -> None:
         self._config = config
         self._node = node
+        # That of the agent: a file that was put in its place knows nothing of what pods hold.
+        self._datastore_file = datastore_file
         self._path = Path(config.run_dir) / "cni.sock"
         self._count = count
         self._report = report
@@ -91,24 +99,23 @@ class CniChild:
                     self._path.unlink()
 
     async def _one_life(self, listener: socket.socket) -> int:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
         try:
-            process = await self._start(listener, theirs)
-        except OSError as exc:
-            ours.close()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                process = await self._start(listener, theirs)
+        except (OSError, RuntimeError) as exc:  # out of descriptors, processes or threads
             _log.warning("cannot start the CNI server", extra={"reason": str(exc)})
             return -1
-        finally:
-            theirs.close()
         self._adopt(process, ours)
         try:
             return await process.wait()
         except asyncio.CancelledError:
             listener.close()  # nothing new is begun; and the end of the channel says so, too
             self._abandon()
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(process.wait(), FINISH_TIMEOUT_S)
+            except TimeoutError:
+                process.kill()  # stuck; what it leaves is what any crash leaves
             raise
         finally:
             self._abandon()
@@ -125,10 +132,13 @@ class CniChild:
             log_level=config.log_level,
             listener=listener.fileno(),
             channel=channel.fileno(),
+            datastore_file=self._datastore_file,
         )
+        # As isolated as we are: an installed agent looks nowhere but into its own environment.
+        isolated = ["-I"] if sys.flags.isolated else []
         root = str(Path(pycni.__file__).parent.parent)
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "pycni.cni.service", settings.to_json(),
+            sys.executable, *isolated, "-m", "pycni.cni.service", settings.to_json(),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(listener.fileno(), channel.fileno()),
             env={**os.environ, "PYTHONPATH": root, "PYTHONSAFEPATH": "1"},
@@ -137,6 +147,7 @@ class CniChild:
     def _adopt(self, process: asyncio.subprocess.Process, channel: socket.socket) -> None:
         self.pid = process.pid
         self.starts += 1
+        channel.setblocking(False)
         self._channel = channel
         asyncio.get_running_loop().add_reader(channel, self._hear)
         self._tell_mtu()
@@ -172,7 +183,10 @@ class CniChild:
             if not packet:
                 asyncio.get_running_loop().remove_reader(self._channel)
                 return
-            self._take(json.loads(packet))
+            try:
+                self._take(json.loads(packet))
+            except (ValueError, TypeError, AttributeError) as exc:
+                _log.warning("cannot understand the CNI server", extra={"reason": repr(exc)})
 
     def _take(self, told: dict[str, Any]) -> None:
         if told.get("serving"):

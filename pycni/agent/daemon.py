@@ -84,7 +84,13 @@ class Agent:
             address=self._address,
             report=self.report,
         )
-        self.cni = CniChild(config, node=node, count=self.metrics.count, report=self.report)
+        self.cni = CniChild(
+            config,
+            node=node,
+            datastore_file=datastore.identity,
+            count=self.metrics.count,
+            report=self.report,
+        )
         self.control = ControlServer(
             self._run_dir / "control.sock",
             {"status": lambda: report.status(self), "routes": lambda: report.routes(self)},

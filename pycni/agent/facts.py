@@ -111,15 +111,6 @@ class Facts:
         """Tell whether every watched kind has been listed."""
         return self.listed >= set(WATCHED_KINDS)
 
-    def claims_of(self, node: str) -> list[BlockAffinity]:
-        """Return a node's affinities in the order of their names, as a listing has them."""
-        claims = self._objects.get(BlockAffinity, {})
-        return [
-            value
-            for _, value in sorted(claims.items())
-            if isinstance(value, BlockAffinity) and value.node == node
-        ]
-
     def snapshot(self, state: KernelState) -> None:
         """Take a new picture of the kernel."""
         leave_out_link_local(state)

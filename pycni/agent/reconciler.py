@@ -103,7 +103,13 @@ class Reconciler:
         self.want = Desired()
         self._kernel = kernel
         self._speaker = speaker
-        self._actor = Actor(facts, kernel=kernel, endpoints=endpoints, post=self.post)
+        self._actor = Actor(
+            facts,
+            kernel=kernel,
+            endpoints=endpoints,
+            post=self.post,
+            put_off=lambda op: self._repairs.take_back(subject(op)),
+        )
         self._refresh_s = refresh_s
         self._on_pass = on_pass
         self._clock = clock or asyncio.get_running_loop().time

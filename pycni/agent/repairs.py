@@ -45,6 +45,13 @@ class Repairs:
             history.until = now + history.pause_s
         return True
 
+    def take_back(self, thing: Hashable) -> None:
+        """Uncount the latest repair, which was put off."""
+        history = self._histories.get(thing)
+        if history is not None and history.times:
+            history.times.pop()
+            history.until = 0.0 if len(history.times) <= TOLERATED_REPAIRS else history.until
+
     def fights(self, *, now: float) -> list[Hashable]:
         """Return the things that somebody keeps undoing."""
         return [thing for thing, h in self._histories.items() if now < h.until]
@@ -58,7 +65,7 @@ class Repairs:
         over = [
             thing
             for thing, h in self._histories.items()
-            if now > h.until + WINDOW_S and h.times[-1] < now - WINDOW_S
+            if now > h.until + WINDOW_S and (not h.times or h.times[-1] < now - WINDOW_S)
         ]
         for thing in over:
             del self._histories[thing]

@@ -1,6 +1,6 @@
 """What both engines share: the steps of ADD and DEL, with undo.
 
-The agent and the in-process engine run these same functions over the same files, locks and
+The CNI server and the in-process engine run these same functions over the same files, locks and
 datastore.  Order is everything here: the intent record is written before the first effect, each
 step that took effect is undone when a later one fails, and a DEL goes on past errors and keeps in
 the journal what it could not release.  Every step may be the last one before a crash; the record
@@ -186,7 +186,9 @@ async def _displace(engine: Engine, newcomer: WorkloadEndpoint) -> bool:
             continue
         # Briefly only: two sandboxes that displace each other must not wait for each other.
         async with engine.endpoints.lock(earlier.key, timeout_s=DISPLACE_TIMEOUT_S):
-            engine.endpoints.put(replace(earlier, state=EndpointState.INTENT))
+            # Its own DEL may have ended meanwhile, and must not be undone.
+            if (record := engine.endpoints.get(earlier.key)) is not None:
+                engine.endpoints.put(replace(record, state=EndpointState.INTENT))
             await _unplug(engine, earlier)
         return True
     return False
@@ -328,11 +330,14 @@ async def pay_debts(engine: Engine) -> Sequence[str]:
     """Do the releases that DELs left in the journal; return why some could not be done."""
     problems = []
     for pending in engine.endpoints.pending():
+        is_locked = False
         try:
             async with engine.endpoints.lock(pending.key, timeout_s=0):
+                is_locked = True
                 await pay(engine, pending)
         except PycniError as exc:
-            problems.append(str(exc))
+            if is_locked or not isinstance(exc, TryAgain):  # else a request has it in hand
+                problems.append(str(exc))
     return problems
 
 

@@ -1,7 +1,7 @@
 """The engine in process: serves one request where no agent runs, over the same files and locks.
 
 Started by the relay, with the runtime's environment and standard input unchanged.  It is slower
-than the agent, and it never leaves anything that the agent would not recognise.
+than the CNI server, and it never leaves anything that the agent would not recognise.
 """
 
 import asyncio

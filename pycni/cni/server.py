@@ -149,7 +149,7 @@ def _take(connection: socket.socket, parts: bytearray, fds: list[int]) -> bool:
                 numbers = array.array("i")
                 numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
                 fds += numbers
-        if flags & socket.MSG_CTRUNC:
+        if flags & socket.MSG_CTRUNC or len(fds) > MAX_DESCRIPTORS:
             raise Refused(f"more than {MAX_DESCRIPTORS} descriptors")
         if not part:
             return True

@@ -31,7 +31,9 @@ from pycni.cni.main import Reply, execute
 from pycni.cni.protocol import Request
 from pycni.cni.server import CniServer
 from pycni.cni.view import WatchedView
+from pycni.datastore import sqlite_file
 from pycni.datastore.sqlite import open_sqlite
+from pycni.datastore.unusable import UnusableDatastore
 from pycni.endpoints import FileEndpoints
 from pycni.errors import PycniError
 from pycni.ipam.allocator import Allocator
@@ -44,12 +46,18 @@ _log = logging.getLogger(__name__)
 PAY_PERIOD_S = 5.0
 REPORT_DELAY_S = 0.05
 MAX_REPORT = 500
+FEW = 3
+MAX_PROBLEM = 500
 _PACKET = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """What the agent tells at the start; `listener` and `channel` are inherited descriptors."""
+    """What the agent tells at the start.
+
+    `listener` and `channel` are inherited descriptors, `datastore_file` is the device and inode of
+    the file that the agent has open.
+    """
 
     node: str
     datastore: str
@@ -58,6 +66,7 @@ class ServiceSettings:
     log_level: str
     listener: int
     channel: int
+    datastore_file: tuple[int, int]
 
     def to_json(self) -> str:
         """Return the one argument of the process."""
@@ -103,6 +112,8 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        # Meant for the agent, but a terminal or `systemctl kill` sends it to all.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         loop.add_reader(self._channel, self._hear)
         parts = [self._view.run(), self._pay_debts(), self._server.run(self._listener)]
         try:
@@ -137,10 +148,10 @@ class Service:
         """Do the releases that DELs left in the journal."""
         while True:
             try:
-                problems = "; ".join(await pay_debts(self._engine))
+                problems = await pay_debts(self._engine)
             except (PycniError, OSError) as exc:
-                problems = str(exc)
-            self._tell({"trouble": {"journal": problems}})
+                problems = [str(exc)]
+            self._tell({"trouble": {"journal": _summary(problems)}})
             await asyncio.sleep(PAY_PERIOD_S)
 
     # --- the channel ----------------------------------------------------------------------------
@@ -176,9 +187,31 @@ class Service:
             self._channel.send(json.dumps(what).encode())
 
 
+def _summary(problems: Sequence[str]) -> str:
+    """Return a few of many problems as one text: a packet of the channel has to hold it."""
+    text = "; ".join(problem[:MAX_PROBLEM] for problem in problems[:FEW])
+    more = len(problems) - FEW
+    return f"{text}; and {more} more" if more > 0 else text
+
+
+async def open_datastore(settings: ServiceSettings) -> Datastore:
+    """Open the agent's own datastore, or one whose every use says why it can't be.
+
+    With that a DEL still removes the interface and journals the rest, and nobody waits in vain.
+    """
+    path = Path(settings.datastore)
+    try:
+        if sqlite_file.identity(settings.datastore) != tuple(settings.datastore_file):
+            raise sqlite_file.replaced(settings.datastore)
+        return await open_sqlite(path)
+    except PycniError as exc:
+        _log.error("the CNI server has no datastore", extra={"reason": str(exc)})
+        return UnusableDatastore(exc)
+
+
 async def serve(settings: ServiceSettings) -> None:
     """Open the datastore and serve."""
-    datastore = await open_sqlite(Path(settings.datastore))
+    datastore = await open_datastore(settings)
     try:
         await Service(settings, datastore).run()
     finally:
@@ -192,11 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging(settings.log_level)
     # What is loaded now stays: spare the collector from going through it again and again.
     gc.freeze()
-    try:
-        asyncio.run(serve(settings))
-    except PycniError as exc:
-        _log.error("the CNI server can't run", extra={"reason": str(exc)})
-        return 1
+    asyncio.run(serve(settings))
     return 0
 
 

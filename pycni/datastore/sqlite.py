@@ -119,6 +119,11 @@ class SqliteDatastore:
         self._checkpoint: asyncio.Future[None] | None = None
         self._is_closed = False
 
+    @property
+    def identity(self) -> sqlite_file.Identity:
+        """Return which file was opened (device, inode), whatever lies at its path by now."""
+        return self._identity
+
     async def get(self, kind: type[T], name: str) -> Stored[T] | None:
         """Return the object, or None."""
         try:

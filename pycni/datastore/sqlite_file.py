@@ -22,12 +22,12 @@ HISTORY = 2048
 _WAL_PAGES = 4096
 
 # Bodies live in the log of changes; `objects` points to the current one of each name.  So an
-# update writes a body once, and watches see each version.
+# update writes a body once, in place of the one before.
 _SCHEMA = f"""
 PRAGMA journal_mode = WAL;
 BEGIN;
 CREATE TABLE changes (
-    seq  INTEGER PRIMARY KEY,  -- ascending without gaps; also the revision of the object
+    seq  INTEGER PRIMARY KEY,  -- ascending; also the revision of the object
     kind TEXT NOT NULL,
     name TEXT NOT NULL,
     body TEXT                  -- NULL: deleted

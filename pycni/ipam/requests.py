@@ -67,7 +67,7 @@ class Released:
 class View(Protocol):
     """Pools and affinities as somebody remembers them, perhaps a little behind.
 
-    The agent's watches can serve these without asking the datastore.  What is behind costs a
+    Watches can serve these without asking the datastore.  What is behind costs a
     detour, never a wrong assignment: every decision is made on the block itself.  One that hands
     out the very same object again says that nothing has changed.
     """

@@ -22,9 +22,8 @@ class HostEnd:
 
     def settle(self, request: PlugRequest, *, index: int) -> None:
         """Write alias and settings; raise OSError that names what could not be set."""
-        if not self._needs_files:
-            self._needs_files = not self._settle_by_netlink(request, index=index)
-        if self._needs_files:
+        needs_files = self._needs_files or not self._settle_by_netlink(request, index=index)
+        if needs_files:
             self._socket.call(wire_link.set_link(index=index, alias=request.alias))
             sysctls = podplan.host_sysctls(request)
         elif podplan.has_version(request, 6):
@@ -33,6 +32,8 @@ class HostEnd:
             return
         for name, value in sysctls.items():
             ensure_sysctl(name, value=value)
+        # Only now: had the link gone meanwhile, that would have been refused as well.
+        self._needs_files = needs_files
 
     def _settle_by_netlink(self, request: PlugRequest, *, index: int) -> bool:
         requests = [

@@ -41,8 +41,11 @@ _DATAGRAM = 1 << 16
 _BURST = 256
 # A pod's events come one by one within a millisecond: the rest of them is worth one look.
 _PAUSE_S = 0.002
-# Family, type and index: what tells one link from another (struct ifinfomsg).
+# Family, type and index tell one link from another (struct ifinfomsg); then come flags and change
+# mask, and the kernel puts the name first of all attributes (4 bytes of head, 16 of text at most).
 _LINK_HEAD = 8
+_LINK_FLAGS = slice(8, 12)
+_LINK_NAME = slice(16, 16 + 4 + 16)
 
 
 class KernelEvents:
@@ -200,20 +203,23 @@ class KernelEvents:
 
 
 def latest_links(batch: Sequence[Message]) -> Sequence[Message]:
-    """Leave out what is told of a link and told again: a pair in the making is told of four times.
+    """Leave out what is told of a link and told again with the same flags and name.
 
-    The latest takes the place of the first, so that the link is known to what follows.
+    Another flag or name is never left out: a link that was down for a moment has lost its routes,
+    and one that took another's name comes after that one's end.
     """
     kept: list[Message] = []
-    places: dict[bytes, int] = {}
+    latest: dict[bytes, tuple[int, bytes]] = {}
     for message in batch:
-        link = message.body[:_LINK_HEAD]
+        body = message.body
+        link, rest = body[:_LINK_HEAD], body[_LINK_FLAGS] + body[_LINK_NAME]
         if message.type == wire_link.RTM_NEWLINK:
-            if link in places:
-                kept[places[link]] = message
+            place, before = latest.get(link, (0, b""))
+            if rest == before:
+                kept[place] = message
                 continue
-            places[link] = len(kept)
+            latest[link] = (len(kept), rest)
         elif message.type == wire_link.RTM_DELLINK:
-            places.pop(link, None)
+            latest.pop(link, None)
         kept.append(message)
     return kept

@@ -48,10 +48,6 @@ class LinkIndexes:
         """Drop an index; return the name that it had."""
         return self._names.pop(index, None)
 
-    def known(self, index: int) -> str | None:
-        """Return the name learnt for an index, without asking."""
-        return self._names.get(index)
-
     def index_of(self, name: str) -> int:
         """Return the index; raise `KernelError` (ENODEV) when there is no such interface."""
         found = self._indexes.get(name)

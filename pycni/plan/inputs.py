@@ -127,20 +127,40 @@ class Inputs:
         touched: set[IPNetwork] = set()
         old = self.endpoints.pop(key, None)
         if old is not None:
-            if self.host_veths.get(old.host_veth) is old:
-                del self.host_veths[old.host_veth]
+            self._take_from_veth(old)
             for prefix in _pod_prefixes(old):
                 touched.add(prefix)
                 if self.pods.get(prefix) is old:
                     del self.pods[prefix]
         if endpoint is not None:
             self.endpoints[key] = endpoint
-            self.host_veths[endpoint.host_veth] = endpoint
+            self._give_to_veth(endpoint)
             if endpoint.state is EndpointState.READY:
                 for prefix in _pod_prefixes(endpoint):
                     touched.add(prefix)
                     self.pods[prefix] = endpoint
         return touched
+
+    def _give_to_veth(self, endpoint: WorkloadEndpoint) -> None:
+        """Let a host interface be an endpoint's, unless a finished one has it.
+
+        Two sandboxes of one pod share the name for a while, and their records come in any order.
+        """
+        holder = self.host_veths.get(endpoint.host_veth)
+        is_held = holder is not None and holder.state is EndpointState.READY
+        if not is_held or endpoint.state is EndpointState.READY:
+            self.host_veths[endpoint.host_veth] = endpoint
+
+    def _take_from_veth(self, endpoint: WorkloadEndpoint) -> None:
+        """Let a host interface be another's that has it by its record, or nobody's."""
+        name = endpoint.host_veth
+        if self.host_veths.get(name) is not endpoint:
+            return
+        del self.host_veths[name]
+        if endpoint.pod_name:  # otherwise the name follows from the key, and is nobody else's
+            for other in self.endpoints.values():
+                if other.host_veth == name:
+                    self._give_to_veth(other)
 
     def prefixes_behind(self, host_veth: str) -> tuple[IPNetwork, ...]:
         """Return the addresses of the pod behind a host end, as prefixes."""

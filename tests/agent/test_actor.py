@@ -103,3 +103,22 @@ def test_a_damaged_record_leaves_its_own_interface_only(tmp_path: Path) -> None:
             assert "blackhole 192.168.39.192/26 proto bird" in await node.routes()
 
     run(story())
+
+
+def test_waiting_for_a_lock_is_no_fight(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with cluster(tmp_path, NODES) as made:
+            node, key, name = await pod_of(made)
+            async with node.endpoints.lock(key, timeout_s=0):
+                node.kernel.change_link(name, is_up=False)
+                await made.settle(60)
+                assert node.reconciler is not None
+                assert node.reconciler.health.fights == []
+
+            await made.settle(2 * actor.LOCKED_RETRY_S)
+
+            link = node.kernel.link(name)
+            assert link is not None
+            assert link.is_up
+
+    run(story())

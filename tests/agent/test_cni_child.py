@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pycni.agent.cni_child import CniChild
 from pycni.config import AgentConfig
-from pycni.datastore.sqlite import open_sqlite
+from pycni.datastore import sqlite_file
+from pycni.endpoints import FileEndpoints
+from pycni.model.endpoints import EndpointKey, PendingRelease
 from pycni.unix import listen_private
 from tests.agent.own_node import needs_root
 
@@ -35,7 +38,15 @@ class World:
         self.socket = directory / "run" / "cni.sock"
         self.served: list[tuple[str, int]] = []
         self.reports: list[tuple[str, str]] = []
-        self.child = CniChild(self.config, node="node-0", count=self.count, report=self.report)
+        self.config.datastore_path.parent.mkdir(exist_ok=True)
+        sqlite_file.create_file(self.config.datastore_path)
+        self.child = CniChild(
+            self.config,
+            node="node-0",
+            datastore_file=sqlite_file.identity(str(self.config.datastore_path)),
+            count=self.count,
+            report=self.report,
+        )
 
     def count(self, verb: str, *, status: int, seconds: float) -> None:
         assert 0 < seconds < 10
@@ -77,7 +88,6 @@ def exists(pid: int) -> bool:
 def play(directory: Path, story: Callable[[World], Awaitable[None]]) -> None:
     async def main() -> None:
         world = World(directory)
-        await (await open_sqlite(world.config.datastore_path)).close()
         task = asyncio.create_task(world.child.run())
         try:
             await story(world)
@@ -146,16 +156,101 @@ def test_a_killed_server_comes_back_and_nothing_waits_in_vain(tmp_path: Path) ->
     play(tmp_path, story)
 
 
-def test_a_server_that_cannot_start_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["deleted", "replaced", "overwritten"])
+def test_another_datastore_than_the_agents_is_refused_by_a_new_server_too(
+    tmp_path: Path, damage: str
+) -> None:
     async def story(world: World) -> None:
-        world.config.datastore_path.write_bytes(b"this is no datastore" * 1000)
+        assert await world.status() == 0
+        path = world.config.datastore_path
+        if damage == "overwritten":
+            path.write_bytes(b"this is no datastore" * 1000)
+        else:
+            path.unlink()
+        if damage == "replaced":
+            sqlite_file.create_file(path)
         os.kill(world.child.pid or 0, signal.SIGKILL)
 
-        await until(lambda: ("cni", ended_with_1) in world.reports)
+        verdict = await asyncio.to_thread(ask_add, world.socket)
 
-        assert not world.child.is_serving
+        assert verdict["code"] in (5, 11, 50, 102), verdict
+        assert str(path) in verdict["msg"]
+        assert world.child.starts == 2
+        assert path.exists() == (damage != "deleted")
 
-    ended_with_1 = "the CNI server ended with status 1, starting it again"
+    play(tmp_path, story)
+
+
+def ask_add(path: Path) -> dict[str, Any]:
+    """Return the refusal of an ADD into a namespace of its own."""
+    document = json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "pycni"}).encode()
+    variables = {"COMMAND": "ADD", "CONTAINERID": "c", "IFNAME": "eth0", "NETNS": "/x"}
+    environment = b"".join(f"CNI_{k}={v}\0".encode() for k, v in variables.items())
+    with (
+        socket.socket(socket.AF_UNIX) as client,
+        subprocess.Popen(["unshare", "-n", "sleep", "60"]) as sleeper,
+    ):
+        home, path_inside = Path("/proc/self/ns/net"), Path(f"/proc/{sleeper.pid}/ns/net")
+        while path_inside.stat().st_ino == home.stat().st_ino:
+            time.sleep(0.001)
+        client.settimeout(20)
+        client.connect(str(path))
+        with path_inside.open("rb") as netns:
+            message = len(environment).to_bytes(4, "big") + environment + document
+            socket.send_fds(client, [message], [netns.fileno()])
+        client.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+        sleeper.kill()
+    assert answer[0] == 1, answer
+    refusal: dict[str, Any] = json.loads(answer[1:])
+    return refusal
+
+
+def test_a_hang_up_meant_for_the_agent_does_not_end_the_server(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        assert await world.status() == 0
+        os.kill(world.child.pid or 0, signal.SIGHUP)
+        assert await world.status() == 0
+        assert world.child.starts == 1
+
+    play(tmp_path, story)
+
+
+def test_more_debts_than_a_packet_holds_are_summed_up(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        endpoints = FileEndpoints(
+            run_dir=Path(world.config.run_dir), state_dir=Path(world.config.state_dir)
+        )
+        for number in range(2000):
+            key = EndpointKey("net", f"c{number}", "eth0")
+            endpoints.journal(PendingRelease(key, handle_id="h" * 100))
+        world.config.datastore_path.unlink()
+        os.kill(world.child.pid or 0, signal.SIGKILL)
+
+        await until(lambda: any("and 1997 more" in why for _, why in world.reports))
+
+    async def served_first(world: World) -> None:
+        assert await world.status() == 0
+        await story(world)
+
+    play(tmp_path, served_first)
+
+
+def test_a_start_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socketpair
+    refusals = [OSError(24, "Too many open files"), OSError(24, "Too many open files")]
+
+    def short_of_descriptors(*arguments: int) -> tuple[socket.socket, socket.socket]:
+        if refusals:
+            raise refusals.pop()
+        return real(*arguments)
+
+    async def story(world: World) -> None:
+        monkeypatch.setattr("pycni.agent.cni_child.socket.socketpair", short_of_descriptors)
+        os.kill(world.child.pid or 0, signal.SIGKILL)
+        assert await world.status() == 0
+        assert world.child.starts == 2
+        assert refusals == []
 
     async def served_first(world: World) -> None:
         assert await world.status() == 0
@@ -167,7 +262,6 @@ def test_a_server_that_cannot_start_is_reported(tmp_path: Path) -> None:
 def test_the_socket_of_a_successor_is_left_alone(tmp_path: Path) -> None:
     async def main() -> None:
         world = World(tmp_path)
-        await (await open_sqlite(world.config.datastore_path)).close()
         first = asyncio.create_task(world.child.run())
         assert await world.status() == 0
         successor = listen_private(world.socket)
@@ -183,13 +277,15 @@ def test_the_socket_of_a_successor_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_killed_agent_takes_its_server_with_it(tmp_path: Path) -> None:
     world = World(tmp_path)
-    asyncio.run(_make_datastore(world))
     code = (
         "import asyncio, sys\n"
         "from pycni.agent.cni_child import CniChild\n"
         "from pycni.config import AgentConfig\n"
         "config = AgentConfig(node='node-0', run_dir=sys.argv[1], state_dir=sys.argv[2])\n"
-        "child = CniChild(config, node='node-0', count=lambda *a, **k: None,"
+        "import os\n"
+        "file = os.stat(config.datastore_path)\n"
+        "child = CniChild(config, node='node-0', datastore_file=(file.st_dev, file.st_ino),"
+        " count=lambda *a, **k: None,"
         " report=lambda what, why: print(what, child.pid, flush=True))\n"
         "asyncio.run(child.run())\n"
     )
@@ -209,7 +305,3 @@ def test_a_killed_agent_takes_its_server_with_it(tmp_path: Path) -> None:
         while exists(pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not exists(pid)
-
-
-async def _make_datastore(world: World) -> None:
-    await (await open_sqlite(world.config.datastore_path)).close()

@@ -18,7 +18,7 @@ from pycni.ipam import lookup
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.block import release_by_handle
 from pycni.ipam.requests import AssignRequest
-from pycni.model.endpoints import EndpointKey, EndpointState, PendingRelease
+from pycni.model.endpoints import EndpointKey, EndpointState, PendingRelease, WorkloadEndpoint
 from pycni.model.network import SetLink
 from pycni.model.resources import Block, Handle, IPPool
 from tests.agent.cluster import NETWORK, POOL, Cluster, NodeAgent
@@ -649,6 +649,24 @@ def test_a_new_sandbox_of_a_pod_takes_the_interface_of_the_old(tmp_path: Path) -
     play(tmp_path, story)
 
 
+def test_a_sandbox_whose_del_ends_meanwhile_stays_gone(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.cni("ADD", "old", pod=POD)
+        (old,) = node.endpoints.list()
+
+        def list_just_before_the_end() -> list[WorkloadEndpoint]:
+            node.endpoints.remove(old.key)
+            return [old]
+
+        node.engine.endpoints = Proxy(node.endpoints, list=list_just_before_the_end)
+        reply = await node.cni("ADD", "new", pod=POD)
+
+        assert reply.status == 0, reply.output
+        assert node.endpoints.get(old.key) is None
+
+    play(tmp_path, story)
+
+
 def test_another_pod_never_takes_an_interface(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
         await node.cni("ADD", "one", args=f"HOST_VETH={VETH}")
@@ -766,7 +784,7 @@ def test_a_debt_waits_while_its_key_is_busy(tmp_path: Path) -> None:
         async with node.endpoints.lock(KEY, timeout_s=0):
             problems = await pay_debts(node.engine)
 
-        assert "another request" in problems[0]
+        assert problems == []  # nothing is wrong: whoever holds the key settles it or leaves it
         assert len(node.endpoints.pending()) == 1
 
     play(tmp_path, story)

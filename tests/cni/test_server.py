@@ -1,9 +1,11 @@
 """The CNI socket: who may speak, what may be said, and what comes with it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -272,6 +274,26 @@ def test_a_del_is_served_though_its_namespace_is_only_a_file_by_now(tmp_path: Pa
         assert agent.server.refused == 0
 
     play(tmp_path, story)
+
+
+def test_descriptors_that_come_one_by_one_are_counted_together(tmp_path: Path) -> None:
+    async def story(agent: Agent) -> None:
+        await asyncio.to_thread(send_one_by_one, agent.path, 40)
+        await until(lambda: agent.server.refused == 1)
+        assert agent.requests == []
+
+    play(tmp_path, story)
+
+
+def send_one_by_one(path: Path, count: int) -> None:
+    """Send a descriptor with each byte, until nobody listens any more."""
+    fd = netns()
+    with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+        client.connect(str(path))
+        for _ in range(count):
+            socket.send_fds(client, [b"x"], [fd])
+            time.sleep(0.001)
+    os.close(fd)
 
 
 def test_a_heap_of_descriptors_is_refused_without_an_answer(tmp_path: Path) -> None:

@@ -329,6 +329,23 @@ def test_a_deleted_lock_file_parts_nobody(
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1  # the file itself stays open
 
 
+def test_a_lock_file_that_cannot_be_opened_again_is_tried_again(
+    endpoints: FileEndpoints, directories: Directories
+) -> None:
+    async def story() -> None:
+        aside = directories[0].with_name("aside")
+        directories[0].rename(aside)
+        for _ in range(2):
+            with pytest.raises(FileNotFoundError):
+                async with endpoints.lock(KEY, timeout_s=0):
+                    pass
+        aside.rename(directories[0])
+        async with endpoints.lock(KEY, timeout_s=0):
+            assert locks_held(directories) == 1
+
+    virtual_time.run(story())
+
+
 def test_a_lock_is_freed_by_an_error_inside(endpoints: FileEndpoints) -> None:
     async def story() -> None:
         with pytest.raises(RuntimeError):

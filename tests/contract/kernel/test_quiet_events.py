@@ -143,30 +143,74 @@ def test_a_link_is_told_only_when_something_of_it_is_different(real_world: RealW
     assert [link.mtu for link in links] in ([1400, 1300], [1300])
 
 
-def test_of_a_link_only_the_latest_is_read_and_never_beyond_its_end() -> None:
-    def link(index: int, what: bytes, *, family: int = 0, kind: int = RTM_NEWLINK) -> Message:
-        return Message(kind, 0, 0, struct.pack("=BxHi", family, 1, index) + what)
+UP = 0x1
 
+
+def link_message(
+    index: int,
+    name: str,
+    tail: bytes,
+    *,
+    flags: int = 0,
+    family: int = 0,
+    kind: int = RTM_NEWLINK,
+) -> Message:
+    head = struct.pack("=BxHiII", family, 1, index, flags, 0)
+    padded = name.encode().ljust(16, b"\0")
+    return Message(kind, 0, 0, head + struct.pack("=HH", 20, 3) + padded + tail)
+
+
+def test_of_messages_about_a_link_with_the_same_flags_and_name_the_latest_is_read() -> None:
     route = Message(RTM_NEWROUTE, 0, 0, b"route")
     batch = [
-        link(5, b"made"),
-        link(5, b"port", family=AF_BRIDGE),
+        link_message(5, "a", b"made"),
+        link_message(5, "a", b"port", family=AF_BRIDGE),
         route,
-        link(6, b"other"),
-        link(5, b"up"),
-        link(5, b"gone", kind=RTM_DELLINK),
-        link(5, b"made again"),
-        link(5, b"up again"),
+        link_message(6, "b", b"other"),
+        link_message(5, "a", b"aliased"),
+        link_message(5, "a", b"up", flags=UP),
+        link_message(5, "a", b"with carrier", flags=UP),
+        link_message(5, "a", b"gone", kind=RTM_DELLINK),
+        link_message(5, "a", b"made again", flags=UP),
     ]
 
     assert latest_links(batch) == [
-        link(5, b"up"),
-        link(5, b"port", family=AF_BRIDGE),
+        link_message(5, "a", b"aliased"),
+        link_message(5, "a", b"port", family=AF_BRIDGE),
         route,
-        link(6, b"other"),
-        link(5, b"gone", kind=RTM_DELLINK),
-        link(5, b"up again"),
+        link_message(6, "b", b"other"),
+        link_message(5, "a", b"with carrier", flags=UP),
+        link_message(5, "a", b"gone", kind=RTM_DELLINK),
+        link_message(5, "a", b"made again", flags=UP),
     ]
+
+
+def test_a_moment_down_and_a_name_taken_over_are_told() -> None:
+    flapping = [link_message(5, "a", b"", flags=flags) for flags in (UP, 0, UP)]
+    renamed = [
+        link_message(7, "new", b""),
+        link_message(5, "a", b"", kind=RTM_DELLINK),
+        link_message(7, "a", b""),
+    ]
+
+    assert latest_links(flapping) == flapping
+    assert latest_links(renamed) == renamed
+
+
+def test_a_link_that_was_down_for_a_moment_is_told_as_down(real_world: RealWorld) -> None:
+    """The kernel drops its routes without a word, so that is how we learn of it."""
+    real_world.add_link("eth0")
+
+    def act() -> None:
+        ip("link", "set", "eth0", "down")
+        ip("link", "set", "eth0", "up")
+        ip("address", "add", "10.0.0.1/32", "dev", "eth0")
+
+    marker = Address("eth0", ip_interface("10.0.0.1/32"))
+    events = told(real_world, act, until=AddressChanged(marker, is_present=True))
+
+    links = [e.link for e in events if isinstance(e, LinkChanged) and e.link.name == "eth0"]
+    assert [link.is_up for link in links][-2:] == [False, True]
 
 
 def test_link_local_addresses_and_routes_are_not_told(real_world: RealWorld) -> None:

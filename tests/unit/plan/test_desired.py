@@ -398,3 +398,22 @@ def test_a_forgotten_pod_leaves_nothing_wanted() -> None:
     assert touched == {ip_network("192.168.39.193/32")}
     assert desired.wanted_pod_links(made) == {}
     assert made.host_veths == {}
+
+
+@pytest.mark.parametrize("order", ["old first", "new first"])
+def test_of_two_sandboxes_of_a_pod_the_finished_one_has_the_interface(order: str) -> None:
+    """Their records come in any order; the pod's own interface is no matter of the old one."""
+    made = Inputs(Settings("node-0"))
+    old = replace(pod("10.0.0.1", container="old", state=EndpointState.INTENT), pod_name="web")
+    new = replace(pod("10.0.0.2", container="new"), pod_name="web")
+    for one in (old, new) if order == "old first" else (new, old):
+        made.set_endpoint(one.key, one)
+
+    assert made.host_veths["cali1"] == new
+    made.set_endpoint(old.key, None)
+    assert made.host_veths["cali1"] == new
+    made.set_endpoint(old.key, old)
+    made.set_endpoint(new.key, None)
+    assert made.host_veths["cali1"] == old
+    made.set_endpoint(old.key, None)
+    assert made.host_veths == {}
