@@ -1,9 +1,9 @@
 """Endpoint records, their locks and the journal of unfinished releases, as files.
 
 Both engines, the CNI server's and the one that runs in process, use these same files, so that
-either can go on where the other died.  Records and locks live in the run directory, which a reboot empties
-together with the namespaces that they describe; the journal lives in the state directory and is
-flushed to disk, because an address stays assigned across reboots.
+either can go on where the other died.  Records and locks live in the run directory, which a reboot
+empties together with the namespaces that they describe; the journal lives in the state directory
+and is flushed to disk, because an address stays assigned across reboots.
 """
 
 # ruff: noqa: PTH103, PTH104, PTH108, PTH116, PTH120, PTH208
