@@ -25,11 +25,14 @@ example: sudo ./install.sh --pool 192.168.0.0/16 --node-address 10.10.7.20/20
 USAGE
 }
 
+# wrong SENTENCE: the call is wrong, and nothing has been done.
+wrong() { note "error: $*"; exit 2; }
+
 address='' name='' pool='' network=k8s-pod-network prefix='' start=true dry=false uninstall=false
 while [ $# -gt 0 ]; do
     case $1 in
         --node-address|--node-name|--pool|--network|--root)
-            [ $# -gt 1 ] || die "$1 needs a value: see --help" ;;
+            [ $# -gt 1 ] || wrong "$1 needs a value: see install.sh --help" ;;
     esac
     case $1 in
         --node-address) address=$2; shift 2 ;;
@@ -41,9 +44,53 @@ while [ $# -gt 0 ]; do
         --uninstall) uninstall=true; shift ;;
         --dry-run) dry=true; shift ;;
         -h|--help) usage; exit 0 ;;
-        *) usage >&2; die "unknown option $1" ;;
+        *) wrong "unknown option $1: see install.sh --help" ;;
     esac
 done
+
+# fault_of CIDR LAST EXAMPLE: what is wrong with an IPv4 address and its prefix length, which may be
+# 1 to LAST; nothing when all is well. In awk, since Python may not be installed yet.
+fault_of() {
+    printf '%s\n' "$1" | awk -v last="$2" -v example="$3" '
+        function number(text, least, most) {
+            return text ~ /^(0|[1-9][0-9]*)$/ && text + 0 >= least && text + 0 <= most
+        }
+        NR > 1 { exit }
+        {
+            address = length_text = $0
+            sub(/\/.*/, "", address)
+            count = split(address, byte, ".")
+            is_address = count == 4
+            for (i = 1; i <= count; i++) if (!number(byte[i], 0, 255)) is_address = 0
+            if (!is_address) print "not an IPv4 address: say it as in " example
+            else if (!index($0, "/")) print "the prefix length is missing: say it as in " example
+            else {
+                sub(/^[^\/]*\//, "", length_text)
+                if (!number(length_text, 1, last))
+                    print "the prefix length must be 1 to " last ": say it as in " example
+            }
+        }'
+}
+
+# host_bits CIDR: whether any bit beyond the prefix length is set.
+host_bits() {
+    printf '%s\n' "$1" | awk -F '[./]' '{
+        value = (($1 * 256 + $2) * 256 + $3) * 256 + $4
+        exit value % 2 ^ (32 - $5) ? 0 : 1
+    }'
+}
+
+# Before anything is done: a wrong pool would otherwise be found out when all else is in place.
+if [ -n "$pool" ]; then
+    # A block is a /26, so no pool is smaller.
+    _fault=$(fault_of "$pool" 26 192.168.0.0/16)
+    [ -z "$_fault" ] || wrong "--pool $pool: $_fault"
+    ! host_bits "$pool" || wrong "--pool $pool: bits beyond the prefix length are set"
+fi
+if [ -n "$address" ]; then
+    _fault=$(fault_of "$address" 32 10.10.7.20/20)
+    [ -z "$_fault" ] || wrong "--node-address $address: $_fault"
+fi
 
 HOME_DIR=$prefix/opt/pycni
 CNI_BIN=$prefix/opt/cni/bin
@@ -52,9 +99,11 @@ CONFIG=$prefix/etc/pycni/agent.yaml
 UNIT=$prefix/etc/systemd/system/pycni-agent.service
 CONFLIST=$CNI_CONF/10-pycni.conflist
 
+# act WORDS COMMAND…: say and do it; in a dry run only say it.
 act() {
+    if $dry; then note "would $1"; return 0; fi
     note "$1"; shift
-    $dry || "$@"
+    "$@"
 }
 
 # put MODE FILE: standard input becomes the file, by rename.
@@ -71,15 +120,15 @@ has_systemd() { [ -z "$prefix" ] && [ -d /run/systemd/system ]; }
 
 remove() {
     if has_systemd && [ -e "$UNIT" ]; then
-        act "stopping pycni-agent" systemctl disable --now pycni-agent.service || :
+        act "stop pycni-agent" systemctl disable --now pycni-agent.service || :
     fi
     # The configuration first: from then on no runtime calls us.
     for _f in "$CONFLIST" "$CNI_BIN/pycni" "$CNI_BIN/pycni-engine" "$UNIT" "$CONFIG" \
         "$prefix/usr/local/bin/pycnictl"; do
-        [ ! -e "$_f" ] || act "removing $_f" rm -f "$_f"
+        [ ! -e "$_f" ] || act "remove $_f" rm -f "$_f"
     done
-    [ ! -d "$HOME_DIR" ] || act "removing $HOME_DIR" rm -rf "$HOME_DIR"
-    note "removed; addresses are kept in $prefix/var/lib/pycni"
+    [ ! -d "$HOME_DIR" ] || act "remove $HOME_DIR" rm -rf "$HOME_DIR"
+    $dry || note "removed; addresses are kept in $prefix/var/lib/pycni"
 }
 
 first_conflist() {
@@ -144,7 +193,7 @@ EOF
 
 install_configuration() {
     if [ -z "$prefix" ] && ! $dry && ! getent passwd pycni-bgp >/dev/null; then
-        act "making the user pycni-bgp" useradd --system --no-create-home \
+        act "make the user pycni-bgp" useradd --system --no-create-home \
             --shell /usr/sbin/nologin pycni-bgp
     fi
     put 0600 "$CONFIG" <<EOF
@@ -218,9 +267,9 @@ EOF
 
 start_service() {
     $start && has_systemd || return 0
-    act "starting pycni-agent" systemctl daemon-reload
-    act "enabling it" systemctl enable --now pycni-agent.service
-    act "restarting it" systemctl restart pycni-agent.service
+    act "let systemd read the unit" systemctl daemon-reload
+    act "enable and start pycni-agent" systemctl enable --now pycni-agent.service
+    act "restart pycni-agent" systemctl restart pycni-agent.service
 }
 
 verify() {
@@ -236,6 +285,7 @@ verify() {
 if $uninstall; then
     [ -n "$prefix" ] || is_root || die "uninstalling needs root: run  sudo $0 --uninstall"
     remove
+    ! $dry || note "nothing was changed"
     exit 0
 fi
 check
@@ -246,4 +296,4 @@ install_pool
 start_service
 verify
 install_network
-note "done; see  pycnictl status"
+if $dry; then note "nothing was changed"; else note "done; see  pycnictl status"; fi

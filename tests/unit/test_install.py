@@ -1,0 +1,83 @@
+"""install.sh: what it refuses before it does anything, and what a dry run says."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+INSTALL = Path(__file__).resolve().parents[2] / "install.sh"
+
+
+def run(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(INSTALL), "--root", str(root), *words], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("mode", [("--dry-run",), ()])
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--pool", "nonsense", "--pool nonsense: not an IPv4 address"),
+        ("--pool", "fd00::/48", "not an IPv4 address"),
+        ("--pool", "192.168.0/16", "not an IPv4 address"),
+        ("--pool", "192.168.256.0/16", "not an IPv4 address"),
+        ("--pool", "192.168.0.0", "the prefix length is missing"),
+        ("--pool", "192.168.0.0/27", "must be 1 to 26"),
+        ("--pool", "192.168.0.0/16/1", "must be 1 to 26"),
+        ("--pool", "192.168.1.0/16", "bits beyond the prefix length are set"),
+        (
+            "--node-address",
+            "10.10.7.20",
+            "the prefix length is missing: say it as in 10.10.7.20/20",
+        ),
+        ("--node-address", "10.10.7.20/33", "must be 1 to 32"),
+        ("--node-address", "node-0/20", "not an IPv4 address"),
+    ],
+)
+def test_wrong_addresses_are_named_before_anything_is_done(
+    tmp_path: Path, option: str, value: str, said: str, mode: tuple[str, ...]
+) -> None:
+    ran = run(tmp_path, "--node-address", "10.0.0.1/24", option, value, *mode)
+
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("pool", ["192.168.0.0/16", "10.128.0.0/9", "172.16.5.64/26"])
+def test_dry_run_ends_by_saying_that_nothing_was_changed(tmp_path: Path, pool: str) -> None:
+    ran = run(tmp_path, "--node-address", "10.0.0.1/24", "--pool", pool, "--dry-run")
+
+    assert ran.returncode == 0
+    assert f"would make the pool {pool}\n" in ran.stderr
+    assert ran.stderr.splitlines()[-1] == "install.sh: nothing was changed"
+    assert "done" not in ran.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_dry_uninstall_lists_what_it_would_remove_and_keeps_it(tmp_path: Path) -> None:
+    plugin = tmp_path / "opt/cni/bin/pycni"
+    plugin.parent.mkdir(parents=True)
+    plugin.touch()
+    (tmp_path / "opt/pycni").mkdir()
+
+    ran = run(tmp_path, "--uninstall", "--dry-run")
+
+    assert ran.returncode == 0
+    assert ran.stderr.splitlines() == [
+        f"install.sh: would remove {plugin}",
+        f"install.sh: would remove {tmp_path}/opt/pycni",
+        "install.sh: nothing was changed",
+    ]
+    assert plugin.exists()
+
+
+@pytest.mark.parametrize("words", [("--pol",), ("--pool",)])
+def test_wrong_option_gets_one_line_and_a_way_on(tmp_path: Path, words: tuple[str, ...]) -> None:
+    ran = run(tmp_path, *words)
+
+    assert ran.returncode == 2
+    assert len(ran.stderr.splitlines()) == 1
+    assert "see install.sh --help" in ran.stderr
