@@ -69,7 +69,7 @@ def decide_tunnel(asked: str, *, say: Callable[[str], None]) -> tuple[str, str]:
             return "ipip", "host"
         say(
             f"tunnel: this machine's kernel ({os.uname().release}) has no IP-in-IP;"
-            " the lab runs in user-mode Linux, which has"
+            " running in user-mode Linux, whose kernel has it (--tunnel bpf is faster and has NAT)"
         )
         return "ipip", "uml"
     if asked == "ipip" and not kernel_has_ipip():
