@@ -88,6 +88,10 @@ class ExaBgpSpeaker:
         """State what is wanted from now on; the running task brings it about."""
         self.refused = {n.peer: why for n in neighbours if (why := codec.mistake_in(n))}
         usable = tuple(n for n in neighbours if n.peer not in self.refused)
+        for gone in {n.peer for n in self._wanted.neighbours} - {n.peer for n in usable}:
+            # Whoever wants it again knows nothing of it any more.  Should that be before ExaBGP has
+            # heard of its end, it must begin a new session all the same.
+            self._wanted.nudges[gone] = self._wanted.nudges.get(gone, 0) + 1
         wanted = (usable, advertisements)
         if wanted != (self._wanted.neighbours, self._wanted.advertisements):
             self._wanted.neighbours, self._wanted.advertisements = wanted

@@ -222,6 +222,22 @@ def test_a_peer_that_is_no_longer_wanted_ends_for_good(play: Play) -> None:
     play(story)
 
 
+def test_a_peer_that_is_wanted_again_at_once_begins_anew(play: Play) -> None:
+    """Whoever did not want it for a moment has forgotten what it knew of the session."""
+
+    async def story(one: Side, two: Side) -> None:
+        await establish(one, two)
+        mark = len(one.heard)
+
+        one.configure()
+        one.configure(TWO, announce=BLOCKS)
+
+        await one.until(lambda: any(isinstance(e, PeerUp) for e in one.heard[mark:]))
+        await one.until(lambda: any(isinstance(e, EndOfRib) for e in one.heard[mark:]))
+
+    play(story)
+
+
 def _is_final_end(event: BgpEvent) -> bool:
     return isinstance(event, PeerDown) and not event.is_graceful
 
