@@ -58,6 +58,7 @@ class Agent:
         self.clock = time.monotonic
         self.started = self.clock()
         self.troubles: dict[str, str] = {}
+        self.down_since: dict[IPAddress, float] = {}
         self.metrics = Metrics()
         self.route_protocol = protocol_number(config.route_protocol)
         self.datastore = datastore
@@ -130,9 +131,13 @@ class Agent:
             self.cni.tell_mtu(pod_mtu(inputs.pools.values(), underlay_mtu=link.mtu))
 
     def _down_peers(self) -> list[IPAddress]:
+        """Return the peers without a session, and note since when (the prober asks each second)."""
         peers = self.facts.rib.peers
         wanted = (n.peer for n in wanted_neighbours(self.facts.inputs))
-        return [p for p in wanted if p not in peers or not peers[p].is_up]
+        down = [p for p in wanted if p not in peers or not peers[p].is_up]
+        now = self.clock()
+        self.down_since = {peer: self.down_since.get(peer, now) for peer in down}
+        return down
 
     def report(self, what: str, why: str) -> None:
         """Note trouble of one part, or ("") its end; log each change once."""

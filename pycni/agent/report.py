@@ -11,7 +11,8 @@ from pycni.plan.iproute import route_text
 if TYPE_CHECKING:
     from pycni.agent.daemon import Agent
 
-STUCK_AFTER_S = 30.0
+SESSION_GRACE_S = 30.0
+"""How long a session may be down before `status` calls it a problem."""
 
 
 def status(agent: "Agent") -> dict[str, Any]:
@@ -110,6 +111,7 @@ def problems(agent: "Agent") -> list[str]:
     found = [f"{what}: {why}" for what, why in sorted(agent.troubles.items()) if why]
     found += [failure.message for failure in health.failures]
     found += [f"BGP peer {peer}: {why}" for peer, why in agent.speaker.refused.items()]
+    found += _down_sessions(agent)
     found += [
         f"{_text(c.wanted)!r} is wanted, but somebody else's {_text(c.foreign)!r} is there"
         for c in health.conflicts.values()
@@ -120,6 +122,18 @@ def problems(agent: "Agent") -> list[str]:
         for thing in health.fights
     ]
     return found
+
+
+def _down_sessions(agent: "Agent") -> list[str]:
+    """Name the sessions that have been down for longer than a restart of the peer takes."""
+    now = agent.clock()
+    names = agent.facts.inputs.nodes_by_address
+    return [
+        f"the BGP session with {names[peer].name if peer in names else peer} ({peer}) is down for"
+        f" {now - since:.0f} s: look whether that agent runs, and whether TCP port 179 gets there"
+        for peer, since in sorted(agent.down_since.items(), key=lambda item: str(item[0]))
+        if now - since >= SESSION_GRACE_S
+    ]
 
 
 def is_ready(agent: "Agent") -> bool:

@@ -23,7 +23,7 @@ def ask(run_dir: Path, question: str) -> dict[str, Any]:
             raise InvalidInput(f"only root may talk to the agent at {path}: use sudo") from exc
         except OSError as exc:
             raise TryAgain(
-                f"no agent answers at {path} ({exc}): start pycni-agent, or say --run-dir"
+                f"no agent answers at {path}: start pycni-agent, or say --run-dir"
             ) from exc
     if not line:
         raise TryAgain(f"the agent at {path} closed the connection: are you root?")

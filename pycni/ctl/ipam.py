@@ -52,6 +52,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 async def _candidates(args: argparse.Namespace) -> int:
+    if "/" not in args.pool:
+        raise InvalidInput(f"--pool {args.pool}: add a prefix length, as in 192.168.0.0/16")
     try:
         pool = ip_network(args.pool)
     except ValueError as exc:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol
 
 from pycni.errors import PycniError
 from pycni.lab import probes
@@ -148,7 +149,17 @@ def _is_tunnelled(cluster: Cluster, pair: Pair, *, prediction: Prediction) -> bo
     return own is not None and source is not None and source == own.ipip_tunnel_address
 
 
-async def pods_see_the_right_source(cluster: Cluster) -> AsyncIterator[Row]:
+class SeenSource(Protocol):
+    """What asks a server whom it sees."""
+
+    async def __call__(self, place: str, *, address: IPAddress) -> str:
+        """Fetch a page from a place; return the address that the server saw."""
+        ...
+
+
+async def pods_see_the_right_source(
+    cluster: Cluster, *, seen_source: SeenSource = probes.seen_source
+) -> AsyncIterator[Row]:
     """Let every node ask the first pod of every other node; see who it takes it for."""
     prediction = await cluster.prediction()
     for node in cluster.node_names:
@@ -157,8 +168,12 @@ async def pods_see_the_right_source(cluster: Cluster) -> AsyncIterator[Row]:
             expected = expected_source(prediction, node=node, target=address)
             if pod.node == node or expected is None:
                 continue
-            seen = await probes.seen_source(node, address=address)
             what = f"{node} asks {pod.full_name} on {pod.node}"
+            try:
+                seen = await seen_source(node, address=address)
+            except PycniError as exc:
+                yield Row(what, Verdict.FAIL, str(exc))
+                continue
             yield Row(what, verdict(ip_address(seen) == expected), f"it sees {seen}")
 
 

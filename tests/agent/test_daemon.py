@@ -170,6 +170,28 @@ def test_agent_serves_pods_and_says_how_it_is(
 @needs_root
 @pytest.mark.timeout(60)
 @pytest.mark.usefixtures("node")
+def test_status_names_a_session_that_stays_down(tmp_path: Path) -> None:
+    async def story(agent: Agent, run_dir: Path) -> None:
+        arguments = ["status", "--run-dir", str(run_dir)]
+        async with asyncio.timeout(10):
+            while not agent.down_since:  # noqa: ASYNC110  # the prober notes it
+                await asyncio.sleep(0.02)
+        now = agent.clock()
+        for age, is_wrong in ((29.0, False), (31.0, True)):
+            agent.down_since = dict.fromkeys(agent.down_since, now)
+            agent.clock = lambda age=age: now + age  # type: ignore[misc]  # a clock of our own
+            said = (await asyncio.to_thread(ask, run_dir, "status"))["problems"]
+            assert (
+                any("BGP session with node-9 (10.10.7.99) is down" in p for p in said) == is_wrong
+            )
+        assert await asyncio.to_thread(ctl.main, arguments) == 3
+
+    asyncio.run(with_agent(tmp_path, story))
+
+
+@needs_root
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("node")
 def test_status_names_a_strangers_route(tmp_path: Path) -> None:
     subprocess.run(
         ["ip", "route", "add", "192.168.39.192/26", "dev", "eth0", "proto", "static"], check=True

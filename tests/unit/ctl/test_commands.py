@@ -50,7 +50,17 @@ def test_without_an_agent_it_says_what_to_start(
 ) -> None:
     assert main([verb, "--run-dir", str(tmp_path)]) == 1
 
-    assert "start pycni-agent" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "start pycni-agent" in said
+    assert "Errno" not in said
+
+
+def test_pool_without_a_prefix_length_is_told_what_to_add(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["ipam", "candidates", "node-0", "--pool", "192.168.0.0"]) == 1
+
+    assert "add a prefix length" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--help"], ["status", "--help"], ["predict", "--help"]])
