@@ -1,0 +1,70 @@
+"""The lab's checks: which rows they give when the network doesn't answer."""
+
+import asyncio
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from pycni.errors import TryAgain
+from pycni.lab import checks
+from pycni.lab.cluster import Cluster
+from pycni.model.network import IPAddress
+from pycni.topology.model import Topology, load_topology
+from pycni.topology.predict import Prediction, predict
+
+EXERCISE = Path(__file__).parents[3] / "examples" / "exercise.yaml"
+TUNNEL = {"node-0": "192.168.39.192", "node-1": "192.168.84.128", "node-2": "192.168.247.0"}
+
+
+@dataclass(frozen=True, slots=True)
+class PaperCluster:
+    """The part of a cluster that is known without a kernel."""
+
+    topology: Topology
+    addresses: dict[str, IPAddress]
+
+    @property
+    def node_names(self) -> list[str]:
+        return [node.name for node in self.topology.nodes]
+
+    async def prediction(self) -> Prediction:
+        return await predict(self.topology)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    addresses = {
+        "default/dnsutils": "192.168.39.193",
+        "default/busybox": "192.168.39.194",
+        "default/nginx-deployment-69df458bc5-bb87w": "192.168.247.10",
+        "default/web": "192.168.247.11",
+    }
+    paper = PaperCluster(
+        load_topology(EXERCISE), {name: ip_address(text) for name, text in addresses.items()}
+    )
+    # A fake: it has what the check asks for, and nothing else.
+    return cast("Cluster", paper)
+
+
+def test_node_that_reaches_nobody_costs_no_other_nodes_rows(cluster: Cluster) -> None:
+    async def seen_source(place: str, *, address: IPAddress) -> str:
+        if place == "node-1":
+            raise TryAgain(f"{place} can't fetch http://{address}/")
+        return TUNNEL[place]
+
+    async def ask() -> list[checks.Row]:
+        asking = checks.pods_see_the_right_source(cluster, seen_source=seen_source)
+        return [row async for row in asking]
+
+    rows = asyncio.run(ask())
+
+    nginx = "default/nginx-deployment-69df458bc5-bb87w on node-2"
+    assert sorted((row.what, row.verdict.value) for row in rows) == [
+        (f"node-0 asks {nginx}", "PASS"),
+        ("node-1 asks default/dnsutils on node-0", "FAIL"),
+        (f"node-1 asks {nginx}", "FAIL"),
+        ("node-2 asks default/dnsutils on node-0", "PASS"),
+    ]
