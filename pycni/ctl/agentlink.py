@@ -21,6 +21,8 @@ def ask(run_dir: Path, question: str) -> dict[str, Any]:
             line = agent.makefile("rb").readline()
         except PermissionError as exc:
             raise InvalidInput(f"only root may talk to the agent at {path}: use sudo") from exc
+        except TimeoutError as exc:
+            raise TryAgain(f"the agent at {path} gave no answer in {TIMEOUT_S:g} s") from exc
         except OSError as exc:
             raise TryAgain(
                 f"no agent answers at {path}: start pycni-agent, or say --run-dir"
