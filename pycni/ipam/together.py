@@ -8,9 +8,9 @@ None is the answer where the block was passed over, a handle exists, or somebody
 then something may be left under the handle, and whoever asked goes the careful way.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam.blocks import Blocks
@@ -22,6 +22,9 @@ from pycni.ipam.retries import Retries
 from pycni.model.network import IPNetwork
 from pycni.model.resources import Block, Handle
 from pycni.ports import Creation, Datastore, Replacement, Stored, Write
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @dataclass(slots=True, eq=False)
@@ -68,14 +71,19 @@ class Together:
         try:
             if wishes is None:
                 return await self._lead(stored, wish)
-            wish.answer = asyncio.get_running_loop().create_future()
-            wishes.append(wish)
-            return await wish.answer
+            return await self._follow(wishes, wish)
         except BaseException as exc:
             # Nobody knows whether the handle is ours or was left over, so it is no use to lower
             # it: all that it holds goes.
             await undoing(exc, self._releases.release_by_handle(handle_id))
             raise
+
+    async def _follow(self, wishes: list[_Wish], wish: _Wish) -> Given | None:
+        import asyncio  # late: an engine that serves one request alone needs none of it
+
+        wish.answer = asyncio.get_running_loop().create_future()
+        wishes.append(wish)
+        return await wish.answer
 
     async def _lead(self, stored: Stored[Block], wish: _Wish) -> Given | None:
         wishes = [wish]
@@ -95,6 +103,8 @@ class Together:
 
     async def _gather(self, cidr: IPNetwork, wishes: list[_Wish]) -> None:
         """Let all that are ready join, for as long as any does."""
+        import asyncio
+
         self._gathering[cidr] = wishes
         try:
             known = 0

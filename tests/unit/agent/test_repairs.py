@@ -89,3 +89,15 @@ def test_a_fight_is_not_forgotten_while_it_may_go_on() -> None:
     repairs.forget_old(now=11.5)
 
     assert repairs.fights(now=1.5) == ["route"]
+
+
+def test_a_repair_that_was_put_off_does_not_count() -> None:
+    repairs = Repairs()
+    repairs.take_back("never tried")
+    for number in range(1000):
+        assert repairs.may_repair("link", now=number / 10)
+        repairs.take_back("link")
+
+    assert repairs.fights(now=100.0) == []
+    repairs.forget_old(now=100.0)
+    assert repairs.next_end(now=100.0) is None
