@@ -17,9 +17,10 @@ import pytest
 
 from pycni.errors import AlreadyExists, InvalidInput
 from pycni.kernel import podplan
+from pycni.kernel.event_filter import hear_only
 from pycni.kernel.hostend import HostEnd
 from pycni.kernel.linux import LinuxKernel
-from pycni.kernel.netlink import NetlinkSocket, hear_only, join_group, open_socket
+from pycni.kernel.netlink import NetlinkSocket, join_group, open_socket
 from pycni.kernel.nft import Nftables
 from pycni.kernel.podnet import LinuxPodNet
 from pycni.kernel.unplug import RTNLGRP_LINK

@@ -290,52 +290,45 @@ class Reconciler:
                 want.routes.pop(key, None)
             else:
                 want.routes[key] = wanted
-        gate = self.gate()
-        ownership = self._ownership(have)
-        result = Plan()
-        if dirty.links:
-            self._want_pod_sysctls(dirty.links, have)
-            ready = (inputs.host_veths.get(n) for n in dirty.links)
-            some = Desired(
-                pod_links={
-                    e.host_veth: e.mtu
-                    for e in ready
-                    if e is not None and e.state is EndpointState.READY
-                }
-            )
-            result.ops += plan_pod_links(some, have)
+        ops = self._plan_pod_links(dirty.links, have)
         if dirty.is_other:
-            want.tunnels = wanted_tunnels(inputs)
-            want.addresses = wanted_addresses(inputs)
-            want.sysctls = wanted_sysctls(inputs)
-            result.ops += plan_tunnels(want, have)
-            result.ops += plan_new_addresses(want, have)
-            result.ops += plan_sysctls(want.sysctls, have.sysctls)
-            result.ops += plan_ruleset(want, have, gate=gate)
-            if gate.blocks_ready:
-                result.ops += plan_old_addresses(want, have, ownership=ownership)
-        routes = plan_routes(
+            ops += self._plan_other(have)
+        result = plan_routes(
             want.routes,
             have,
             keys=dirty.keys,
             tunnels=frozenset(want.tunnels),
-            ownership=ownership,
-            gate=gate,
+            ownership=self._ownership(have),
+            gate=self.gate(),
         )
-        result.ops += routes.ops
-        result.conflicts += routes.conflicts
-        result.waiting += routes.waiting
+        result.ops[:0] = ops  # routes need the links and addresses that they go by
         return result
 
-    def _want_pod_sysctls(self, links: Iterable[str], have: KernelState) -> None:
-        """Keep the wanted sysctls true; the next look at them finds those that differ."""
-        for name in links:
+    def _plan_pod_links(self, names: Iterable[str], have: KernelState) -> list[Op]:
+        """Plan links, and keep the wanted sysctls true; the next look finds those that differ."""
+        ready = Desired()
+        for name in names:
             for key in host_veth_sysctls(name, versions=frozenset({4, 6})):
                 self.want.sysctls.pop(key, None)
                 have.sysctls.pop(key, None)
             endpoint = self.facts.inputs.host_veths.get(name)
             if endpoint is not None and endpoint.state is EndpointState.READY:
                 self.want.sysctls |= wanted_pod_sysctls(endpoint)
+                ready.pod_links[name] = endpoint.mtu
+        return plan_pod_links(ready, have)
+
+    def _plan_other(self, have: KernelState) -> list[Op]:
+        inputs, want, gate = self.facts.inputs, self.want, self.gate()
+        want.tunnels = wanted_tunnels(inputs)
+        want.addresses = wanted_addresses(inputs)
+        want.sysctls = wanted_sysctls(inputs)
+        ops = plan_tunnels(want, have)
+        ops += plan_new_addresses(want, have)
+        ops += plan_sysctls(want.sysctls, have.sysctls)
+        ops += plan_ruleset(want, have, gate=gate)
+        if gate.blocks_ready:
+            ops += plan_old_addresses(want, have, ownership=self._ownership(have))
+        return ops
 
     def _without_fights(self, ops: Iterable[Op]) -> list[Op]:
         now = self._clock()

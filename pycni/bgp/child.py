@@ -114,3 +114,17 @@ async def stop(process: asyncio.subprocess.Process) -> None:
         process.send_signal(signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+
+
+def is_descendant(pid: int, *, ancestor: int) -> bool:
+    """Tell whether a process is another or one of its descendants, as /proc tells parents."""
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return False
+        # The name of the process, in parentheses, may hold blanks and parentheses itself.
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return False

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -222,7 +222,7 @@ class ExaBgpSpeaker:
     def _is_helper(self, connection: socket.socket) -> bool:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid: int = struct.unpack("iII", raw)[0]
-        if self._process is not None and _is_descendant(pid, ancestor=self._process.pid):
+        if self._process is not None and child.is_descendant(pid, ancestor=self._process.pid):
             return True
         _log.warning("refused a connection to the helper's socket", extra={"peer_pid": pid})
         return False
@@ -350,17 +350,12 @@ async def _next_connection(listener: socket.socket, waiter: asyncio.Task[int]) -
         accepting.cancel()
 
 
-def _set_once(future: asyncio.Future[str]) -> "_SetOnce":
-    return _SetOnce(future)
+def _set_once(future: asyncio.Future[str]) -> Callable[[str], None]:
+    def set_unless_done(reason: str) -> None:
+        if not future.done():
+            future.set_result(reason)
 
-
-@dataclass(frozen=True, slots=True)
-class _SetOnce:
-    future: asyncio.Future[str]
-
-    def __call__(self, reason: str) -> None:
-        if not self.future.done():
-            self.future.set_result(reason)
+    return set_unless_done
 
 
 def _listen(path: Path, user: str | None) -> socket.socket:
@@ -386,17 +381,3 @@ def _replace_file(path: Path, content: bytes, *, user: str | None, mode: int) ->
     finally:
         os.close(fd)
     temporary.replace(path)
-
-
-def _is_descendant(pid: int, *, ancestor: int) -> bool:
-    """Walk up the parents of a process, as /proc tells them."""
-    while pid > 1:
-        if pid == ancestor:
-            return True
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-        except OSError:
-            return False
-        # The name of the process, in parentheses, may hold blanks and parentheses itself.
-        pid = int(stat.rpartition(")")[2].split()[1])
-    return False

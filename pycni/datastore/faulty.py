@@ -8,15 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pycni.datastore.singly import write_one
 from pycni.model.resources import Resource, resource_name
 from pycni.ports import (
     Change,
-    Creation,
     Cursor,
     Datastore,
     Deletion,
     Listing,
-    Replacement,
     Revision,
     Stored,
     Write,
@@ -112,7 +111,7 @@ class FaultyDatastore:
     async def write(self, writes: Sequence[Write]) -> Sequence[Stored[Any] | None]:
         """Do several writes, one after the other or as one."""
         if not self.is_atomic:
-            return [await self._write(one) for one in writes]
+            return [await write_one(self, one) for one in writes]
         first = writes[0]
         if isinstance(first, Deletion):
             call = Call("write", first.kind, first.name)
@@ -122,16 +121,6 @@ class FaultyDatastore:
         results = await self.inner.write(writes)
         await self.after(call)
         return results
-
-    async def _write(self, write: Write) -> Stored[Any] | None:
-        match write:
-            case Creation(value):
-                return await self.create(value)
-            case Replacement(value, revision):
-                return await self.update(value, if_revision=revision)
-            case Deletion(kind, name, revision):
-                await self.delete(kind, name, if_revision=revision)
-                return None
 
     def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:
         """Yield each change after the cursor; hooks don't apply."""

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pycni.datastore.cursors import check_cursor, parse_cursor
+from pycni.datastore.singly import write_one
 from pycni.errors import AlreadyExists, Conflict, NotFound, PycniError, TryAgain
 from pycni.model.resources import Resource, resource_name
 from pycni.model.schema import KIND_NAMES
 from pycni.ports import (
     Change,
-    Creation,
     Cursor,
-    Deletion,
     Listing,
-    Replacement,
     Revision,
     Stored,
     Write,
@@ -114,20 +112,10 @@ class MemoryDatastore:
         store = self._store
         before = (store.head, dict(store.objects), deque(store.log))
         try:
-            return [await self._write(one) for one in writes]
+            return [await write_one(self, one) for one in writes]
         except PycniError:
             store.head, store.objects, store.log = before
             raise
-
-    async def _write(self, write: Write) -> Stored[Any] | None:
-        match write:
-            case Creation(value):
-                return await self.create(value)
-            case Replacement(value, revision):
-                return await self.update(value, if_revision=revision)
-            case Deletion(kind, name, revision):
-                await self.delete(kind, name, if_revision=revision)
-                return None
 
     async def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:
         """Yield each change after the cursor, in order; raise `EventsLost` when it is too old."""

@@ -39,7 +39,12 @@ def _type(number: int) -> int:
 
 
 # label, operation, operand; a jump goes to its first label or its second, anything else goes on.
-_PROGRAM: tuple[tuple[str, int, int, str, str], ...] = (
+_Program = tuple[tuple[str, int, int, str, str], ...]
+_VERDICTS: _Program = (
+    ("pass", _RETURN, _WHOLE, "", ""),
+    ("drop", _RETURN, _NONE, "", ""),
+)
+_WHAT_MATTERS: _Program = (
     ("", _LOAD_16, _TYPE, "", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_NEWROUTE), "route", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_DELROUTE), "route", ""),
@@ -60,23 +65,32 @@ _PROGRAM: tuple[tuple[str, int, int, str, str], ...] = (
     ("", _JUMP_IF_EQUAL, socket.AF_INET6, "", "pass"),
     ("", _LOAD_8, _ADDRESS_SCOPE, "", ""),
     ("", _JUMP_IF_EQUAL, Scope.LINK, "drop", "pass"),
-    ("pass", _RETURN, _WHOLE, "", ""),
-    ("drop", _RETURN, _NONE, "", ""),
+    *_VERDICTS,
 )
 
 
 def hear_what_matters(raw: socket.socket) -> None:
     """Let the kernel drop what nobody looks at from a socket that is subscribed to its events."""
-    program = array("B", _assembled())
-    address, length = program.buffer_info()
+    _attach(raw, _WHAT_MATTERS)
+
+
+def hear_only(raw: socket.socket, kind: int) -> None:
+    """Let the kernel drop every message but those of one type: they wake nobody."""
+    load = ("", _LOAD_16, _TYPE, "", "")
+    _attach(raw, (load, ("", _JUMP_IF_EQUAL, _type(kind), "pass", "drop"), *_VERDICTS))
+
+
+def _attach(raw: socket.socket, program: _Program) -> None:
+    code = array("B", _assembled(program))
+    address, length = code.buffer_info()
     counted = struct.pack("@HP", length // _INSTRUCTION.size, address)
     raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, counted)
 
 
-def _assembled() -> bytes:
-    places = {label: number for number, (label, *_) in enumerate(_PROGRAM) if label}
+def _assembled(program: _Program) -> bytes:
+    places = {label: number for number, (label, *_) in enumerate(program) if label}
     code = bytearray()
-    for number, (_, operation, operand, if_true, if_false) in enumerate(_PROGRAM):
+    for number, (_, operation, operand, if_true, if_false) in enumerate(program):
         # Jumps count from the next instruction on.
         then, otherwise = (places.get(t, number + 1) - number - 1 for t in (if_true, if_false))
         code += _INSTRUCTION.pack(operation, then, otherwise, operand)

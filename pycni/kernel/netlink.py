@@ -7,8 +7,6 @@ answer when that returns, so nothing here waits on anybody else.
 import errno
 import os
 import socket
-import struct
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -30,10 +28,6 @@ NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
-
-_SO_ATTACH_FILTER = 26
-_BPF_LOAD_HALF, _BPF_JUMP_IF_EQUAL, _BPF_RETURN = 0x28, 0x15, 0x06
-_TYPE_OFFSET = 4  # of nlmsg_type
 
 _SOL_NETLINK = 270
 _NETLINK_ADD_MEMBERSHIP = 1
@@ -96,22 +90,6 @@ def open_socket(protocol: int = NETLINK_ROUTE, *, buffer: int = _BUFFER) -> sock
 def join_group(raw: socket.socket, group: int) -> None:
     """Subscribe a socket to a multicast group (RTNLGRP_*, NFNLGRP_*)."""
     raw.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
-
-
-def hear_only(raw: socket.socket, kind: int) -> None:
-    """Let the kernel drop every message but those of one type: they wake nobody."""
-    # A program of the classic packet filter, which reads numbers in network order.
-    (expected,) = struct.unpack(">H", struct.pack("=H", kind))
-    program = array("B")
-    for code, if_true, if_false, value in (
-        (_BPF_LOAD_HALF, 0, 0, _TYPE_OFFSET),
-        (_BPF_JUMP_IF_EQUAL, 0, 1, expected),
-        (_BPF_RETURN, 0, 0, 0xFFFFFFFF),
-        (_BPF_RETURN, 0, 0, 0),
-    ):
-        program.frombytes(struct.pack("=HBBI", code, if_true, if_false, value))
-    address, length = program.buffer_info()
-    raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, address))
 
 
 class NetlinkSocket:

@@ -17,13 +17,8 @@ from functools import partial
 
 from pycni.errors import PycniError
 from pycni.kernel import wire_link
-from pycni.kernel.netlink import (
-    KernelError,
-    NetlinkSocket,
-    hear_only,
-    join_group,
-    open_socket,
-)
+from pycni.kernel.event_filter import hear_only
+from pycni.kernel.netlink import KernelError, NetlinkSocket, join_group, open_socket
 from pycni.kernel.wire import messages
 
 # Group numbers of ours are drawn from here.  0 is every interface's default; administrators use

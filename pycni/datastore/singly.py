@@ -1,0 +1,17 @@
+"""Writes that are done by a datastore's calls for single objects."""
+
+from typing import Any
+
+from pycni.ports import Creation, Datastore, Deletion, Replacement, Stored, Write
+
+
+async def write_one(datastore: Datastore, write: Write) -> Stored[Any] | None:
+    """Do one of several writes by itself; return what is stored now, None after a deletion."""
+    match write:
+        case Creation(value):
+            return await datastore.create(value)
+        case Replacement(value, revision):
+            return await datastore.update(value, if_revision=revision)
+        case Deletion(kind, name, revision):
+            await datastore.delete(kind, name, if_revision=revision)
+            return None
