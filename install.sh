@@ -138,7 +138,7 @@ first_conflist() {
 }
 
 check() {
-    [ -n "$prefix" ] || is_root || die "installing needs root: run  sudo $0"
+    $dry || [ -n "$prefix" ] || is_root || die "installing needs root: run  sudo $0"
     _first=$(first_conflist)
     case $_first in
         ''|10-pycni.conflist) ;;
@@ -283,7 +283,7 @@ verify() {
 }
 
 if $uninstall; then
-    [ -n "$prefix" ] || is_root || die "uninstalling needs root: run  sudo $0 --uninstall"
+    $dry || [ -n "$prefix" ] || is_root || die "uninstalling needs root: run  sudo $0 --uninstall"
     remove
     ! $dry || note "nothing was changed"
     exit 0

@@ -20,9 +20,11 @@ from pycni.model.network import (
     ReplaceRoute,
     Route,
     SetLink,
+    SetSysctl,
 )
 from pycni.plan.mirror import apply_op
 from pycni.plan.ownership import key_of_alias
+from pycni.plan.podsysctls import interface_of
 from pycni.ports import Endpoints, Kernel
 
 LOCKED_RETRY_S = 0.1
@@ -38,7 +40,7 @@ class Actor:
         kernel: Kernel,
         endpoints: Endpoints,
         post: Callable[[Message], None],
-        put_off: Callable[[Op], None] = lambda _: None,
+        put_off: Callable[[Op], None],
     ) -> None:
         self._facts = facts
         self._kernel = kernel
@@ -66,7 +68,8 @@ class Actor:
             name = _direct_interface(route)
             # What is to be deleted may be of a pod without a record.
             return name if name in host_veths or isinstance(op, DeleteRoute) else ""
-        return op.name if isinstance(op, SetLink) and op.name in host_veths else ""
+        name = _interface_set_by(op)
+        return name if name in host_veths else ""
 
     async def _perform_on_pod(
         self, name: str, ops: Sequence[Op], have: KernelState
@@ -117,10 +120,20 @@ def _direct_interface(route: Route) -> str:
     return hops[0].oif if len(hops) == 1 and hops[0].gateway is None else ""
 
 
+def _interface_set_by(op: Op) -> str:
+    match op:
+        case SetLink():
+            return op.name
+        case SetSysctl():
+            return interface_of(op.name)
+        case _:
+            return ""
+
+
 def _look_again(ops: Iterable[Op]) -> LookAgain:
     return LookAgain(
         keys=frozenset(route.key for op in ops if (route := _route_of(op)) is not None),
-        links=frozenset(op.name for op in ops if isinstance(op, SetLink)),
+        links=frozenset(name for op in ops if (name := _interface_set_by(op))),
     )
 
 

@@ -18,6 +18,7 @@ from pycni.model.network import (
     DeleteAddress,
     DeleteRoute,
     DeleteRuleset,
+    IPAddress,
     KernelEvent,
     KernelState,
     LinkChanged,
@@ -57,20 +58,22 @@ NOTHING = Effect()
 
 def leave_out_link_local(state: KernelState) -> None:
     """Reduce a snapshot to what events keep true: see `apply_event`."""
-    state.addresses = {a for a in state.addresses if not a.interface.ip.is_link_local}
-    for key in [k for k in state.routes if _is_link_local(k)]:
+    state.addresses = {a for a in state.addresses if not _is_link_local(a.interface.ip)}
+    for key in [k for k in state.routes if _is_link_local(k.dst.network_address)]:
         del state.routes[key]
 
 
 def apply_event(state: KernelState, event: KernelEvent) -> Effect:
     """Change the picture by one event of the kernel; what it shows already has no effect.
 
-    Link-local addresses and routes are left out: the kernel makes both for every interface with
-    IPv6, and nothing of ours hangs on them.
+    IPv6 link-local addresses and routes are left out: the kernel makes both for every interface,
+    and nothing of ours hangs on them.
     """
     match event:
         case RouteChanged():  # by far the most frequent
-            is_news = not _is_link_local(event.route.key) and _route_changed(state, event)
+            is_news = not _is_link_local(event.route.key.dst.network_address) and _route_changed(
+                state, event
+            )
             return Effect(keys=frozenset((event.route.key,))) if is_news else NOTHING
         case LinkChanged():
             return _link_changed(state, event)
@@ -86,14 +89,15 @@ def apply_event(state: KernelState, event: KernelEvent) -> Effect:
             assert_never(event)
 
 
-def _is_link_local(key: RouteKey) -> bool:
-    return int(key.dst.network_address) >> _BELOW_LINK_LOCAL == _LINK_LOCAL
+def _is_link_local(address: IPAddress) -> bool:
+    # Not 169.254.0.0/16: the kernel gives nobody such an address, and it may be an underlay.
+    return int(address) >> _BELOW_LINK_LOCAL == _LINK_LOCAL
 
 
 def _address_changed(state: KernelState, event: AddressChanged) -> Effect:
     # One that the picture shows already does have an effect: it may be by an operation of ours,
     # and nobody has looked yet at what hangs on the address.
-    if event.address.interface.ip.is_link_local:
+    if _is_link_local(event.address.interface.ip):
         return NOTHING
     if event.is_present:
         state.addresses.add(event.address)

@@ -35,6 +35,13 @@ def interface_sysctl(family: str, *, ifname: str, key: str) -> str:
     return f"net.{proto}.{tree or 'conf'}.{ifname.replace('.', '/')}.{key}"
 
 
+def interface_of(sysctl: str) -> str:
+    """Return the interface that a setting is of, or an empty text for one of the whole host."""
+    parts = sysctl.split(".")
+    is_of_one = len(parts) == len(("net", "ipv4", "conf", "eth0", "forwarding"))
+    return parts[3].replace("/", ".") if is_of_one and parts[0] == "net" else ""
+
+
 def host_veth_sysctls(ifname: str, *, versions: frozenset[int]) -> dict[str, str]:
     """Return the settings of a host end for a pod with addresses of these IP versions."""
     delay = interface_sysctl("ipv4.neigh", ifname=ifname, key="proxy_delay")

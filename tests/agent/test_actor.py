@@ -6,6 +6,7 @@ from pathlib import Path
 from pycni.agent import actor
 from pycni.model.endpoints import EndpointKey, EndpointState
 from pycni.model.network import SetLink
+from pycni.plan.podsysctls import interface_sysctl
 from tests.agent.cluster import Cluster, NodeAgent, cluster
 from tests.virtual_time import run
 
@@ -120,5 +121,24 @@ def test_waiting_for_a_lock_is_no_fight(tmp_path: Path) -> None:
             link = node.kernel.link(name)
             assert link is not None
             assert link.is_up
+
+    run(story())
+
+
+def test_settings_of_an_interface_in_hand_are_left_alone_until_a_later_look(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with cluster(tmp_path, NODES) as made:
+            node, key, name = await pod_of(made)
+            setting = interface_sysctl("ipv4", ifname=name, key="proxy_arp")
+            async with node.endpoints.lock(key, timeout_s=0):
+                node.kernel.write_sysctl(setting, "0")
+                await made.settle(90)
+                assert node.kernel.read_sysctls([setting]) == {setting: "0"}
+
+            await made.settle(90)
+
+            assert node.kernel.read_sysctls([setting]) == {setting: "1"}
 
     run(story())

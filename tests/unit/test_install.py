@@ -1,5 +1,6 @@
 """install.sh: what it refuses before it does anything, and what a dry run says."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -72,6 +73,22 @@ def test_dry_uninstall_lists_what_it_would_remove_and_keeps_it(tmp_path: Path) -
         "install.sh: nothing was changed",
     ]
     assert plugin.exists()
+
+
+@pytest.mark.parametrize("words", [("--node-address", "10.0.0.1/24"), ("--uninstall",)])
+def test_only_a_dry_run_needs_no_root(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    line = [str(INSTALL), *words]
+
+    ran = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+    dry = subprocess.run(
+        [*line, "--dry-run"], capture_output=True, text=True, env=environment, check=False
+    )
+
+    assert (ran.returncode, "needs root" in ran.stderr) == (1, True)
+    assert (dry.returncode, "needs root" in dry.stderr) == (0, False)
 
 
 @pytest.mark.parametrize("words", [("--pol",), ("--pool",)])

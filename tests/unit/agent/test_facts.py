@@ -367,6 +367,17 @@ def test_what_ipv6_brings_by_itself_concerns_nobody() -> None:
     assert not made.feed(KernelTold(AddressChanged(address, is_present=True)), now=0.0)
 
 
+def test_an_underlay_may_have_link_local_ipv4_addresses() -> None:
+    made = facts()
+    address = Address("eth0", ip_interface("169.254.16.7/16"))
+
+    made.snapshot(KernelState(addresses={address}))
+
+    assert made.inputs.addresses == {address}
+    assert made.feed(KernelTold(AddressChanged(address, is_present=False)), now=0.0)
+    assert made.inputs.addresses == set()
+
+
 def test_a_doubt_calls_for_everything_anew() -> None:
     assert dirty(Doubt("SIGHUP")) == Dirty(is_all=True, is_doubtful=True)
 
