@@ -1,0 +1,72 @@
+"""A pod's interface passes from an old sandbox to the new one, and to no other pod."""
+
+from pathlib import Path
+
+from pycni.model.endpoints import WorkloadEndpoint
+from tests.agent.cluster import NETWORK, NodeAgent
+from tests.agent.verbs.stories import POD, VETH, Proxy, address_in, held, play, reason
+
+
+def test_a_late_del_leaves_the_recreated_pod_alone(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.cni("ADD", "old", pod=POD)
+        node.kernel.delete_link(VETH)  # its namespace is gone, and the pair with it
+        reply = await node.cni("ADD", "new", pod=POD)
+        address = address_in(reply)
+
+        await node.cni("DEL", "old", pod=POD)
+
+        assert await node.routes() == [f"{address} dev {VETH} scope link"]
+        assert await held(node) == [f"{address} {NETWORK}.new"]
+
+    play(tmp_path, story)
+
+
+def test_a_new_sandbox_of_a_pod_takes_the_interface_of_the_old(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        former = address_in(await node.cni("ADD", "old", pod=POD))
+
+        reply = await node.cni("ADD", "new", pod=POD)
+
+        assert reply.status == 0, reply.output
+        address = address_in(reply)
+        assert await node.routes() == [f"{address} dev {VETH} scope link"]
+        assert sorted(await held(node)) == sorted(
+            [f"{former} {NETWORK}.old", f"{address} {NETWORK}.new"]
+        )
+        await node.cni("DEL", "old", pod=POD)
+        assert await node.routes() == [f"{address} dev {VETH} scope link"]
+        assert await held(node) == [f"{address} {NETWORK}.new"]
+
+    play(tmp_path, story)
+
+
+def test_a_sandbox_whose_del_ends_meanwhile_stays_gone(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.cni("ADD", "old", pod=POD)
+        (old,) = node.endpoints.list()
+
+        def list_just_before_the_end() -> list[WorkloadEndpoint]:
+            node.endpoints.remove(old.key)
+            return [old]
+
+        node.engine.endpoints = Proxy(node.endpoints, list=list_just_before_the_end)
+        reply = await node.cni("ADD", "new", pod=POD)
+
+        assert reply.status == 0, reply.output
+        assert node.endpoints.get(old.key) is None
+
+    play(tmp_path, story)
+
+
+def test_another_pod_never_takes_an_interface(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.cni("ADD", "one", args=f"HOST_VETH={VETH}")
+
+        reply = await node.cni("ADD", "two", pod=POD)
+
+        assert reply.status == 1
+        assert VETH in reason(reply)[1]
+        assert len(await held(node)) == 1
+
+    play(tmp_path, story)
