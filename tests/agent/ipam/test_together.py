@@ -11,7 +11,8 @@ from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.model.resources import Block, Handle
 from pycni.ports import Datastore
-from tests.agent.ipam.test_allocator import POOL, SMALL, Play, check_books, fill, node, take
+from tests.agent.ipam.allocators import POOL, SMALL, check_books, fill, node, take
+from tests.agent.ipam.conftest import Play
 
 Step = Callable[[], Awaitable[None]]
 
