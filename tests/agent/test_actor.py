@@ -22,6 +22,13 @@ async def pod_of(made: Cluster) -> tuple[NodeAgent, EndpointKey, str]:
     return node, record.key, record.host_veth
 
 
+async def restart_unwatching(made: Cluster, node: NodeAgent) -> None:
+    """Restart the agent so that no watch tells it of the record."""
+    await node.stop()
+    node.start(watches_records=False)
+    await made.settle()
+
+
 def set_up_by_us(node: NodeAgent, name: str) -> int:
     return sum(isinstance(op, SetLink) and op.name == name for op in node.kernel.applied)
 
@@ -54,9 +61,7 @@ def test_an_interface_being_deleted_is_left_alone_though_nobody_told_of_the_reco
             node, key, name = await pod_of(made)
             record = node.endpoints.get(key)
             assert record is not None
-            await node.stop()
-            node.start(watches_records=False)  # so that no watch tells it of the record
-            await made.settle()
+            await restart_unwatching(made, node)
             node.endpoints.put(replace(record, state=EndpointState.INTENT))
             node.kernel.change_link(name, is_up=False)
             await made.settle()
@@ -75,9 +80,7 @@ def test_a_pod_route_is_not_made_again_for_an_address_that_the_record_has_lost(
             node, key, name = await pod_of(made)
             record = node.endpoints.get(key)
             assert record is not None
-            await node.stop()
-            node.start(watches_records=False)
-            await made.settle()
+            await restart_unwatching(made, node)
             node.endpoints.put(replace(record, addresses=()))
             node.kernel.flush_routes(protocol=3)
             await made.settle()
@@ -91,9 +94,7 @@ def test_a_damaged_record_leaves_its_own_interface_only(tmp_path: Path) -> None:
     async def story() -> None:
         async with cluster(tmp_path, NODES) as made:
             node, key, name = await pod_of(made)
-            await node.stop()
-            node.start(watches_records=False)
-            await made.settle()
+            await restart_unwatching(made, node)
             path = node.endpoints.directory / node.endpoints.file_name(key)
             path.write_text("{")
             node.kernel.change_link(name, is_up=False)

@@ -1,29 +1,15 @@
-"""Any history: the node ends as a fresh computation wants it, and strangers' things stay.
-
-Random events are fed to a reconciler over a fake kernel, in any order.  What the passes over dirty
-keys made of the kernel is then held against a full computation from the same facts.
-"""
+"""Everything that can happen to one node, as random events for a reconciler over a fake kernel."""
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import hypothesis.strategies as st
-from hypothesis import given, settings
 
 from pycni.agent.facts import WATCHED_KINDS, Facts
-from pycni.agent.messages import (
-    BgpTold,
-    Changed,
-    EndpointChanged,
-    EndpointsListed,
-    Listed,
-    Message,
-)
+from pycni.agent.messages import BgpTold, Changed, EndpointChanged, EndpointsListed, Listed, Message
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.watchers import watch_kernel, watch_sysctls
 from pycni.bgp.fake import FakeNetwork, FakeSpeaker
@@ -32,13 +18,11 @@ from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_tables import Refused
 from pycni.model.bgp import EndOfRib, Family, PathsChanged, PeerDown, PeerOpened, PeerUp
 from pycni.model.endpoints import EndpointState, WorkloadEndpoint
-from pycni.model.network import Address, KernelState, Route, RouteKey, RouteType
+from pycni.model.network import Address, Route, RouteKey, RouteType
 from pycni.model.resources import (
     AffinityState,
     AllocationAttribute,
     Block,
-    BlockAffinity,
-    IPPool,
     Node,
     Resource,
     TunnelMode,
@@ -47,11 +31,10 @@ from pycni.model.resources import (
 from pycni.plan.delta import Gate, plan
 from pycni.plan.desired import compute
 from pycni.plan.inputs import Inputs, Settings
-from pycni.plan.iproute import ip_route_lines, route_text
+from pycni.plan.iproute import ip_route_lines
 from pycni.plan.ownership import Ownership, alias_of, host_veths
 from tests.agent.cluster import default_route
 from tests.unit.plan.samples import affinity, node, path, pod, pool
-from tests.virtual_time import run
 
 BLOCKS = [f"192.168.{n}.0/26" for n in range(3)]
 NODES = ["10.0.0.1/24", "10.0.0.2/24", "10.0.1.3/24"]
@@ -307,146 +290,3 @@ async def play(world: World, happenings: Sequence[tuple[Event, bool]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@given(st.lists(st.tuples(events, st.booleans()), max_size=25))
-@settings(max_examples=150)
-def test_dirty_keys_and_a_full_pass_agree(happenings: list[tuple[Event, bool]]) -> None:
-    async def story() -> None:
-        with TemporaryDirectory() as directory:
-            world = World(Path(directory))
-            await play(world, happenings)
-            await world.check()
-
-    run(story())
-
-
-# --- order --------------------------------------------------------------------------------------
-
-
-def _is(number: int, make: Callable[[int], Resource]) -> Event:
-    return lambda world: world.write(make(number))
-
-
-# Sessions come after the nodes with whom they are.
-NODES_FIRST: list[Event] = [
-    *(_is(n, nodes) for n in range(3)),
-    lambda w: w.write(replace(nodes(1), name="node-1a")),
-]
-FACTS: list[Event] = [
-    lambda w: w.write(replace(pool(), name="p")),
-    *(_is(n, lambda n: affinity(BLOCKS[n], f"node-{n}")) for n in range(3)),
-    lambda w: w.write(affinity(BLOCKS[1], "node-2", AffinityState.PENDING)),
-    lambda w: w.write(borrowed_block(BLOCKS[1], "node-2")),
-    post(*session(1, is_up=True), told(1, BLOCKS[1], BLOCKS[0])),
-    post(*session(2, is_up=True), told(2, BLOCKS[1].replace("0/26", "0/32"))),
-    lambda w: w.add_pod(0),
-]
-EXPECTED = """\
-default via 10.0.0.254 dev eth0
-10.0.0.0/24 dev eth0 proto kernel scope link src 10.0.0.1
-blackhole 172.16.0.0/16 proto bird
-blackhole 192.168.0.0/26 proto bird
-192.168.0.1 dev cali0 scope link
-192.168.1.0 via 10.0.1.3 dev tunl0 proto bird onlink
-192.168.1.0/26 via 10.0.0.2 dev tunl0 proto bird onlink
-blackhole 192.168.2.0/26 proto static""".splitlines()
-
-
-def _shuffled(happenings: Sequence[Event], shuffler: random.Random) -> list[Event]:
-    return shuffler.sample(happenings, len(happenings))
-
-
-@given(st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=50)
-def test_the_order_of_events_does_not_matter(
-    shuffler: random.Random,
-    has_pauses: bool,
-) -> None:
-    happenings = [*_shuffled(NODES_FIRST, shuffler), *_shuffled(FACTS, shuffler)]
-
-    async def story() -> None:
-        with TemporaryDirectory() as directory:
-            world = World(Path(directory))
-            await play(world, [(one, has_pauses) for one in happenings])
-            await world.check()
-            assert await world.lines() == EXPECTED
-
-    run(story())
-
-
-# --- the planner alone --------------------------------------------------------------------------
-
-ways = st.sampled_from(["tunl0", "eth0", "cali0", None])
-any_route = st.builds(
-    lambda block, way, protocol, via: _route(BLOCKS[block], way, protocol=protocol, via=via),
-    numbers,
-    ways,
-    st.sampled_from([3, 4, 12]),
-    st.integers(1, 3),
-)
-
-
-def _route(dst: str, way: str | None, *, protocol: int, via: int) -> Route:
-    from pycni.model.network import NextHop
-
-    key = RouteKey(ip_network(dst))
-    if way is None:
-        return Route(key, type=RouteType.BLACKHOLE, protocol=protocol)
-    hop = NextHop(way, gateway=ip_address(f"10.0.0.{via}"), is_onlink=True)
-    return Route(key, next_hops=frozenset({hop}), protocol=protocol)
-
-
-def _kernel(routes: Sequence[Route]) -> FakeKernel:
-    kernel = FakeKernel()
-    for name in ("eth0", "tunl0", "cali0"):
-        kernel.add_link(name, kind="ipip" if name == "tunl0" else "veth", mtu=1480)
-    for route in routes:
-        if route not in kernel.routes():
-            kernel.append_route(route)
-    return kernel
-
-
-@given(st.lists(any_route, max_size=6), st.lists(any_route, max_size=6))
-def test_applying_the_plan_leads_to_what_is_wanted(there: list[Route], wanted: list[Route]) -> None:
-    from pycni.model.network import Tunnel
-    from pycni.plan.desired import Desired
-
-    ownership = Ownership(
-        route_protocol=12,
-        tunnel_name="tunl0",
-        pools=frozenset({ip_network("192.168.0.0/16")}),
-        host_veths=frozenset({"cali0"}),
-    )
-    want = Desired(
-        tunnels={"tunl0": Tunnel("tunl0", "ipip", 1480)},
-        # What we write is ours by its marks.
-        routes={r.key: r for r in wanted if ownership.owns(r)},
-    )
-
-    async def story() -> None:
-        kernel = _kernel(there)
-        before = await kernel.snapshot([])
-        first = plan(want, before, ownership=ownership, gate=Gate())
-        failures = await kernel.apply(first.ops)
-        after = await kernel.snapshot([])
-        again = plan(want, after, ownership=ownership, gate=Gate())
-
-        assert failures == []
-        assert again.ops == []
-        foreign = [r for r in there if not ownership.owns(r) and r not in wanted]
-        assert [route_text(r) for r in foreign if r not in kernel.routes()] == []
-        conflicts = {c.wanted.key for c in first.conflicts}
-        assert _missing(want.routes, after) == conflicts
-        ours = [r for routes in after.routes.values() for r in routes if ownership.owns(r)]
-        assert {r.key for r in ours} <= want.routes.keys()
-
-    run(story())
-
-
-def _missing(want: dict[RouteKey, Route], have: KernelState) -> set[RouteKey]:
-    return {key for key, route in want.items() if route not in have.routes.get(key, ())}
-
-
-def test_pools_and_affinities_are_what_the_facts_watch() -> None:
-    assert {IPPool, Node, BlockAffinity, Block} <= set(WATCHED_KINDS)
