@@ -12,9 +12,9 @@ from pycni.ctl.output import (
     print_documents,
     print_table,
 )
+from pycni.ctl.usage import EXIT_PROBLEMS
 
 DEFAULT_RUN_DIR = Path("/run/pycni")
-EXIT_PROBLEMS = 3
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,6 +29,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     routes = subparsers.add_parser(
         "routes",
         help="wanted and missing routes, and why each learned path was or wasn't used",
+        description=f"Exits with {EXIT_PROBLEMS} when a route is missing, 1 without an agent.",
         epilog="example: pycnictl routes",
     )
     routes.set_defaults(func=command(_routes))

@@ -12,6 +12,7 @@ from pycni.ctl.output import (
     print_documents,
     print_table,
 )
+from pycni.ctl.usage import WrongUsage
 from pycni.errors import InvalidInput
 from pycni.ipam import block as arithmetic
 from pycni.ipam.pools import holds
@@ -53,17 +54,21 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 async def _candidates(args: argparse.Namespace) -> int:
     if "/" not in args.pool:
-        raise InvalidInput(f"--pool {args.pool}: add a prefix length, as in 192.168.0.0/16")
+        raise WrongUsage(f"--pool {args.pool}: add a prefix length, as in 192.168.0.0/16")
     try:
         pool = ip_network(args.pool)
     except ValueError as exc:
-        raise InvalidInput(f"--pool {args.pool}: {exc}") from exc
+        raise WrongUsage(f"--pool {args.pool}: {exc}") from exc
     if not args.node:
-        raise InvalidInput("the node's name is empty")
+        raise WrongUsage("the node's name is empty")
     if args.count < 1:
-        raise InvalidInput(f"-n {args.count}: must be 1 or more")
+        raise WrongUsage(f"-n {args.count}: must be 1 or more")
     size = DEFAULT_BLOCK_SIZE[pool.version] if args.block_size is None else args.block_size
-    for block in islice(candidates(pool, size, args.node), args.count):
+    try:
+        blocks = list(islice(candidates(pool, size, args.node), args.count))
+    except InvalidInput as exc:
+        raise WrongUsage(f"--block-size {size} in {pool}: {exc}") from exc
+    for block in blocks:
         print(block)
     return 0
 

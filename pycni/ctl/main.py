@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pycni
 from pycni.ctl import agent, ipam, predict, resources
+from pycni.ctl.usage import EXIT_STATUS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -14,7 +15,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pycnictl",
         description="Look at and change a pycni network.",
-        epilog="example: pycnictl get pools -o yaml",
+        epilog=f"example: pycnictl get pools -o yaml\n\n{EXIT_STATUS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"pycni {pycni.__version__}")
     parser.add_argument(
@@ -27,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status (2: wrong usage, 1: it failed)."""
+    """Run one command; return the exit status (see `pycni.ctl.usage`)."""
     args = build_parser().parse_args(argv)
     try:
         status: int = args.func(args)

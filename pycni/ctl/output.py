@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from pycni.ctl.usage import exit_status_of
 from pycni.datastore.sqlite import DEFAULT_PATH, SqliteDatastore, open_sqlite
 from pycni.errors import PycniError
 
@@ -91,7 +92,7 @@ def command(
             return asyncio.run(work(args))
         except PycniError as exc:
             print_error(str(exc))
-            return 1
+            return exit_status_of(exc)
 
     return run
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pycni.ctl.output import command
-from pycni.errors import InvalidInput
+from pycni.ctl.usage import WrongUsage
 from pycni.topology.model import load_topology
 from pycni.topology.predict import predict
 
@@ -26,7 +26,7 @@ async def _predict(args: argparse.Namespace) -> int:
     topology = load_topology(args.filename)
     names = [node.name for node in topology.nodes]
     if args.node is not None and args.node not in names:
-        raise InvalidInput(f"there is no node {args.node!r} in {args.filename}: {', '.join(names)}")
+        raise WrongUsage(f"there is no node {args.node!r} in {args.filename}: {', '.join(names)}")
     prediction = await predict(topology)
     if args.node is not None:
         print("\n".join(prediction.lines(args.node)))

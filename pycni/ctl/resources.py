@@ -16,6 +16,7 @@ from pycni.ctl.output import (
     print_documents,
     print_table,
 )
+from pycni.ctl.usage import WrongUsage
 from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
@@ -130,7 +131,7 @@ def kind_of(text: str) -> type[Resource]:
         if text.lower() in names:
             return kind
     known = ", ".join(names[0] for names in _ALIASES.values())
-    raise InvalidInput(f"there is no kind {text!r}: use one of {known}")
+    raise WrongUsage(f"there is no kind {text!r}: use one of {known}")
 
 
 # --- get ----------------------------------------------------------------------------------------

@@ -8,23 +8,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pycni.ctl.usage import exit_status_of
 from pycni.errors import AlreadyExists, InvalidInput, NotFound, PycniError, TryAgain
 from pycni.lab import client, launch, sockets
 from pycni.lab.frames import Request
 from pycni.lab.layout import TUNNELS
 from pycni.lab.uml_guest import CLONE
+from pycni.topology.model import parse_pod
 
 DEFAULT_TOPOLOGY = CLONE / "examples" / "exercise.yaml"
 DEFAULT_NAME = "lab"
 END_TIMEOUT_S = 30.0
-OK, FAILED, USAGE, NOT_UP, ALREADY_UP, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, FAILED, NOT_UP, ALREADY_UP, INTERRUPTED = 0, 1, 3, 4, 130
 BROKEN_PIPE = 141  # as of a program that SIGPIPE ends
 VERBS_HERE = ("up", "down", "show", "test", "shell", "exec", "agent", "node", "pod")
 _NAME = re.compile(r"[a-z0-9][-a-z0-9_.]{0,31}\Z")
 
 EXIT_STATUS = """\
-exit status: 0 all is right; 1 something failed, or is not as it should be; 2 wrong usage; 3 no lab
-is up; 4 (up) it is up already; 130 interrupted; of shell and exec: the command's own.
+exit status: 0 all is right; 1 something failed, or is not as it should be; 2 wrong usage, such as a
+place that isn't there; 3 no lab is up; 4 (up) it is up already; 130 interrupted; of shell and exec:
+the command's own.
 """
 
 
@@ -106,26 +109,22 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(words)
     if command:
         options.command = [*getattr(options, "command", []), *command]
-    if not _NAME.match(options.name):
-        parser.error(f"--name {options.name!r}: use a-z, 0-9, '-', '_', '.', at most 32")
+    _check_words(parser, options)
     if os.geteuid() != 0:
         print(f"error: this needs root: run  sudo bin/lab {' '.join(argv)}", file=sys.stderr)
         return FAILED
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _dispatch(parser, options)
+        return _dispatch(options)
     except AlreadyExists as exc:
         print(f"error: {exc}", file=sys.stderr)
         return ALREADY_UP
     except NotFound as exc:
         print(f"error: {exc}", file=sys.stderr)
         return NOT_UP
-    except InvalidInput as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return USAGE
     except PycniError as exc:
         print(f"error: {exc}", file=sys.stderr)
-        return FAILED
+        return exit_status_of(exc)
     except BrokenPipeError:
         # Whoever read our output has seen enough; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -143,21 +142,41 @@ def _split_command(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:place], words[place + 1 :]
 
 
-def _dispatch(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+def _check_words(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with wrong usage for what no lab could do, before one is asked."""
+    if not _NAME.match(options.name):
+        parser.error(f"--name {options.name!r}: use a-z, 0-9, '-', '_', '.', at most 32")
+    if options.verb == "exec" and not options.command:
+        parser.error("exec needs a command: bin/lab exec PLACE -- CMD…")
+    if options.verb != "pod":
+        return
+    if options.action == "del":
+        if options.node is not None or options.address is not None:
+            parser.error("pod del takes neither --node nor --address")
+        return
+    if options.node is None:
+        parser.error("pod add needs --node")
+    try:
+        parse_pod(_pod_document(options))
+    except InvalidInput as exc:
+        parser.error(f"{exc}, as in  bin/lab pod add default/extra --node node-1")
+
+
+def _pod_document(options: argparse.Namespace) -> dict[str, str]:
+    wanted = {"name": options.pod, "node": options.node, "address": options.address}
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _dispatch(options: argparse.Namespace) -> int:
     match options.verb:
         case "up":
             return _up(options)
         case "down":
             return _down(options.name)
         case "shell" | "exec":
-            if options.verb == "exec" and not options.command:
-                parser.error("exec needs a command: bin/lab exec PLACE -- CMD…")
             return _execute(options)
         case "pod":
-            if (options.node is None) == (options.action == "add"):
-                parser.error("pod add needs --node, pod del takes none")
-            arguments = {"action": options.action, "name": options.pod, "node": options.node,
-                         "address": options.address}  # fmt: skip
+            arguments = {"action": options.action, **_pod_document(options)}
         case "agent" | "node":
             arguments = {"action": options.action, "node": options.node}
         case _:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import yaml
 
+from pycni.ctl.usage import WrongUsage
 from pycni.datastore.sqlite import open_sqlite
-from pycni.errors import InvalidInput, NotFound, TryAgain
+from pycni.errors import InvalidInput, TryAgain
 from pycni.lab import bpf, commands, isolate, nodetools, tables, underlay
 from pycni.lab.agents import Agents, can_drop_privileges, write_settings
 from pycni.lab.layout import ROUTER, Layout, Plan, netns_path, pod_place
@@ -170,14 +171,14 @@ class Cluster:
         """Raise unless there is such a node."""
         if name not in self.node_names:
             known = ", ".join(self.node_names)
-            raise NotFound(f"there is no node {name!r}: use one of {known}")
+            raise WrongUsage(f"there is no node {name!r}: use one of {known}")
 
     def find_pod(self, full_name: str) -> TopologyPod:
         """Return a pod by "namespace/name", or by its name alone where that is unique."""
         found = [p for p in self.topology.pods if full_name in (p.full_name, p.name)]
         if len(found) != 1:
             known = ", ".join(p.full_name for p in self.topology.pods)
-            raise NotFound(f"there is no pod {full_name!r}: use one of {known}")
+            raise WrongUsage(f"there is no pod {full_name!r}: use one of {known}")
         return found[0]
 
     def find_place(self, name: str) -> str:
@@ -188,7 +189,7 @@ class Cluster:
         if len(found) != 1:
             pods = [p.full_name for p in self.topology.pods]
             known = ", ".join([*self.node_names, *(h.name for h in self.topology.hosts), *pods])
-            raise NotFound(f"there is no {name!r} here: use one of {ROUTER}, {known}")
+            raise WrongUsage(f"there is no {name!r} here: use one of {ROUTER}, {known}")
         return pod_place(found[0].full_name)
 
     async def prediction(self) -> Prediction:

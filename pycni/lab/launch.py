@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pycni.errors import PycniError, TryAgain
+from pycni.errors import InvalidInput, PycniError, TryAgain
 from pycni.lab import bpf
 from pycni.lab.layout import Plan
 from pycni.lab.uml_guest import CLONE, cache_directory
@@ -84,8 +84,10 @@ def make_plan(topology: Path, *, tunnel: str, where: str) -> Plan:
     """Gather what the supervisor has to know."""
     try:
         text = topology.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise TryAgain(f"cannot read {topology}: {exc}") from exc
+    except OSError as exc:
+        raise InvalidInput(f"cannot read {topology}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidInput(f"{topology} is no YAML: {exc}") from exc
     bpf_object = ""
     if tunnel == "bpf":
         bpf_object = ensure("bpf")

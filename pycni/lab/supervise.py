@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from pycni.ctl.usage import EXIT_FAILED, exit_status_of
 from pycni.errors import PycniError, TryAgain
 from pycni.lab import bringup, isolate, mux, sockets
 from pycni.lab.cluster import Cluster, read_topology
@@ -109,14 +110,15 @@ class Supervisor:
                 return 0
             return await VERBS[request.verb](self._required(request), session)
         except PycniError as exc:
-            said = str(exc)
+            said, status = str(exc), exit_status_of(exc)
         except Exception as exc:  # noqa: BLE001  # border: the request dispatcher
             _log.exception("%s met a defect", request.verb)
             said = f"{request.verb} met a defect: {exc!r}; please report it"
+            status = EXIT_FAILED
         if request.verb == "up" and self._cluster is not None:
             await bringup.show_logs(self._cluster, session=session)
         await session.complain(f"error: {said}")
-        return 1
+        return status
 
     def _required(self, request: Request) -> Cluster:
         if self._cluster is None or not self._is_up:

@@ -3,7 +3,8 @@
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 
-from pycni.errors import InvalidInput, PycniError
+from pycni.ctl.usage import WrongUsage
+from pycni.errors import PycniError
 from pycni.lab import bringup, checks, interactive, nodetools, picture, tables
 from pycni.lab.cluster import Cluster
 from pycni.lab.session import Session
@@ -91,7 +92,7 @@ async def agent(cluster: Cluster, session: Session) -> int:
             path = cluster.layout.agent_log(node)
             await session.say(*path.read_text(encoding="utf-8").splitlines())
         case _:
-            raise InvalidInput(f"an agent can't {action!r}: use start, stop, kill or log")
+            raise WrongUsage(f"an agent can't {action!r}: use start, stop, kill or log")
     return 0
 
 

@@ -33,7 +33,7 @@ def test_predict_prints_all_nodes_with_headings(capsys: pytest.CaptureFixture[st
 
 
 def test_predict_names_the_nodes_where_one_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", "-f", EXERCISE, "--node", "node-7"]) == 1
+    assert main(["predict", "-f", EXERCISE, "--node", "node-7"]) == 2
 
     assert "node-0, node-1, node-2" in capsys.readouterr().err
 
@@ -58,9 +58,16 @@ def test_without_an_agent_it_says_what_to_start(
 def test_pool_without_a_prefix_length_is_told_what_to_add(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["ipam", "candidates", "node-0", "--pool", "192.168.0.0"]) == 1
+    assert main(["ipam", "candidates", "node-0", "--pool", "192.168.0.0"]) == 2
 
     assert "add a prefix length" in capsys.readouterr().err
+
+
+def test_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    assert "2 a mistake in the command line" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("words", [["--help"], ["status", "--help"], ["predict", "--help"]])

@@ -107,25 +107,31 @@ def test_apply_reads_stdin(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "status", "message"),
     [
-        (("apply", "-f", "/nonexistent"), "cannot read /nonexistent"),
-        (("get", "pods"), "there is no kind 'pods': use one of pools"),
-        (("get", "pools"), "there is no datastore at"),
-        (("delete", "pool", "x"), "there is no IPPool x"),
-        (("ipam", "candidates", "n", "--pool", "10.0.0.1/8"), "--pool 10.0.0.1/8: "),
-        (("ipam", "candidates", "", "--pool", "10.0.0.0/8"), "name is empty"),
-        (("ipam", "candidates", "n", "--pool", "10.0.0.0/8", "-n", "0"), "must be 1 or more"),
+        (("apply", "-f", "/nonexistent"), 1, "cannot read /nonexistent"),
+        (("get", "pods"), 2, "there is no kind 'pods': use one of pools"),
+        (("delete", "nonsense", "x"), 2, "there is no kind 'nonsense': use one of pools"),
+        (("get", "pools"), 1, "there is no datastore at"),
+        (("delete", "pool", "x"), 1, "there is no IPPool x"),
+        (("ipam", "candidates", "n", "--pool", "10.0.0.1/8"), 2, "--pool 10.0.0.1/8: "),
+        (("ipam", "candidates", "", "--pool", "10.0.0.0/8"), 2, "name is empty"),
+        (("ipam", "candidates", "n", "--pool", "10.0.0.0/8", "-n", "0"), 2, "must be 1 or more"),
         (
             ("ipam", "candidates", "n", "--pool", "10.0.0.0/8", "--block-size", "8"),
+            2,
             "20 to 32 for IPv4",
         ),
     ],
 )
 def test_mistakes_end_with_a_sentence(
-    run: Run, words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+    run: Run,
+    words: tuple[str, ...],
+    status: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(*words) == 1
+    assert run(*words) == status
     assert message in capsys.readouterr().err
 
 
