@@ -49,6 +49,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     order.add_argument(
         "-n", "--count", type=int, default=_DEFAULT_COUNT, help="how many (default: %(default)s)"
     )
+    add_output_argument(order, plain="one per line")
     order.set_defaults(func=command(_candidates))
 
 
@@ -68,8 +69,18 @@ async def _candidates(args: argparse.Namespace) -> int:
         blocks = list(islice(candidates(pool, size, args.node), args.count))
     except InvalidInput as exc:
         raise WrongUsage(f"--block-size {size} in {pool}: {exc}") from exc
-    for block in blocks:
-        print(block)
+    if args.output is None:
+        for block in blocks:
+            print(block)
+    elif args.output == "table":
+        print_table(["ORDER", "BLOCK"], enumerate(blocks, start=1))
+    else:
+        document = {
+            "node": args.node,
+            "pool": str(pool),
+            "blocks": [str(block) for block in blocks],
+        }
+        print_documents([document], form=args.output)
     return 0
 
 

@@ -20,10 +20,14 @@ _RED = "\x1b[31m"
 _PLAIN = "\x1b[0m"
 
 
-def add_output_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `-o`, the format of the output."""
+def add_output_argument(parser: argparse.ArgumentParser, *, plain: str = "") -> None:
+    """Add `-o`, the format of the output; `plain` names a default (None) that is no table."""
     parser.add_argument(
-        "-o", "--output", choices=FORMATS, default="table", help="format (default: %(default)s)"
+        "-o",
+        "--output",
+        choices=FORMATS,
+        default=None if plain else "table",
+        help=f"format (default: {plain or 'table'})",
     )
 
 

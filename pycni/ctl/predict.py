@@ -2,11 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from pycni.ctl.output import command
+from pycni.ctl.output import add_output_argument, command, print_documents, print_table
 from pycni.ctl.usage import WrongUsage
+from pycni.model.network import MAIN_TABLE, NextHop, Route, Scope
+from pycni.plan.iproute import PROTOCOL_NAMES, hop_order, route_lines, route_text
 from pycni.topology.model import load_topology
-from pycni.topology.predict import predict
+from pycni.topology.predict import Prediction, predict
+
+_FAMILY = 4
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -19,6 +24,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("-f", "--filename", type=Path, required=True, help="the topology (YAML)")
     parser.add_argument("--node", help="one node only, without heading")
+    add_output_argument(parser, plain="as `ip route` prints it")
     parser.set_defaults(func=command(_predict))
 
 
@@ -28,10 +34,76 @@ async def _predict(args: argparse.Namespace) -> int:
     if args.node is not None and args.node not in names:
         raise WrongUsage(f"there is no node {args.node!r} in {args.filename}: {', '.join(names)}")
     prediction = await predict(topology)
-    if args.node is not None:
+    if args.output is not None:
+        asked = names if args.node is None else [args.node]
+        rows = [
+            _document(route, node=name) for name in asked for route in _routes(prediction, name)
+        ]
+        _print_rows(rows, form=args.output)
+    elif args.node is not None:
         print("\n".join(prediction.lines(args.node)))
-        return 0
-    for i, name in enumerate(names):
-        print(f"{'' if i == 0 else chr(10)}{name}$ ip route")
-        print("\n".join(prediction.lines(name)))
+    else:
+        tables = ("\n".join([f"{name}$ ip route", *prediction.lines(name)]) for name in names)
+        print("\n\n".join(tables))
     return 0
+
+
+def _routes(prediction: Prediction, node: str) -> list[Route]:
+    """Return a node's routes in the order in which `ip route` shows them."""
+    places = {line: i for i, line in enumerate(prediction.lines(node, family=_FAMILY))}
+    routes = [
+        route
+        for key, routes in prediction.states[node].routes.items()
+        if key.table == MAIN_TABLE and key.dst.version == _FAMILY
+        for route in routes
+    ]
+    return sorted(routes, key=lambda route: places[route_lines(route)[0]])
+
+
+def _document(route: Route, *, node: str) -> dict[str, Any]:
+    key = route.key
+    return {
+        "node": node,
+        "dst": str(key.dst),
+        "type": route.type.name.lower(),
+        "table": key.table,
+        "tos": key.tos,
+        "priority": key.priority,
+        "scope": Scope(route.scope).name.lower(),
+        "protocol": PROTOCOL_NAMES.get(route.protocol, str(route.protocol)),
+        "src": None if route.src is None else str(route.src),
+        "mtu": route.mtu,
+        "next_hops": [_hop_document(hop) for hop in hop_order(route.next_hops)],
+        "text": route_text(route),
+    }
+
+
+def _hop_document(hop: NextHop) -> dict[str, Any]:
+    return {
+        "gateway": None if hop.gateway is None else str(hop.gateway),
+        "dev": hop.oif,
+        "onlink": hop.is_onlink,
+        "weight": hop.weight,
+    }
+
+
+def _print_rows(rows: list[dict[str, Any]], *, form: str) -> None:
+    if form != "table":
+        print_documents([{"routes": rows}], form=form)
+        return
+    print_table(
+        ("NODE", "DESTINATION", "TYPE", "VIA", "DEV", "PROTOCOL", "SCOPE", "SRC"),
+        [
+            (
+                row["node"],
+                row["dst"],
+                row["type"],
+                ", ".join(hop["gateway"] or "-" for hop in row["next_hops"]) or "-",
+                ", ".join(hop["dev"] for hop in row["next_hops"]) or "-",
+                row["protocol"],
+                row["scope"],
+                row["src"],
+            )
+            for row in rows
+        ],
+    )

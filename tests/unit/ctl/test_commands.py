@@ -1,8 +1,10 @@
 """pycnictl's front: usage, predict, and what it says without an agent."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pycni.ctl.main import main
 
@@ -30,6 +32,48 @@ def test_predict_prints_all_nodes_with_headings(capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert out.startswith("node-0$ ip route\ndefault via 10.10.0.1 dev eth0\n")
     assert "\n\nnode-2$ ip route\n" + NODE_2 in out
+
+
+def test_predict_gives_programs_the_fields_of_each_route(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["predict", "-f", EXERCISE, "--node", "node-2", "-o", "json"]) == 0
+
+    routes = json.loads(capsys.readouterr().out)["routes"]
+    assert [route["text"] for route in routes] == NODE_2.splitlines()
+    assert {route["node"] for route in routes} == {"node-2"}
+    assert routes[2] == {
+        "node": "node-2",
+        "dst": "192.168.39.192/26",
+        "type": "unicast",
+        "table": 254,
+        "tos": 0,
+        "priority": 0,
+        "scope": "universe",
+        "protocol": "bird",
+        "src": None,
+        "mtu": None,
+        "next_hops": [{"gateway": "10.10.7.20", "dev": "tunl0", "onlink": True, "weight": 1}],
+        "text": NODE_2.splitlines()[2],
+    }
+
+
+def test_predict_gives_all_nodes_in_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "-f", EXERCISE, "-o", "yaml"]) == 0
+
+    routes = yaml.safe_load(capsys.readouterr().out)["routes"]
+    assert [route["node"] for route in routes] == ["node-0"] * 7 + ["node-1"] * 5 + ["node-2"] * 7
+
+
+def test_predict_prints_a_table_with_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "-f", EXERCISE, "--node", "node-1", "-o", "table"]) == 0
+
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[:4]] == [
+        "NODE DESTINATION TYPE VIA DEV PROTOCOL SCOPE SRC",
+        "node-1 0.0.0.0/0 unicast 10.10.16.1 eth0 boot universe -",
+        "node-1 10.10.16.0/20 unicast - eth0 kernel link 10.10.24.89",
+        "node-1 192.168.39.192/26 unicast 10.10.7.20 tunl0 bird universe -",
+    ]
 
 
 def test_predict_names_the_nodes_where_one_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -281,6 +281,19 @@ def test_candidates_come_one_per_line_without_a_datastore(
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_candidates_come_in_every_format(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("ipam", "candidates", "node-2", "--pool", "192.168.0.0/16", "-n", "1", "-o")
+
+    assert run(*words, "json") == run(*words, "yaml") == run(*words, "table") == 0
+
+    document = {"node": "node-2", "pool": "192.168.0.0/16", "blocks": ["192.168.247.0/26"]}
+    printed = capsys.readouterr().out
+    as_json, brace, rest = printed.partition("\n}\n")
+    assert json.loads(as_json + brace) == document
+    assert yaml.safe_load(rest.partition("ORDER")[0]) == document
+    assert rest.endswith("ORDER  BLOCK\n1      192.168.247.0/26\n")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
