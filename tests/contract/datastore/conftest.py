@@ -70,3 +70,9 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Session:
             await handles.close()
 
     return run
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where an SQLite file may be made."""
+    return tmp_path / "state" / "pycni.db"

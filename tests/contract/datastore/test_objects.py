@@ -1,0 +1,249 @@
+"""What every implementation of the `Datastore` door does with objects, whatever it is made of."""
+
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
+
+import pytest
+
+from pycni.errors import AlreadyExists, Conflict, NotFound, TryAgain
+from pycni.model.resources import (
+    AffinityState,
+    AllocationAttribute,
+    AssignmentMode,
+    BGPConfiguration,
+    BGPPeer,
+    Block,
+    BlockAffinity,
+    Handle,
+    IPAMConfig,
+    IPPool,
+    Node,
+    PoolUse,
+    Resource,
+    TunnelMode,
+    resource_name,
+)
+from pycni.ports import Creation, Datastore, Deletion, Replacement, Revision, Write
+from tests.contract.datastore.conftest import Session
+from tests.contract.datastore.stories import V4, handle, run, run_two, stop, take
+
+V6 = IPv6Network("fd00::/126")
+
+VALUES: list[Resource] = [
+    IPPool(
+        "pool",
+        IPv4Network("192.168.0.0/16"),
+        ipip_mode=TunnelMode.CROSS_SUBNET,
+        nat_outgoing=True,
+        is_disabled=True,
+        disable_bgp_export=True,
+        node_selector="!all()",
+        allowed_uses=frozenset({PoolUse.TUNNEL}),
+        assignment_mode=AssignmentMode.MANUAL,
+    ),
+    IPPool("six", IPv6Network("fd00::/48"), block_size=122),
+    Node(
+        "node-0",
+        ipv4=IPv4Interface("10.10.7.20/20"),
+        as_number=65001,
+        ipip_tunnel_address=IPv4Address("192.168.39.192"),
+        labels=(("a", "b"), ("c", "")),
+    ),
+    Node("bare"),
+    BGPPeer("peer", IPv4Address("10.0.0.1"), 65001, node="node-0", port=1179, password="pä"[:1]),
+    BGPConfiguration(as_number=65000, is_node_mesh_enabled=False, listen_port=1179),
+    IPAMConfig(is_strict_affinity=True, is_auto_allocating_blocks=False, max_blocks_per_host=3),
+    BlockAffinity("node-0", V4, AffinityState.PENDING_DELETION),
+    Block(
+        V4,
+        "node-0",
+        allocations=(None, 0, 1, 0),
+        unallocated=(0,),
+        attributes=(
+            AllocationAttribute("h", (("node", "n"), ("pod", "ü\u2028\ud800"))),
+            AllocationAttribute(None),
+        ),
+        sequence_number=2**63 + 1,
+        sequence_numbers=(None, 5, 2**63, None),
+    ),
+    Block(V6, None, (None,) * 4, (3, 2, 1, 0), sequence_numbers=(None,) * 4),
+    Handle("Net.ABC", ((V4, 2), (V6, 1))),
+    Handle("empty"),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_every_kind_comes_back_as_it_went_in(session: Session, value: Resource) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        created = await one.create(value)
+
+        assert await other.get(type(value), resource_name(value)) == created
+        assert (await other.list(type(value))).items == (created,)
+        assert created.value == value
+
+    run_two(session, story)
+
+
+def test_absent_objects_are_none(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        await store.create(handle("a"))
+
+        assert await store.get(Handle, "b") is None
+        assert await store.get(Node, "a") is None
+        assert (await store.list(Node)).items == ()
+
+    run(session, story)
+
+
+def test_lists_are_in_the_order_of_names(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        for name in ("b", "a.10", "a", "a.9", "c-é"):
+            await store.create(handle(name))
+
+        listing = await store.list(Handle)
+
+        assert [one.value.id for one in listing.items] == ["a", "a.10", "a.9", "b", "c-é"]
+
+    run(session, story)
+
+
+def test_a_name_is_created_once(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        first = await one.create(handle("A"))
+
+        with pytest.raises(AlreadyExists, match="cannot create IPAMHandle a: it exists"):
+            await other.create(handle("a", 2))
+        assert await one.get(Handle, "a") == first
+
+    run_two(session, story)
+
+
+def test_an_update_needs_the_current_revision(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        first = await one.create(handle("a"))
+        second = await other.update(handle("a", 2), if_revision=first.revision)
+
+        with pytest.raises(Conflict, match="cannot update IPAMHandle a: it was changed"):
+            await one.update(handle("a", 3), if_revision=first.revision)
+        assert await one.get(Handle, "a") == second
+        assert second.revision != first.revision
+
+    run_two(session, story)
+
+
+def test_a_delete_needs_the_current_revision(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        first = await store.create(handle("a"))
+        second = await store.update(handle("a", 2), if_revision=first.revision)
+
+        with pytest.raises(Conflict):
+            await store.delete(Handle, "a", if_revision=first.revision)
+        await store.delete(Handle, "a", if_revision=second.revision)
+        assert await store.get(Handle, "a") is None
+
+    run(session, story)
+
+
+def test_what_is_gone_is_not_found(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        first = await store.create(handle("a"))
+        await store.delete(Handle, "a", if_revision=first.revision)
+
+        with pytest.raises(NotFound, match="cannot update IPAMHandle a: it does not exist"):
+            await store.update(handle("a"), if_revision=first.revision)
+        with pytest.raises(NotFound):
+            await store.delete(Handle, "a", if_revision=first.revision)
+
+    run(session, story)
+
+
+def test_several_writes_are_done_in_order(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        a = await one.create(handle("a"))
+        b = await one.create(handle("b"))
+
+        written = await one.write(
+            [
+                Creation(handle("c")),
+                Replacement(handle("a", 2), a.revision),
+                Deletion(Handle, "b", b.revision),
+                Creation(handle("b", 7)),
+            ]
+        )
+
+        assert [None if s is None else s.value for s in written] == [
+            handle("c"),
+            handle("a", 2),
+            None,
+            handle("b", 7),
+        ]
+        for stored in written:
+            if stored is not None:
+                assert await other.get(Handle, stored.value.id) == stored
+
+    run_two(session, story)
+
+
+@pytest.mark.parametrize("refused", [AlreadyExists, Conflict, NotFound])
+def test_of_several_writes_none_is_done_when_one_is_refused(
+    session: Session, refused: type[Exception]
+) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        a = await one.create(handle("a"))
+        b = await one.create(handle("b"))
+        newer = await other.update(handle("b", 5), if_revision=b.revision)
+        lasts: dict[type[Exception], Write] = {
+            AlreadyExists: Creation(handle("b", 3)),
+            Conflict: Deletion(Handle, "b", b.revision),
+            NotFound: Replacement(handle("d"), b.revision),
+        }
+
+        with pytest.raises(refused):
+            await one.write(
+                [Creation(handle("c")), Replacement(handle("a", 2), a.revision), lasts[refused]]
+            )
+
+        for store in (one, other):
+            assert await store.get(Handle, "a") == a
+            assert await store.get(Handle, "b") == newer
+            assert await store.get(Handle, "c") is None
+        cursor = (await one.list(Handle)).cursor
+        assert (await other.create(handle("c"))).value == handle("c")
+        watch = one.watch(Handle, after=cursor)
+        assert [change.name for change in await take(watch, 1)] == ["c"]
+        await stop(watch)
+
+    run_two(session, story)
+
+
+def test_a_recreated_object_has_another_revision(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        first = await store.create(handle("a"))
+        await store.delete(Handle, "a", if_revision=first.revision)
+        second = await store.create(handle("a"))
+
+        assert second.revision != first.revision
+        with pytest.raises(Conflict):
+            await store.update(handle("a", 2), if_revision=first.revision)
+
+    run(session, story)
+
+
+def test_a_foreign_revision_is_a_conflict(session: Session) -> None:
+    async def story(store: Datastore) -> None:
+        await store.create(handle("a"))
+
+        with pytest.raises(Conflict):
+            await store.update(handle("a", 2), if_revision=Revision("no such thing"))
+
+    run(session, story)
+
+
+def test_a_closed_handle_refuses_work(session: Session) -> None:
+    async def story(one: Datastore, other: Datastore) -> None:
+        await one.close()
+
+        with pytest.raises(TryAgain, match="closed"):
+            await one.get(Handle, "a")
+        assert await other.get(Handle, "a") is None
+
+    run_two(session, story)
