@@ -1,0 +1,181 @@
+"""Endpoint records, as two engines share them."""
+
+import os
+import time
+from dataclasses import replace
+
+import pytest
+
+from pycni.endpoints import FileEndpoints
+from pycni.errors import DatastoreUnusable
+from pycni.model.endpoints import EndpointKey, EndpointState
+from tests.contract.endpoints.samples import DEBT, KEY, RECORD, Directories, keyed, other
+
+
+def test_a_record_is_read_as_it_was_written(endpoints: FileEndpoints) -> None:
+    endpoints.put(RECORD)
+
+    assert endpoints.get(KEY) == RECORD
+
+
+def test_an_absent_record_is_none(endpoints: FileEndpoints) -> None:
+    assert endpoints.get(KEY) is None
+
+
+def test_a_record_is_replaced(endpoints: FileEndpoints) -> None:
+    endpoints.put(replace(RECORD, state=EndpointState.INTENT, addresses=()))
+
+    endpoints.put(RECORD)
+
+    assert endpoints.get(KEY) == RECORD
+    assert endpoints.list() == [RECORD]
+
+
+def test_records_are_listed_in_the_order_of_their_keys(endpoints: FileEndpoints) -> None:
+    for name in "bca":
+        endpoints.put(replace(RECORD, key=keyed(name)))
+
+    assert [r.key.container_id for r in endpoints.list()] == ["a", "b", "c"]
+
+
+def test_a_removed_record_is_gone_and_removing_it_again_is_success(
+    endpoints: FileEndpoints,
+) -> None:
+    endpoints.put(RECORD)
+
+    endpoints.remove(KEY)
+    endpoints.remove(KEY)
+
+    assert endpoints.get(KEY) is None
+
+
+def test_another_process_sees_the_same(endpoints: FileEndpoints, directories: Directories) -> None:
+    endpoints.put(RECORD)
+
+    assert other(directories).get(KEY) == RECORD
+
+
+def test_a_key_longer_than_a_file_name_is_kept(endpoints: FileEndpoints) -> None:
+    key = EndpointKey("n" * 200, "c" * 400, "eth0")
+
+    endpoints.put(replace(RECORD, key=key))
+
+    assert endpoints.get(key) == replace(RECORD, key=key)
+
+
+def test_a_long_record_is_read_whole(endpoints: FileEndpoints) -> None:
+    long = replace(RECORD, pod_name="x" * 200_000)
+
+    endpoints.put(long)
+
+    assert endpoints.get(KEY) == long
+
+
+def test_a_reader_never_sees_half_a_record(
+    endpoints: FileEndpoints, directories: Directories
+) -> None:
+    child = os.fork()
+    if child == 0:
+        writer = other(directories)
+        for number in range(500):
+            writer.put(replace(RECORD, mtu=number, pod_name="x" * (number % 500)))
+        os._exit(0)
+
+    seen = [endpoints.get(KEY) for _ in range(500)]
+    os.waitpid(child, 0)
+
+    assert all(r is None or r.key == KEY for r in seen)
+
+
+def test_only_the_owner_can_look(endpoints: FileEndpoints, directories: Directories) -> None:
+    endpoints.put(RECORD)
+    endpoints.journal(DEBT)
+
+    paths = [p for d in directories for p in d.rglob("*")]
+    assert {oct(p.stat().st_mode & 0o777) for p in paths if p.is_file()} == {"0o600"}
+    assert {oct(p.stat().st_mode & 0o777) for p in paths if p.is_dir()} == {"0o700"}
+
+
+DAMAGES = {
+    "empty": "",
+    "half": '{"key": {',
+    "list": "[]",
+    "lacking": "{}",
+    "state": "READY-ish",
+    "address": "300.0.0.1/32",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_record_is_an_error_that_names_the_file(
+    endpoints: FileEndpoints, damage: str
+) -> None:
+    endpoints.put(RECORD)
+    (path,) = endpoints.directory.iterdir()
+    text = {
+        "state": path.read_text().replace('"ready"', '"READY-ish"'),
+        "address": path.read_text().replace("192.168.39.193/32", "300.0.0.1/32"),
+    }.get(damage, DAMAGES[damage])
+    path.write_text(text)
+
+    for look in (lambda: endpoints.get(KEY), endpoints.list):
+        with pytest.raises(DatastoreUnusable, match=str(path)):
+            look()
+
+
+def test_a_failed_writing_leaves_the_old_record_and_nothing_else(
+    endpoints: FileEndpoints,
+) -> None:
+    endpoints.put(RECORD)
+
+    with pytest.raises(TypeError):
+        endpoints.put(replace(RECORD, mtu={1}))  # type: ignore[arg-type]  # no JSON
+
+    assert endpoints.get(KEY) == RECORD
+    assert len(list(endpoints.directory.iterdir())) == 1
+
+
+def test_the_others_writing_is_not_its_own_even_with_the_same_inode(
+    endpoints: FileEndpoints, directories: Directories
+) -> None:
+    endpoints.put(RECORD)
+    name = endpoints.file_name(KEY)
+    before = (endpoints.directory / name).stat().st_ino
+    writer = other(directories)
+    for _ in range(10):  # a file system gives a number again soon
+        time.sleep(0.002)  # a file's time moves with the kernel's tick
+        writer.put(replace(RECORD, mtu=1))
+        if (endpoints.directory / name).stat().st_ino == before:
+            break
+
+    assert endpoints.get(KEY) == replace(RECORD, mtu=1)
+
+
+def test_the_latest_record_is_found_whoever_wrote_it(
+    endpoints: FileEndpoints, directories: Directories
+) -> None:
+    endpoints.put(RECORD)
+    writer = other(directories)
+    for mtu in range(1, 10):
+        writer.put(replace(RECORD, mtu=mtu))
+        assert endpoints.get(KEY) == replace(RECORD, mtu=mtu)
+        endpoints.put(replace(RECORD, mtu=100 + mtu))
+        assert writer.get(KEY) == endpoints.get(KEY) == replace(RECORD, mtu=100 + mtu)
+
+    writer.remove(KEY)
+
+    assert endpoints.get(KEY) is None
+
+
+def test_what_was_written_here_is_not_read_again(endpoints: FileEndpoints) -> None:
+    endpoints.put(RECORD)
+
+    assert endpoints.get(KEY) is RECORD
+
+
+def test_ever_so_many_records_are_found(endpoints: FileEndpoints) -> None:
+    for number in range(1030):
+        endpoints.put(replace(RECORD, key=keyed(f"c{number}")))
+
+    for name in ("c0", "c1029"):
+        assert endpoints.get(keyed(name)) == replace(RECORD, key=keyed(name))
