@@ -1,7 +1,9 @@
 """The `up` verb inside the supervisor: bring the cluster about, then show that it works."""
 
+import contextlib
+
 from pycni.errors import TryAgain
-from pycni.lab import checks, probes, tables, waiting
+from pycni.lab import checks, degraded, probes, tables, waiting
 from pycni.lab.cluster import Cluster
 from pycni.lab.session import Session
 from pycni.topology.model import TopologyPod
@@ -59,14 +61,13 @@ async def show_tables(cluster: Cluster, *, session: Session) -> bool:
 
 
 async def show_degraded(cluster: Cluster, *, session: Session) -> None:
-    """Say what this kernel keeps the nodes from doing."""
-    nodes: dict[str, list[str]] = {}
+    """Say what this kernel keeps the nodes from doing, as far as their agents answer."""
+    nats: dict[str, str] = {}
     for node in cluster.node_names:
-        nat = (await cluster.agents.ask(node, "status"))["nat"]
-        if nat.startswith("unavailable"):
-            nodes.setdefault(nat, []).append(node)
-    for nat, names in nodes.items():
-        await session.say("", f"degraded on {', '.join(names)}: {checks.degraded_text(nat)}")
+        with contextlib.suppress(TryAgain):
+            nats[node] = (await cluster.agents.ask(node, "status"))["nat"]
+    for line in degraded.degraded_lines(nats, where=cluster.plan.where):
+        await session.say("", line)
 
 
 async def _ping_all(cluster: Cluster, *, session: Session) -> bool:

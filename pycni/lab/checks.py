@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pycni.errors import PycniError
-from pycni.lab import probes
+from pycni.lab import degraded, probes
 from pycni.lab.agents import BGP_USER
 from pycni.lab.cluster import Cluster
 from pycni.lab.layout import pod_place
@@ -214,8 +214,8 @@ async def pods_leave_by_their_nodes_address(cluster: Cluster) -> AsyncIterator[R
         if status["nat"] == "absent":
             yield Row(what, Verdict.SKIP, "no pool wants natOutgoing")
             continue
-        if status["nat"] != "in place":
-            yield Row(what, Verdict.SKIP, f"degraded: {degraded_text(status['nat'])}")
+        if degraded.is_degraded(status["nat"]):
+            yield Row(what, Verdict.SKIP, f"degraded: {degraded.LOSS}")
             continue
         try:
             seen = await probes.seen_source(pod_place(pod.full_name), address=host.address.ip)
@@ -225,11 +225,6 @@ async def pods_leave_by_their_nodes_address(cluster: Cluster) -> AsyncIterator[R
         is_right = ip_address(seen) == nodes[pod.node]
         yield Row(what, verdict(is_right), f"it sees {seen}, {pod.node}'s own address"
                   if is_right else f"it sees {seen}")  # fmt: skip
-
-
-def degraded_text(nat: str) -> str:
-    """Name what a node without NAT does not do."""
-    return f"no NAT out, no anti-spoofing ({nat})"
 
 
 async def exabgp_is_unprivileged(cluster: Cluster) -> AsyncIterator[Row]:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import PycniError
-from pycni.lab import bringup, checks, interactive, nodetools, picture, tables
+from pycni.lab import bringup, checks, degraded, interactive, nodetools, picture, tables
 from pycni.lab.cluster import Cluster
 from pycni.lab.session import Session
 from pycni.topology.model import TopologyPod, parse_pod
@@ -33,6 +33,7 @@ async def show(cluster: Cluster, session: Session) -> int:
             await session.say(f"{node}: no agent answers")
             continue
         await session.say(*_status_lines(node, statuses[node]))
+    await bringup.show_degraded(cluster, session=session)
     is_steady = len(statuses) == len(cluster.node_names) and all(
         status["converged"] and all(p["state"] == "up" for p in status["peers"])
         for status in statuses.values()
@@ -42,7 +43,8 @@ async def show(cluster: Cluster, session: Session) -> int:
 
 def _status_lines(node: str, status: Mapping[str, object]) -> list[str]:
     state = "converged" if status["converged"] else "NOT converged"
-    lines = [f"{node}: agent {state}, up for {status['uptime_s']} s, NAT {status['nat']}"]
+    nat = degraded.nat_word(str(status["nat"]))
+    lines = [f"{node}: agent {state}, up for {status['uptime_s']} s, NAT {nat}"]
     lines += [f"  problem: {problem}" for problem in status["problems"]]  # type: ignore[attr-defined]
     rows = [
         [f"  BGP {p['peer']}", p["node"] or "-", p["state"], f"{p['paths']} paths", p["last_error"]]
@@ -60,6 +62,7 @@ async def test(cluster: Cluster, session: Session) -> int:
         await session.say(f"{row.verdict.value}  {row.what:64}  {row.seen}".rstrip())
 
     is_right = await checks.run_all(cluster, show=print_row)
+    await bringup.show_degraded(cluster, session=session)
     numbers = ", ".join(f"{counts[v]} {v.value}" for v in checks.Verdict)
     await session.say("", f"{'all is well' if is_right else 'NOT all is well'}: {numbers}")
     return 0 if is_right else 1
