@@ -126,8 +126,15 @@ class Agents:
                 finally:
                     writer.close()
             answer: dict[str, Any] = json.loads(line)["answer"]
-        except (OSError, TimeoutError, ValueError, KeyError) as exc:
-            raise TryAgain(f"the agent of {node} does not answer: {exc}") from exc
+        except TimeoutError as exc:
+            raise TryAgain(f"the agent of {node} gave no answer in {ASK_TIMEOUT_S:g} s") from exc
+        except OSError as exc:
+            raise TryAgain(
+                f"the agent of {node} does not answer: start it with  bin/lab agent start {node},"
+                f" or see  bin/lab agent log {node}"
+            ) from exc
+        except (ValueError, KeyError) as exc:
+            raise TryAgain(f"the agent of {node} answered nonsense: {exc!r}") from exc
         return answer
 
     def log_tails(self, node: str) -> dict[str, list[str]]:

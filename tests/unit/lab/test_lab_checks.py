@@ -1,6 +1,7 @@
 """The lab's checks: which rows they give when the network doesn't answer."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from pycni.errors import TryAgain
 from pycni.lab import checks
+from pycni.lab.agents import Agents
 from pycni.lab.cluster import Cluster
+from pycni.lab.layout import Layout
 from pycni.model.network import IPAddress
 from pycni.topology.model import Topology, load_topology
 from pycni.topology.predict import Prediction, predict
@@ -47,6 +50,46 @@ def cluster() -> Cluster:
     )
     # A fake: it has what the check asks for, and nothing else.
     return cast("Cluster", paper)
+
+
+def test_question_that_fails_has_its_title_in_the_row(cluster: Cluster) -> None:
+    seen = checks.Row("node-0: BGP sessions", checks.Verdict.PASS)
+
+    async def ask_in_vain(_: Cluster) -> AsyncIterator[checks.Row]:
+        """Be no title."""
+        yield seen
+        raise TryAgain("nobody is there")
+
+    shown: list[checks.Row] = []
+
+    async def show(row: checks.Row) -> None:
+        shown.append(row)
+
+    vain = checks.Check("BGP sessions", ask_in_vain)
+    is_right = asyncio.run(checks.run_all(cluster, show=show, made=[vain]))
+
+    assert not is_right
+    assert shown == [seen, checks.Row("BGP sessions", checks.Verdict.FAIL, "nobody is there")]
+
+
+def test_titles_are_short_and_each_names_one_check() -> None:
+    titles = [check.title for check in checks.CHECKS]
+
+    assert len(set(titles)) == len(titles)
+    assert all(0 < len(title) <= 30 and not title.endswith(".") for title in titles)
+
+
+def test_agent_that_does_not_answer_is_named_with_what_to_do(tmp_path: Path) -> None:
+    @dataclass(frozen=True, slots=True)
+    class PaperLayout(Layout):
+        def run_dir(self, node: str) -> Path:
+            return tmp_path / node
+
+    with pytest.raises(TryAgain) as refused:
+        asyncio.run(Agents(PaperLayout("lab")).ask("node-1", "status"))
+
+    assert "bin/lab agent start node-1" in str(refused.value)
+    assert "Errno" not in str(refused.value)
 
 
 def test_node_that_reaches_nobody_costs_no_other_nodes_rows(cluster: Cluster) -> None:
