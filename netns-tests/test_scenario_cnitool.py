@@ -53,7 +53,7 @@ def cnitool(cluster: Cluster, verb: str, netns: str, *, plugins: list[dict[str, 
 
 
 CHAIN: list[dict[str, object]] = [
-    {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}},
+    {"type": "tuning", "mac": "02:00:00:00:00:77", "sysctl": {"net.core.somaxconn": "500"}},
     {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables"},
 ]
 
@@ -85,6 +85,7 @@ def test_tuning_and_portmap_work_behind_it(cluster: Cluster, netns: str) -> None
     result = json.loads(cnitool(cluster, "add", netns, plugins=CHAIN))
     try:
         cnitool(cluster, "check", netns, plugins=CHAIN)
+        mac = cluster.run("node-1", f"nsenter --net={netns} ip -o link show eth0")
         somaxconn = cluster.run("node-1", f"nsenter --net={netns} sysctl -n net.core.somaxconn")
         address = result["ips"][0]["address"].split("/")[0]
         cluster.run(
@@ -104,4 +105,5 @@ def test_tuning_and_portmap_work_behind_it(cluster: Cluster, netns: str) -> None
         cnitool(cluster, "del", netns, plugins=CHAIN)
 
     assert somaxconn.strip() == "500"
+    assert "link/ether 02:00:00:00:00:77" in mac  # and CHECK was content with it
     assert "Directory listing" in mapped

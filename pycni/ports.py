@@ -173,7 +173,8 @@ class PlugRequest:
     """What to build for one pod interface.
 
     `netns_fd` is an open descriptor of the pod's network namespace; `alias` is written to the host
-    end's ifalias so that it can be recognised as ours; `has_default_route` False leaves the pod
+    end's ifalias so that it can be recognised as ours; without a `pod_mac` one is drawn for the
+    pod's end, and `check` compares none; `has_default_route` False leaves the pod
     with the link-local gateway route only.
     """
 
@@ -184,6 +185,7 @@ class PlugRequest:
     addresses: tuple[IPInterface, ...]
     mtu: int
     route_protocol: int
+    pod_mac: str = ""
     routes: tuple[IPNetwork, ...] = ()
     has_default_route: bool = True
     allow_ip_forwarding: bool = False

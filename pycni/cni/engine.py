@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.cni.results import AddResult, render_result
 from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
@@ -69,11 +68,6 @@ async def add(
     is_abandoned: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Give one pod its interface and address; return the result document."""
-    if request.config.prev_result is not None:
-        raise CniError(
-            Code.INVALID_CONFIGURATION,
-            "pycni must be the first plugin of the list: move it before the others",
-        )
     async with engine.endpoints.lock(request.key, timeout_s=LOCK_TIMEOUT_S):
         if is_abandoned():
             raise TryAgain(f"the caller of ADD {request.key} is gone")
@@ -120,6 +114,7 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
         handle_id=request.handle_id,
         state=EndpointState.INTENT,
         mtu=request.config.mtu or await engine.default_mtu(),
+        pod_mac=request.wishes.mac,
         pod_namespace=request.args.pod_namespace,
         pod_name=request.args.pod_name,
     )
@@ -207,15 +202,14 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
     }
     if request.args.pod_name:
         attributes |= {"namespace": request.args.pod_namespace, "pod": request.args.pod_name}
-    versions = (4, 6) if request.config.assign_ipv6 else (4,)
-    if request.args.ip is not None:
-        versions = (request.args.ip.version,)
+    addresses = request.wishes.addresses
+    versions = tuple(address.version for address in addresses) or request.config.versions
     return AssignRequest(
         handle_id=request.handle_id,
         attributes=tuple(attributes.items()),
         versions=versions,
         pools=request.config.ipv4_pools + request.config.ipv6_pools,
-        addresses=(request.args.ip,) if request.args.ip is not None else (),
+        addresses=addresses,
         # A record may be lost (a reboot empties its directory) while the address is still held.
         is_first=True,
     )
@@ -237,6 +231,7 @@ def plug_request(
         alias=alias_of(endpoint.key),
         addresses=tuple([a.interface for a in addresses]),
         mtu=endpoint.mtu,
+        pod_mac=endpoint.pod_mac,
         route_protocol=engine.route_protocol,
         has_default_route=request.config.has_default_route,
         allow_ip_forwarding=request.config.allow_ip_forwarding,
@@ -253,7 +248,8 @@ def _result(request: Request, endpoint: WorkloadEndpoint) -> dict[str, Any]:
         mtu=endpoint.mtu,
         addresses=[a.interface.ip for a in endpoint.addresses],
         has_default_route=request.config.has_default_route,
-        dns=request.config.dns,
+        dns=request.wishes.dns or request.config.dns,
+        previous=request.config.prev_result,
     )
     return render_result(result, version=request.config.cni_version)
 

@@ -11,7 +11,10 @@ from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
+from pycni.cni.results import read_result
+from pycni.cni.wishes import Wishes, read_wishes
 
 T = TypeVar("T")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
@@ -34,13 +37,22 @@ class NetworkConfig:
     datastore: str = ""
     ipv4_pools: tuple[str, ...] = ()
     ipv6_pools: tuple[str, ...] = ()
+    assign_ipv4: bool = True
     assign_ipv6: bool = False
     log_level: str = "info"
     allow_ip_forwarding: bool = False
     has_default_route: bool = True
     dns: Mapping[str, Any] = field(default_factory=dict)
+    wishes: Wishes = field(default_factory=Wishes)
     prev_result: Mapping[str, Any] | None = None
+    """What the plugins before us achieved, in the spelling of 1.1.0; read for ADD and CHECK."""
     valid_attachments: frozenset[tuple[str, str]] | None = None
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions of which a pod gets an address, unless it asks for particular ones."""
+        wanted = ((4, self.assign_ipv4), (6, self.assign_ipv6))
+        return tuple(version for version, is_wanted in wanted if is_wanted)
 
 
 def _bad(text: str) -> CniError:
@@ -56,20 +68,17 @@ def _typed(document: Mapping[str, Any], key: str, kind: type[T], default: T) -> 
     return value
 
 
-def read_config(
-    document: Mapping[str, Any], *, version: str, is_check: bool, is_gc: bool
-) -> NetworkConfig:
-    """Check a configuration; CHECK and GC need a key of their own."""
+def read_config(document: Mapping[str, Any], *, version: str, command: Command) -> NetworkConfig:
+    """Check a configuration; some verbs need a key of their own."""
     name = document.get("name")
     if not isinstance(name, str) or not IDENTIFIER.match(name):
         raise _bad("'name' must be a string of letters, digits, '_', '.' and '-'")
     _check_datastore_type(document)
-    prev_result = document.get("prevResult")
-    if prev_result is not None and not isinstance(prev_result, dict):
-        raise _bad("'prevResult' must be an object")
-    if is_check and prev_result is None:
-        raise _bad("CHECK needs 'prevResult', the result of the ADD")
     ipam = _ipam(document)
+    assign_ipv4 = _switch(ipam, "assign_ipv4", default=True)
+    assign_ipv6 = _switch(ipam, "assign_ipv6", default=False)
+    if not (assign_ipv4 or assign_ipv6):
+        raise _bad("ipam.assign_ipv4 and ipam.assign_ipv6 are both off: a pod needs an address")
     settings = _typed(document, "container_settings", dict, {})
     run_dir = _absolute(_typed(document, "run_dir", str, "/run/pycni"), "run_dir")
     state_dir = _absolute(_typed(document, "state_dir", str, "/var/lib/pycni"), "state_dir")
@@ -86,15 +95,33 @@ def read_config(
         ),
         ipv4_pools=_pools(ipam, "ipv4_pools"),
         ipv6_pools=_pools(ipam, "ipv6_pools"),
-        assign_ipv6=_switch(ipam, "assign_ipv6", default=False),
+        assign_ipv4=assign_ipv4,
+        assign_ipv6=assign_ipv6,
         log_level=_log_level(document),
         allow_ip_forwarding=_typed(settings, "allow_ip_forwarding", bool, False),
         has_default_route=_typed(document, "isDefaultGateway", bool, True),
         # Read once for many pods, so that none may write to it.
         dns=MappingProxyType(_typed(document, "dns", dict, {})),
-        prev_result=prev_result,
-        valid_attachments=_attachments(document) if is_gc else None,
+        wishes=read_wishes(document, bad=_bad) if command is Command.ADD else Wishes(),
+        prev_result=_previous(document, version, command),
+        valid_attachments=_attachments(document) if command is Command.GC else None,
     )
+
+
+def _previous(
+    document: Mapping[str, Any], version: str, command: Command
+) -> Mapping[str, Any] | None:
+    # What a DEL is told may be wrong without harm: it has to succeed all the same.
+    if command not in (Command.ADD, Command.CHECK):
+        return None
+    said = document.get("prevResult")
+    if said is None:
+        if command is Command.CHECK:
+            raise _bad("CHECK needs 'prevResult', the result of the ADD")
+        return None
+    if not isinstance(said, dict):
+        raise _bad("'prevResult' must be an object")
+    return read_result(said, version=version)
 
 
 def _nodename(document: Mapping[str, Any]) -> str:

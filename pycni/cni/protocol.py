@@ -1,4 +1,4 @@
-"""The CNI protocol (SPEC.md 0.3.1 to 1.1.0): environment and standard input to a request.
+"""The CNI protocol (SPEC.md 0.1.0 to 1.1.0): environment and standard input to a request.
 
 Pure.  `parse` turns environment and standard input into a `Request`, or raises `CniError` with the
 specification's code and a sentence that names the next step; nothing has had an effect by then.
@@ -8,44 +8,22 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Any
 
+from pycni.cni.commands import NEEDS, SINCE, Command
 from pycni.cni.errors import CniError, Code
 from pycni.cni.netconf import IDENTIFIER, KUBERNETES_NAME, NetworkConfig, read_config
 from pycni.cni.results import SUPPORTED_VERSIONS
+from pycni.cni.wishes import Unwishable, Wishes, wished_addresses, wished_mac
 from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointKey, host_veth_name
-from pycni.model.network import IPAddress
 
+_OLDEST = SUPPORTED_VERSIONS[0]
 MAX_IFNAME_LENGTH = 15
 MAX_STDIN = 1 << 20
 
 # Printable ASCII but for "/", ":" and "%", a pattern that makes the kernel number interfaces.
 _INTERFACE = re.compile(r"[!-$&-.0-9;-~]{1,15}\Z")
-
-
-class Command(Enum):
-    """The verbs of CNI_COMMAND."""
-
-    ADD = "ADD"
-    DEL = "DEL"
-    CHECK = "CHECK"
-    GC = "GC"
-    STATUS = "STATUS"
-    VERSION = "VERSION"
-
-
-_NEEDS = {
-    Command.ADD: ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
-    Command.CHECK: ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
-    Command.DEL: ("CNI_CONTAINERID", "CNI_IFNAME"),
-    Command.GC: (),
-    Command.STATUS: (),
-    Command.VERSION: (),
-}
-_SINCE = {Command.CHECK: (0, 4, 0), Command.GC: (1, 1, 0), Command.STATUS: (1, 1, 0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +32,8 @@ class CniArgs:
 
     pod_namespace: str = ""
     pod_name: str = ""
-    ip: IPAddress | None = None
     host_veth: str = ""
+    wishes: Wishes = field(default_factory=Wishes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +52,11 @@ class Request:
     def __post_init__(self) -> None:
         key = EndpointKey(self.config.name, self.container_id, self.ifname)
         object.__setattr__(self, "key", key)
+
+    @property
+    def wishes(self) -> Wishes:
+        """What the runtime asks for this attachment."""
+        return self.config.wishes.or_else(self.args.wishes)
 
     @property
     def handle_id(self) -> str:
@@ -115,13 +98,8 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> Request:
             Code.INVALID_ENVIRONMENT,
             f"{command.value} needs {', '.join(missing)} in the environment: set it and call again",
         )
-    config = read_config(
-        document,
-        version=version,
-        is_check=command is Command.CHECK,
-        is_gc=command is Command.GC,
-    )
-    if not _NEEDS[command]:
+    config = read_config(document, version=version, command=command)
+    if not NEEDS[command]:
         return Request(command, config)
     return _request(command, config, environment)
 
@@ -131,11 +109,11 @@ def _config_of_add(stdin: bytes) -> NetworkConfig:
     """Read what a runtime sends with each ADD to a network, pod after pod the same."""
     document = _document(stdin)
     version = _version(document, Command.ADD)
-    return read_config(document, version=version, is_check=False, is_gc=False)
+    return read_config(document, version=version, command=Command.ADD)
 
 
 def _missing(environment: Mapping[str, str], command: Command) -> list[str]:
-    return [name for name in _NEEDS[command] if not environment.get(name)]
+    return [name for name in NEEDS[command] if not environment.get(name)]
 
 
 def _request(command: Command, config: NetworkConfig, environment: Mapping[str, str]) -> Request:
@@ -176,7 +154,9 @@ def _document(stdin: bytes) -> dict[str, Any]:
 
 
 def _version(document: Mapping[str, Any], command: Command) -> str:
-    version = document.get("cniVersion", "0.1.0")
+    version = document.get("cniVersion")
+    if version is None or version == "":
+        version = _OLDEST  # which knew no such key
     if command is Command.VERSION:
         return version if isinstance(version, str) else SUPPORTED_VERSIONS[-1]
     if version not in SUPPORTED_VERSIONS:
@@ -184,7 +164,7 @@ def _version(document: Mapping[str, Any], command: Command) -> str:
             Code.INCOMPATIBLE_VERSION,
             f"cniVersion {version!r} is not supported: use one of {', '.join(SUPPORTED_VERSIONS)}",
         )
-    since = _SINCE.get(command, (0, 0, 0))
+    since = SINCE.get(command, (0, 0, 0))
     if tuple(map(int, str(version).split("."))) < since:
         raise CniError(
             Code.INCOMPATIBLE_VERSION,
@@ -230,8 +210,8 @@ def _args(text: str) -> CniArgs:
     args = CniArgs(
         pod_namespace=_kubernetes_name(pairs.pop("K8S_POD_NAMESPACE", ""), "K8S_POD_NAMESPACE"),
         pod_name=_kubernetes_name(pairs.pop("K8S_POD_NAME", ""), "K8S_POD_NAME"),
-        ip=_requested_ip(pairs.pop("IP", "")),
         host_veth=_host_veth(pairs.pop("HOST_VETH", "")),
+        wishes=_wishes(pairs.pop("IP", ""), pairs.pop("MAC", "")),
     )
     if bool(args.pod_name) != bool(args.pod_namespace):
         raise CniError(
@@ -254,17 +234,14 @@ def _kubernetes_name(text: str, key: str) -> str:
     return text
 
 
-def _requested_ip(text: str) -> IPAddress | None:
-    if not text:
-        return None
+def _wishes(addresses: str, mac: str) -> Wishes:
     try:
-        if "%" in text:
-            raise ValueError(text)
-        return ip_address(text)
-    except ValueError:
-        raise CniError(
-            Code.INVALID_ENVIRONMENT, f"CNI_ARGS: IP={text!r} is no address, such as 192.168.0.10"
-        ) from None
+        return Wishes(
+            addresses=wished_addresses([text for text in addresses.split(",") if text]),
+            mac=wished_mac(mac),
+        )
+    except Unwishable as exc:
+        raise CniError(Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {exc}") from None
 
 
 def _host_veth(text: str) -> str:
@@ -279,7 +256,7 @@ def _host_veth(text: str) -> str:
 def version_of(stdin: bytes) -> str:
     """Return the version to answer in, even to a request that can't be parsed."""
     try:
-        version = json.loads(stdin).get("cniVersion")
+        version = json.loads(stdin).get("cniVersion") or _OLDEST
     except (ValueError, AttributeError, RecursionError):
         version = None
     return version if version in SUPPORTED_VERSIONS else SUPPORTED_VERSIONS[-1]

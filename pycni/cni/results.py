@@ -1,16 +1,27 @@
-"""Results and errors in the spelling of each version of the specification.  Pure."""
+"""Results and errors in the spelling of each version of the specification.  Pure.
+
+A result is put together in the spelling of 1.1.0 and translated at the border, also what another
+plugin of the list handed us (`prevResult`).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_interface
 from typing import Any
 
-from pycni.cni.errors import CniError
+from pycni.cni.errors import CniError, Code
 from pycni.model.endpoints import GATEWAY_V4
 from pycni.model.network import IPAddress
 
-SUPPORTED_VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
-"""The gateway that every pod sees; nobody has it, the host end answers by proxy ARP."""
+SUPPORTED_VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+_LATEST = SUPPORTED_VERSIONS[-1]
+_WITHOUT_INTERFACES = ("0.1.0", "0.2.0")
 _GATEWAY = str(GATEWAY_V4)
+"""The gateway that every pod sees; nobody has it, the host end answers by proxy ARP."""
+
+# What came with 1.1.0; a route of before is `dst` and `gw`.
+_NEW_OF_INTERFACES = ("mtu", "socketPath", "pciID")
+_OLD_OF_ROUTES = ("dst", "gw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,36 +37,168 @@ class AddResult:
     addresses: Sequence[IPAddress]
     has_default_route: bool = True
     dns: Mapping[str, Any] = field(default_factory=dict)
+    previous: Mapping[str, Any] | None = None
+    """What the plugins before us had achieved, in the spelling of 1.1.0."""
 
 
 def render_result(result: AddResult, *, version: str) -> dict[str, Any]:
-    """Spell a result for a version: 0.x names the family of each address, 1.1 knows MTUs."""
-    host: dict[str, Any] = {"name": result.host_veth, "mac": result.host_mac}
-    pod: dict[str, Any] = {"name": result.ifname, "mac": result.pod_mac, "sandbox": result.netns}
-    if version == "1.1.0":
-        host["mtu"] = pod["mtu"] = result.mtu
-    ips = []
-    routes = []
+    """Spell a result, behind what the plugins before us gave."""
+    before = result.previous or {}
+    interfaces = list(before.get("interfaces", ()))
+    ours: list[dict[str, Any]] = [
+        {"name": result.host_veth, "mac": result.host_mac, "mtu": result.mtu},
+        {
+            "name": result.ifname,
+            "mac": result.pod_mac,
+            "sandbox": result.netns,
+            "mtu": result.mtu,
+        },
+    ]
+    ips = list(before.get("ips", ()))
+    routes = list(before.get("routes", ()))
     for address in result.addresses:
-        entry: dict[str, Any] = {"address": f"{address}/{address.max_prefixlen}", "interface": 1}
+        entry: dict[str, Any] = {
+            "address": f"{address}/{address.max_prefixlen}",
+            "interface": len(interfaces) + 1,
+        }
         if address.version == 4:
             entry["gateway"] = _GATEWAY
-        if version.startswith("0."):
-            entry["version"] = str(address.version)
         ips.append(entry)
         if result.has_default_route:
             routes.append({"dst": "0.0.0.0/0" if address.version == 4 else "::/0"})
             if address.version == 4:
                 routes[-1]["gw"] = _GATEWAY
-    document: dict[str, Any] = {
+    document: dict[str, Any] = {"interfaces": interfaces + ours, "ips": ips, "routes": routes}
+    if dns := result.dns or before.get("dns", {}):
+        document["dns"] = dict(dns)
+    return spelled(document, version=version)
+
+
+def spelled(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
+    """Spell a result of 1.1.0 for a version; what that version has no words for is left out."""
+    if version == _LATEST:
+        return {"cniVersion": version, **document}
+    if version in _WITHOUT_INTERFACES:
+        return _by_family(document, version)
+    ips = document.get("ips", ())
+    old: dict[str, Any] = {
         "cniVersion": version,
-        "interfaces": [host, pod],
-        "ips": ips,
-        "routes": routes,
+        "interfaces": [
+            {key: value for key, value in one.items() if key not in _NEW_OF_INTERFACES}
+            for one in document.get("interfaces", ())
+        ],
+        "ips": [{**one, "version": _family(one)} for one in ips]
+        if version.startswith("0.")
+        else ips,
+        "routes": [_old_route(route) for route in document.get("routes", ())],
     }
-    if result.dns or version.startswith("0."):
-        document["dns"] = dict(result.dns)
-    return document
+    if document.get("dns") or version.startswith("0."):
+        old["dns"] = dict(document.get("dns", {}))
+    return old
+
+
+def _by_family(document: Mapping[str, Any], version: str) -> dict[str, Any]:
+    """Spell a result as 0.1.0 and 0.2.0 know it: one address of each family, no interfaces."""
+    old: dict[str, Any] = {"cniVersion": version}
+    for one in document.get("ips", ()):
+        family = f"ip{_family(one)}"
+        if family in old:
+            continue
+        entry = {"ip": one["address"]}
+        if "gateway" in one:
+            entry["gateway"] = one["gateway"]
+        routes = [
+            _old_route(route)
+            for route in document.get("routes", ())
+            if (":" in str(route["dst"])) == (family == "ip6")
+        ]
+        old[family] = {**entry, "routes": routes} if routes else entry
+    old["dns"] = dict(document.get("dns", {}))
+    return old
+
+
+def _family(ip: Mapping[str, Any]) -> str:
+    return "6" if ":" in str(ip["address"]) else "4"
+
+
+def _old_route(route: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: route[key] for key in _OLD_OF_ROUTES if key in route}
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read_result(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
+    """Read what the plugins before us achieved, of whatever version; return it as of 1.1.0.
+
+    `version` is that of the configuration, for a result that doesn't name its own.
+    """
+    said = document.get("cniVersion") or version
+    if said not in SUPPORTED_VERSIONS:
+        raise _bad(f"cniVersion {said!r} is unknown")
+    if said in _WITHOUT_INTERFACES:
+        document = _from_families(document)
+    read: dict[str, Any] = {}
+    for key in ("interfaces", "ips", "routes"):
+        read[key] = [dict(one) for one in _objects(document, key)]
+    for one in read["ips"]:
+        one.pop("version", None)
+        _check_address(one, len(read["interfaces"]))
+    for route in read["routes"]:
+        _check_network(route.get("dst"))
+    dns = document.get("dns") or {}
+    if not isinstance(dns, Mapping):
+        raise _bad("'dns' must be an object")
+    return {**read, "dns": dict(dns)} if dns else read
+
+
+def _from_families(document: Mapping[str, Any]) -> dict[str, Any]:
+    ips: list[Any] = []
+    routes: list[Any] = []
+    for family in ("ip4", "ip6"):
+        one = document.get(family)
+        if one is None:
+            continue
+        if not isinstance(one, Mapping):
+            raise _bad(f"{family!r} must be an object")
+        entry = {"address": one.get("ip")}
+        if one.get("gateway"):
+            entry["gateway"] = one["gateway"]
+        ips.append(entry)
+        routes += _objects(one, "routes")
+    return {"ips": ips, "routes": routes, "dns": document.get("dns")}
+
+
+def _objects(document: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
+    items = document.get(key) or ()  # Go's empty slice is null
+    if not isinstance(items, (list, tuple)) or not all(isinstance(i, Mapping) for i in items):
+        raise _bad(f"{key!r} must be a list of objects")
+    return items
+
+
+def _check_address(ip: Mapping[str, Any], interfaces: int) -> None:
+    _check_network(ip.get("address"))
+    index = ip.get("interface")
+    if index is None:
+        return
+    if type(index) is not int or not 0 <= index < interfaces:
+        raise _bad(f"'interface' {index!r} of {ip['address']} is no index into 'interfaces'")
+
+
+def _check_network(text: object) -> None:
+    try:
+        if not isinstance(text, str) or "/" not in text:
+            raise ValueError(text)
+        ip_interface(text)
+    except ValueError:
+        raise _bad(f"{text!r} is no address with a prefix length") from None
+
+
+def _bad(text: str) -> CniError:
+    return CniError(Code.INVALID_CONFIGURATION, f"network configuration: prevResult: {text}")
+
+
+# --- answers without a result ---------------------------------------------------------------------
 
 
 def render_version(version: str) -> dict[str, Any]:

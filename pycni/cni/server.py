@@ -12,9 +12,10 @@ import select
 import socket
 from collections.abc import Awaitable, Callable
 
+from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
 from pycni.cni.main import Reply, failure, no_netns, parse_or_reply
-from pycni.cni.protocol import MAX_STDIN, Command, Request, version_of
+from pycni.cni.protocol import MAX_STDIN, Request, version_of
 from pycni.kernel.netns import is_netns
 from pycni.unix import peer_uid
 

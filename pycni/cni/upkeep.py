@@ -1,6 +1,7 @@
 """CHECK, GC and STATUS: compare, clean up, and say whether an ADD could work."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import ip_interface
 from math import inf
 from pathlib import Path
@@ -26,9 +27,11 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
             Code.UNKNOWN_CONTAINER,
             f"there is no endpoint {request.key} on {engine.node}: delete the pod and add it again",
         )
-    plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)
+    result = request.config.prev_result or {}
+    expected = _as_changed_since(record, result)
+    plug = plug_request(engine, request, expected, addresses=record.addresses, netns_fd=netns_fd)
     findings = list(engine.podnet.check(plug))
-    findings += _compare_result(request.config.prev_result or {}, record)
+    findings += _compare_result(result, record)
     for assigned in record.addresses:
         holder = await lookup.holder(
             engine.datastore, assigned.interface.ip, expected=record.handle_id
@@ -45,12 +48,17 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
         )
 
 
+def _as_changed_since(record: WorkloadEndpoint, result: Mapping[str, Any]) -> WorkloadEndpoint:
+    """Return the record with the MAC that a later plugin of the list gave the pod (`tuning`)."""
+    for interface in result.get("interfaces", ()):
+        if interface.get("sandbox") and interface.get("name") == record.key.ifname:
+            return replace(record, pod_mac=str(interface.get("mac") or record.pod_mac).lower())
+    return record
+
+
 def _compare_result(result: Mapping[str, Any], record: WorkloadEndpoint) -> list[str]:
     """Compare the runtime's memory of the ADD with our record."""
-    try:
-        said = {ip_interface(item["address"]) for item in result.get("ips", ())}
-    except (KeyError, TypeError, ValueError) as exc:
-        return [f"prevResult can't be read: {exc!r}"]
+    said = {ip_interface(item["address"]) for item in result.get("ips", ())}
     ours = {ip_interface(str(a.interface)) for a in record.addresses}
     return [f"prevResult lacks our address {missing}" for missing in sorted(map(str, ours - said))]
 

@@ -60,7 +60,7 @@ class FakePodNet:
         for name, value in podplan.host_sysctls(request).items():
             self._kernel.write_sysctl(name, value)
         self._count += 1
-        pod_mac = f"02:00:00:00:{self._count >> 8:02x}:{self._count & 0xFF:02x}"
+        pod_mac = request.pod_mac or f"02:00:00:00:{self._count >> 8:02x}:{self._count & 0xFF:02x}"
         self._plugged[request.host_veth] = _Plugged(request, pod_mac)
         return PlugResult(host_mac=podplan.HOST_MAC, pod_mac=pod_mac)
 
@@ -86,7 +86,8 @@ class FakePodNet:
         host.sysctls = {n: self._kernel.sysctl(n) for n in podplan.host_sysctls(request)}
         pod = podcheck.Side()
         if plugged is not None:
-            pod.link = Link(request.ifname, 2, "veth", plugged.request.mtu, is_up=True)
+            mtu, mac = plugged.request.mtu, plugged.pod_mac
+            pod.link = Link(request.ifname, 2, "veth", mtu, mac=mac, is_up=True)
             pod.addresses = set(podplan.pod_addresses(plugged.request))
             pod.routes = set(podplan.pod_routes(plugged.request))
             pod.sysctls = dict(podplan.pod_sysctls(plugged.request))

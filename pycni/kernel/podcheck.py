@@ -87,6 +87,8 @@ def differences(request: PlugRequest, *, host: Side, pod: Side) -> list[str]:
         wanted = podplan.checked_host_sysctls(request)
         found += _of_sysctls(wanted, have=host.sysctls, where="on the host")
     if pod.link is not None:
+        if request.pod_mac not in ("", pod.link.mac):
+            found.append(f"{pod_name} has MAC {pod.link.mac} instead of {request.pod_mac}")
         found += [
             f"{pod_name} lacks address {address}"
             for address in podplan.pod_addresses(request)

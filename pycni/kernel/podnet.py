@@ -23,9 +23,15 @@ from pycni.ports import PlugRequest, PlugResult
 if TYPE_CHECKING:
     from pycni.kernel.unplug import GroupDelete
 
-_HOST_MAC = bytes.fromhex(podplan.HOST_MAC.replace(":", ""))
 # The machine is short of something at this moment; nothing is wrong with the request.
 _PASSING = frozenset({errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE, errno.EBUSY})
+
+
+def _packed(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+_HOST_MAC = _packed(podplan.HOST_MAC)
 
 
 class LinuxPodNet:
@@ -52,7 +58,7 @@ class LinuxPodNet:
         podplan.require_plausible(request)
         self._require_foreign_netns(request.netns_fd)
         try:
-            pod_mac = _random_mac()
+            pod_mac = _packed(request.pod_mac) if request.pod_mac else _random_mac()
             index = self._create(request, pod_mac=pod_mac)
             try:
                 self._build(request, index=index)

@@ -113,7 +113,6 @@ def test_a_stated_mtu_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        ({"config": {"prevResult": {}}}, 7, "must be the first plugin"),
         ({"config": {"nodename": "node-9"}}, 7, "this node is 'node-0'"),
         ({"config": {"ipam": {"ipv4_pools": ["nothing"]}}}, 7, "nothing"),
         ({"args": "IP=10.9.9.9"}, 7, "10.9.9.9"),

@@ -79,7 +79,8 @@ def test_check_compares_the_result_and_the_datastore(tmp_path: Path) -> None:
         assert free == (101, f"endpoint {KEY} is not as it was made: {why}")
         assert "is held by other in the datastore" in taken[1]
         assert f"prevResult lacks our address {address}/32 (and 1 more)" in lacking[1]
-        assert "prevResult can't be read" in unreadable[1]
+        assert unreadable[0] == 7
+        assert "prevResult: None is no address" in unreadable[1]
 
     play(tmp_path, story)
 

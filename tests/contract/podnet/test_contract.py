@@ -70,6 +70,16 @@ def test_each_pod_has_a_mac_of_its_own(node: Node) -> None:
     assert {int(mac[:2], 16) & 3 for mac in macs} == {2}
 
 
+def test_a_pod_gets_the_mac_that_was_asked_for(node: Node) -> None:
+    request = replace(request_for(node), pod_mac="02:00:00:00:00:0a")
+
+    assert node.podnet.plug(request).pod_mac == "02:00:00:00:00:0a"
+    assert node.podnet.check(request) == []
+    assert node.podnet.check(replace(request, pod_mac="02:00:00:00:00:0b")) == [
+        "pod interface eth0 has MAC 02:00:00:00:00:0a instead of 02:00:00:00:00:0b"
+    ]
+
+
 def test_unplug_removes_everything_and_says_whether_there_was_any(node: Node) -> None:
     request = request_for(node)
     node.podnet.plug(request)

@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
+from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
 from pycni.cni.netconf import NetworkConfig, read_config
 
 VALID, OLDER = "cni.dev/valid-attachments", "cni.dev/attachments"
 
 
-def config(*, is_check: bool = False, is_gc: bool = False, **document: Any) -> NetworkConfig:  # noqa: ANN401 - any JSON.
+def config(*, command: Command = Command.ADD, **document: Any) -> NetworkConfig:  # noqa: ANN401 - any JSON.
     whole = json.loads(json.dumps({"name": "net", **document}))
-    return read_config(whole, version="1.1.0", is_check=is_check, is_gc=is_gc)
+    return read_config(whole, version="1.1.0", command=command)
 
 
 def refused(**document: Any) -> str:  # noqa: ANN401 - any JSON.
@@ -42,13 +43,14 @@ def test_everything_stated() -> None:
             "type": "pycni-ipam",
             "ipv4_pools": ["default", "10.0.0.0/16"],
             "ipv6_pools": ["fd00::/48"],
+            "assign_ipv4": "false",
             "assign_ipv6": "true",
         },
         log_level="DEBUG",
         container_settings={"allow_ip_forwarding": True},
         isDefaultGateway=False,
         dns={"nameservers": ["10.0.0.10"]},
-        prevResult={"ips": []},
+        prevResult={"ips": None},
         unknown_key={"is": "ignored"},
     )
 
@@ -63,12 +65,13 @@ def test_everything_stated() -> None:
         datastore="/srv/x.db",
         ipv4_pools=("default", "10.0.0.0/16"),
         ipv6_pools=("fd00::/48",),
+        assign_ipv4=False,
         assign_ipv6=True,
         log_level="debug",
         allow_ip_forwarding=True,
         has_default_route=False,
         dns={"nameservers": ["10.0.0.10"]},
-        prev_result={"ips": []},
+        prev_result={"interfaces": [], "ips": [], "routes": []},
     )
 
 
@@ -141,6 +144,7 @@ def test_a_known_key_of_another_type_is_refused_by_name(key: str, value: object)
         ({"ipam": {"ipv6_pools": ["fd00::/x"]}}, "is no CIDR"),
         ({"ipam": {"ipv4_pools": ["10.0.0.1/8"]}}, "is no CIDR"),
         ({"ipam": {"assign_ipv6": "yes"}}, 'must be "true" or "false"'),
+        ({"ipam": {"assign_ipv4": "false"}}, "a pod needs an address"),
         ({"container_settings": {"allow_ip_forwarding": 1}}, "must be of type bool"),
     ],
 )
@@ -149,8 +153,31 @@ def test_bad_values_are_refused(document: dict[str, Any], complaint: str) -> Non
 
 
 def test_check_needs_the_result_of_the_add() -> None:
-    assert "CHECK needs 'prevResult'" in refused(is_check=True)
-    assert config(is_check=True, prevResult={}).prev_result == {}
+    assert "CHECK needs 'prevResult'" in refused(command=Command.CHECK)
+    assert config(command=Command.CHECK, prevResult={}).prev_result == {
+        "interfaces": [],
+        "ips": [],
+        "routes": [],
+    }
+
+
+@pytest.mark.parametrize("command", [Command.DEL, Command.GC, Command.STATUS])
+def test_what_only_an_add_looks_at_cannot_fail_other_verbs(command: Command) -> None:
+    made = config(command=command, prevResult=[], runtimeConfig={"ips": 7}, args=7)
+
+    assert made == config(command=command)
+
+
+@pytest.mark.parametrize(
+    ("ipam", "versions"),
+    [
+        ({}, (4,)),
+        ({"assign_ipv6": True}, (4, 6)),
+        ({"assign_ipv4": False, "assign_ipv6": True}, (6,)),
+    ],
+)
+def test_the_families_of_a_pod(ipam: dict[str, Any], versions: tuple[int, ...]) -> None:
+    assert config(ipam=ipam).versions == versions
 
 
 # --- GC -----------------------------------------------------------------------------------------
@@ -165,17 +192,17 @@ def listed(key: str, value: object) -> dict[str, Any]:
 
 @pytest.mark.parametrize("key", [VALID, OLDER])
 def test_gc_reads_its_list_under_both_names(key: str) -> None:
-    assert config(is_gc=True, **listed(key, [ONE])).valid_attachments == KEPT
+    assert config(command=Command.GC, **listed(key, [ONE])).valid_attachments == KEPT
 
 
 def test_an_empty_list_is_not_no_list() -> None:
     empty: list[Any] = [[], None]
 
-    assert [config(is_gc=True, **listed(VALID, e)).valid_attachments for e in empty] == [
+    assert [config(command=Command.GC, **listed(VALID, e)).valid_attachments for e in empty] == [
         frozenset(),
         frozenset(),
     ]
-    assert config(is_gc=True).valid_attachments is None
+    assert config(command=Command.GC).valid_attachments is None
 
 
 def test_other_verbs_do_not_look_at_the_list() -> None:
@@ -184,4 +211,4 @@ def test_other_verbs_do_not_look_at_the_list() -> None:
 
 @pytest.mark.parametrize("value", [7, {}, ["x"], [{}], [{"containerID": "x"}], [{"ifname": 7}]])
 def test_a_damaged_list_is_refused(value: object) -> None:
-    assert "cni.dev/valid-attachments" in refused(is_gc=True, **listed(VALID, value))
+    assert "cni.dev/valid-attachments" in refused(command=Command.GC, **listed(VALID, value))

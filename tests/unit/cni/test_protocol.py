@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
-from pycni.cni.protocol import Command, Request, parse, version_of
+from pycni.cni.protocol import Request, parse, version_of
+from pycni.cni.wishes import Wishes
 
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD",
@@ -18,7 +20,7 @@ ENVIRONMENT = {
     "CNI_PATH": "/opt/cni/bin",
 }
 DOCUMENT = {"cniVersion": "1.1.0", "name": "net", "type": "pycni"}
-VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
 def parsed(environment: dict[str, str] | None = None, **document: Any) -> Request:  # noqa: ANN401 - any JSON.
@@ -50,7 +52,7 @@ def test_a_missing_variable_comes_before_a_bad_configuration() -> None:
 
 # --- verbs and versions -------------------------------------------------------------------------
 
-SINCE = {"ADD": 0, "DEL": 0, "CHECK": 1, "GC": 3, "STATUS": 3}
+SINCE = {"ADD": 0, "DEL": 0, "CHECK": 4, "GC": 6, "STATUS": 6}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -67,20 +69,20 @@ def test_each_verb_exists_since_its_version(verb: str, version: str) -> None:
         assert text.startswith(f"{verb} does not exist in CNI {version}: it came with ")
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "1.2.0", "", "x", 1, None, [], {}])
+@pytest.mark.parametrize("version", ["0.5.0", "1.2.0", "x", 1, 0, False, [], {}])
 def test_other_versions_are_incompatible(version: object) -> None:
     code, text = refused(cniVersion=version)
 
     assert code is Code.INCOMPATIBLE_VERSION
-    assert "use one of 0.3.1, 0.4.0, 1.0.0, 1.1.0" in text
+    assert "use one of 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0" in text
 
 
-def test_a_document_without_version_is_the_oldest() -> None:
-    with pytest.raises(CniError) as caught:
-        parse(ENVIRONMENT, b'{"name": "net"}')
+@pytest.mark.parametrize("document", [{}, {"cniVersion": ""}, {"cniVersion": None}])
+def test_a_document_without_version_is_the_oldest(document: dict[str, Any]) -> None:
+    text = json.dumps({"name": "net", **document}).encode()
 
-    assert caught.value.code is Code.INCOMPATIBLE_VERSION
-    assert "'0.1.0'" in caught.value.msg
+    assert parse(ENVIRONMENT, text).config.cni_version == "0.1.0"
+    assert version_of(text) == "0.1.0"
 
 
 NEEDS = [
@@ -189,12 +191,13 @@ def test_what_kubernetes_gives_is_understood() -> None:
 def test_a_requested_address_and_interface_are_understood() -> None:
     args = parsed({"CNI_ARGS": "IP=192.168.247.10;HOST_VETH=calia5daa4e7a1d"}).args
 
-    assert (str(args.ip), args.host_veth) == ("192.168.247.10", "calia5daa4e7a1d")
+    assert list(map(str, args.wishes.addresses)) == ["192.168.247.10"]
+    assert args.host_veth == "calia5daa4e7a1d"
 
 
 @pytest.mark.parametrize("word", ["1", "true", "True", "yes", "t", "on"])
 def test_unknown_keys_are_ignored_on_request(word: str) -> None:
-    assert parsed({"CNI_ARGS": f"COLOUR=red;IgnoreUnknown={word}"}).args.ip is None
+    assert parsed({"CNI_ARGS": f"COLOUR=red;IgnoreUnknown={word}"}).wishes == Wishes()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,8 @@ def test_unknown_keys_are_ignored_on_request(word: str) -> None:
         ("K8S_POD_NAMESPACE=x", "give both or none"),
         ("K8S_POD_NAMESPACE=../..;K8S_POD_NAME=x", "is no name of Kubernetes"),
         ("K8S_POD_NAMESPACE=x;K8S_POD_NAME=X", "is no name of Kubernetes"),
-        ("IP=192.168.0.0/24", "is no address"),
+        ("IP=192.168.0.1,192.168.0.2", "one address of each IP version"),
+        ("MAC=x", "is no MAC address"),
         ("IP=x", "is no address"),
         ("IP=fe80::1%eth0", "is no address"),
         ("HOST_VETH=eth0", "must be an interface name that begins with 'cali'"),
@@ -263,7 +267,7 @@ def test_the_handle_is_calicos_and_tells_interfaces_apart() -> None:
         (b'{"cniVersion": "0.4.0"}', "0.4.0"),
         (b'{"cniVersion": "9.9.9"}', "1.1.0"),
         (b'{"cniVersion": ["0.4.0"]}', "1.1.0"),
-        (b"{}", "1.1.0"),
+        (b"{}", "0.1.0"),
         (b"[]", "1.1.0"),
         (b"{", "1.1.0"),
         (b"[" * 100_000, "1.1.0"),

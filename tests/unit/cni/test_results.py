@@ -1,12 +1,20 @@
 """Results and errors in the spelling of each version."""
 
+import json
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from pycni.cni.errors import CniError, Code, as_cni_error
-from pycni.cni.results import AddResult, render_error, render_result, render_version
+from pycni.cni.results import (
+    SUPPORTED_VERSIONS,
+    AddResult,
+    read_result,
+    render_error,
+    render_result,
+    render_version,
+)
 from pycni.errors import (
     AlreadyExists,
     Conflict,
@@ -56,7 +64,7 @@ def test_1_0_0_knows_no_mtu() -> None:
     assert [sorted(i) for i in interfaces] == [["mac", "name"], ["mac", "name", "sandbox"]]
 
 
-@pytest.mark.parametrize("version", ["0.3.1", "0.4.0"])
+@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0"])
 def test_0_x_names_the_family_and_always_has_dns(version: str) -> None:
     document = render_result(result(V4, V6), version=version)
 
@@ -87,7 +95,7 @@ def test_dns_is_passed_on() -> None:
 def test_the_answer_to_version() -> None:
     assert render_version("1.0.0") == {
         "cniVersion": "1.0.0",
-        "supportedVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+        "supportedVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
     }
 
 
@@ -124,3 +132,117 @@ def test_each_of_our_errors_has_the_specifications_code(error: PycniError, code:
     made = as_cni_error(error)
 
     assert (int(made.code), made.msg) == (code, "x")
+
+
+# --- the oldest versions ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_before_0_3_there_is_one_address_of_each_family_and_no_interface(version: str) -> None:
+    document = render_result(result(V4, V6, dns={"nameservers": ["10.0.0.10"]}), version=version)
+
+    assert document == {
+        "cniVersion": version,
+        "ip4": {
+            "ip": "192.168.39.193/32",
+            "gateway": "169.254.1.1",
+            "routes": [{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}],
+        },
+        "ip6": {"ip": "fd00::1/128", "routes": [{"dst": "::/0"}]},
+        "dns": {"nameservers": ["10.0.0.10"]},
+    }
+
+
+def test_before_0_3_a_pod_without_default_route_has_no_routes() -> None:
+    document = render_result(result(has_default_route=False), version="0.2.0")
+
+    assert document["ip4"] == {"ip": "192.168.39.193/32", "gateway": "169.254.1.1"}
+
+
+# --- behind other plugins -----------------------------------------------------------------------
+
+BEFORE = {
+    "interfaces": [{"name": "br0", "mac": "02:00:00:00:00:09", "mtu": 9000, "pciID": "x"}],
+    "ips": [{"address": "10.1.0.2/24", "interface": 0, "gateway": "10.1.0.1"}],
+    "routes": [{"dst": "10.0.0.0/8", "gw": "10.1.0.1", "priority": 7}],
+}
+
+
+def test_ours_comes_behind_what_others_gave() -> None:
+    document = render_result(result(previous=BEFORE), version="1.1.0")
+
+    assert [i["name"] for i in document["interfaces"]] == ["br0", "cali1", "eth0"]
+    assert [(ip["address"], ip["interface"]) for ip in document["ips"]] == [
+        ("10.1.0.2/24", 0),
+        ("192.168.39.193/32", 2),
+    ]
+    assert document["routes"] == [*BEFORE["routes"], {"dst": "0.0.0.0/0", "gw": "169.254.1.1"}]
+    assert len(BEFORE["interfaces"]) == 1
+
+
+def test_an_older_version_has_no_words_for_the_rest() -> None:
+    document = render_result(result(previous=BEFORE), version="0.4.0")
+
+    assert document["interfaces"][0] == {"name": "br0", "mac": "02:00:00:00:00:09"}
+    assert document["routes"][0] == {"dst": "10.0.0.0/8", "gw": "10.1.0.1"}
+    assert document["ips"][0]["version"] == "4"
+
+
+def test_before_0_3_the_first_address_of_a_family_counts() -> None:
+    document = render_result(result(previous=BEFORE), version="0.2.0")
+
+    assert document["ip4"]["ip"] == "10.1.0.2/24"
+
+
+def test_dns_of_others_stays_unless_we_have_our_own() -> None:
+    before = {**BEFORE, "dns": {"domain": "theirs"}}
+
+    kept = render_result(result(previous=before), version="1.1.0")
+    ours = render_result(result(previous=before, dns={"domain": "ours"}), version="1.1.0")
+
+    assert (kept["dns"], ours["dns"]) == ({"domain": "theirs"}, {"domain": "ours"})
+
+
+@pytest.mark.parametrize("version", SUPPORTED_VERSIONS)
+def test_what_one_version_spells_another_reads(version: str) -> None:
+    spelled = json.loads(json.dumps(render_result(result(V4, V6), version=version)))
+
+    read = read_result(spelled, version="1.1.0")
+
+    assert [ip["address"] for ip in read["ips"]] == ["192.168.39.193/32", "fd00::1/128"]
+    assert read["routes"] == [{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}, {"dst": "::/0"}]
+    assert not any("version" in ip for ip in read["ips"])
+    assert len(read["interfaces"]) == (0 if version in ("0.1.0", "0.2.0") else 2)
+
+
+def test_a_result_without_version_is_of_the_configurations() -> None:
+    old = {"ip4": {"ip": "10.0.0.1/24"}, "ip6": None}
+
+    assert read_result(old, version="0.2.0")["ips"] == [{"address": "10.0.0.1/24"}]
+    assert read_result(old, version="1.0.0")["ips"] == []
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ({"cniVersion": "2.0.0"}, "cniVersion '2.0.0' is unknown"),
+        ({"cniVersion": ["x"]}, "is unknown"),
+        ({"interfaces": {}, "ips": 7}, "'ips' must be a list of objects"),
+        ({"interfaces": ["eth0"]}, "'interfaces' must be a list of objects"),
+        ({"ips": [{}]}, "None is no address with a prefix length"),
+        ({"ips": [{"address": "10.0.0.1"}]}, "'10.0.0.1' is no address with a prefix length"),
+        ({"ips": [{"address": "x/8"}]}, "'x/8' is no address"),
+        ({"ips": [{"address": "10.0.0.1/8", "interface": 0}]}, "no index into 'interfaces'"),
+        ({"ips": [{"address": "10.0.0.1/8", "interface": True}]}, "no index into 'interfaces'"),
+        ({"routes": [{"gw": "10.0.0.1"}]}, "None is no address"),
+        ({"dns": ["10.0.0.1"]}, "'dns' must be an object"),
+        ({"cniVersion": "0.2.0", "ip4": "10.0.0.1/8"}, "'ip4' must be an object"),
+        ({"cniVersion": "0.2.0", "ip4": {"ip": 7}}, "7 is no address"),
+    ],
+)
+def test_a_result_that_cannot_be_is_refused(document: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(CniError) as caught:
+        read_result(document, version="1.1.0")
+
+    assert caught.value.code is Code.INVALID_CONFIGURATION
+    assert complaint in caught.value.msg
