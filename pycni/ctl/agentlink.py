@@ -29,8 +29,14 @@ def ask(run_dir: Path, question: str) -> dict[str, Any]:
             ) from exc
     if not line:
         raise TryAgain(f"the agent at {path} closed the connection: are you root?")
-    document = json.loads(line)
-    if "error" in document:
-        raise InvalidInput(str(document["error"]))
-    answer: dict[str, Any] = document["answer"]
+    try:
+        document = json.loads(line)
+        if "error" in document:
+            raise InvalidInput(str(document["error"]))
+        answer: dict[str, Any] = document["answer"]
+    except (ValueError, TypeError, KeyError) as exc:
+        raise TryAgain(
+            f"what answers at {path} is no agent of this version: see --run-dir, or restart"
+            " pycni-agent"
+        ) from exc
     return answer

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pycni
 from pycni.ctl import agent, ipam, predict, resources
-from pycni.ctl.usage import EXIT_STATUS
+from pycni.ctl.output import print_error, reason_of
+from pycni.ctl.usage import EXIT_FAILED, EXIT_STATUS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,10 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         status: int = args.func(args)
-        sys.stdout.flush()
+        print(end="", flush=True)  # does nothing where standard output is closed
     except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_output_up()
         return 0
+    except OSError as exc:  # border: process top
+        _give_output_up()
+        doing = f"use {exc.filename}" if exc.filename else "write the output"
+        print_error(f"cannot {doing}: {reason_of(exc)}; mend that and try again")
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _give_output_up() -> None:
+    """Let what is still buffered go nowhere, so that nothing complains at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

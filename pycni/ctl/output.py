@@ -9,9 +9,9 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from pycni.ctl.usage import exit_status_of
+from pycni.ctl.usage import WrongUsage, exit_status_of
 from pycni.datastore.sqlite import DEFAULT_PATH, SqliteDatastore, open_sqlite
-from pycni.errors import PycniError
+from pycni.errors import DatastoreUnusable, InvalidInput, PycniError
 
 FORMATS = ("table", "yaml", "json")
 
@@ -82,8 +82,31 @@ async def open_datastore(
     args: argparse.Namespace, *, is_read_only: bool = False
 ) -> SqliteDatastore:
     """Open the datastore that the command line names."""
-    path = Path(getattr(args, "datastore", None) or DEFAULT_PATH)
-    return await open_sqlite(path, is_read_only=is_read_only)
+    named = getattr(args, "datastore", None)
+    if named == "":
+        # An unset variable of a script must not mean the machine's own datastore.
+        raise WrongUsage("--datastore is empty: name a file, or leave it out")
+    path = DEFAULT_PATH if named is None else Path(named)
+    try:
+        if path.is_dir():
+            raise InvalidInput(f"{path} is a directory: name the datastore's file in it")
+        return await open_sqlite(path, is_read_only=is_read_only)
+    except PermissionError as exc:
+        raise DatastoreUnusable(f"only root may use the datastore {path}: use sudo") from exc
+    except DatastoreUnusable as exc:
+        if isinstance(exc.__cause__, OSError):
+            raise DatastoreUnusable(_cannot_create(path, exc.__cause__)) from exc
+        raise
+
+
+def _cannot_create(path: Path, exc: OSError) -> str:
+    step = "use sudo" if isinstance(exc, PermissionError) else "name another by --datastore"
+    return f"cannot create the datastore {path}: {reason_of(exc)}; {step}"
+
+
+def reason_of(exc: OSError) -> str:
+    """Return the words of a system call's error, without its number."""
+    return exc.strerror or str(exc)
 
 
 def command(

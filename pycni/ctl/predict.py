@@ -6,6 +6,7 @@ from typing import Any
 
 from pycni.ctl.output import add_output_argument, command, print_documents, print_table
 from pycni.ctl.usage import WrongUsage
+from pycni.errors import InvalidInput
 from pycni.model.network import MAIN_TABLE, NextHop, Route, Scope
 from pycni.plan.iproute import PROTOCOL_NAMES, hop_order, route_lines, route_text
 from pycni.topology.model import load_topology
@@ -29,7 +30,11 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 async def _predict(args: argparse.Namespace) -> int:
-    topology = load_topology(args.filename)
+    try:
+        topology = load_topology(args.filename)
+    except InvalidInput as exc:
+        # YAML's complaints have many lines, some of them blank.
+        raise InvalidInput(" ".join(str(exc).split())) from exc
     names = [node.name for node in topology.nodes]
     if args.node is not None and args.node not in names:
         raise WrongUsage(f"there is no node {args.node!r} in {args.filename}: {', '.join(names)}")

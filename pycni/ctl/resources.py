@@ -15,6 +15,7 @@ from pycni.ctl.output import (
     open_datastore,
     print_documents,
     print_table,
+    reason_of,
 )
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
@@ -134,6 +135,10 @@ def kind_of(text: str) -> type[Resource]:
     raise WrongUsage(f"there is no kind {text!r}: use one of {known}")
 
 
+def _not_found(kind: type[Resource], name: str) -> NotFound:
+    return NotFound(f"there is no {KIND_NAMES[kind]} {name}: see  pycnictl get {_ALIASES[kind][0]}")
+
+
 # --- get ----------------------------------------------------------------------------------------
 
 
@@ -148,7 +153,7 @@ async def _get(args: argparse.Namespace) -> int:
     if args.name is not None:
         values = [value for value in values if _is_called(value, args.name)]
         if not values:
-            raise NotFound(f"there is no {KIND_NAMES[kind]} {args.name}")
+            raise _not_found(kind, args.name)
     if args.output == "table":
         columns = _COLUMNS[kind]
         rows = [[read(value) for _, read in columns] for value in values]
@@ -168,7 +173,9 @@ def _is_called(value: Resource, name: str) -> bool:
 async def _apply(args: argparse.Namespace) -> int:
     manifests = parse_manifests(_read(args.filename), source=args.filename)
     if not manifests:
-        raise InvalidInput(f"{args.filename} holds no object")
+        raise InvalidInput(
+            f"{args.filename} holds no object: write one as  pycnictl get pools -o yaml  shows it"
+        )
     datastore = await open_datastore(args)
     try:
         existing = await _existing(datastore)
@@ -185,10 +192,14 @@ async def _apply(args: argparse.Namespace) -> int:
 
 
 def _read(filename: str) -> str:
+    if filename == "-" and getattr(sys, "stdin", None) is None:
+        raise InvalidInput("cannot read -: standard input is closed; name a file")
     try:
         return sys.stdin.read() if filename == "-" else Path(filename).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidInput(f"cannot read {filename}: {exc}") from exc
+    except OSError as exc:
+        raise InvalidInput(f"cannot read {filename}: {reason_of(exc)}") from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidInput(f"cannot read {filename}: it is no text in UTF-8 ({exc})") from exc
 
 
 async def _existing(datastore: Datastore) -> dict[tuple[type[object], str], Stored[Any]]:
@@ -223,7 +234,7 @@ async def _delete(args: argparse.Namespace) -> int:
         items: Sequence[Stored[Any]] = (await datastore.list(kind)).items
         found = [stored for stored in items if _is_called(stored.value, args.name)]
         if not found:
-            raise NotFound(f"there is no {KIND_NAMES[kind]} {args.name}")
+            raise _not_found(kind, args.name)
         value = found[0].value
         if isinstance(value, Block):
             await _delete_block(datastore, found[0])

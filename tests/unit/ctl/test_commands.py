@@ -1,6 +1,10 @@
 """pycnictl's front: usage, predict, and what it says without an agent."""
 
 import json
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,8 @@ import yaml
 
 from pycni.ctl.main import main
 
-EXERCISE = str(Path(__file__).resolve().parents[3] / "examples" / "exercise.yaml")
+CLONE = Path(__file__).resolve().parents[3]
+EXERCISE = str(CLONE / "examples" / "exercise.yaml")
 NODE_2 = """\
 default via 10.10.32.1 dev eth0
 10.10.32.0/20 dev eth0 proto kernel scope link src 10.10.43.25
@@ -86,6 +91,61 @@ def test_predict_names_the_file_that_it_can_not_read(capsys: pytest.CaptureFixtu
     assert main(["predict", "-f", "/nonexistent/topology.yaml"]) == 1
 
     assert "/nonexistent/topology.yaml" in capsys.readouterr().err
+
+
+def test_predict_complains_of_broken_yaml_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.yaml").write_text("a: [b\n")
+
+    assert main(["predict", "-f", str(tmp_path / "broken.yaml")]) == 1
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "broken.yaml is no YAML: while parsing" in line
+
+
+def test_output_that_can_not_be_written_is_said_in_words() -> None:
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "pycni.ctl", "predict", "-f", EXERCISE],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=CLONE,
+        )  # fmt: skip
+
+    assert (ran.returncode, ran.stderr) == (
+        1,
+        "error: cannot write the output: No space left on device; mend that and try again\n",
+    )
+
+
+def test_closed_output_is_no_defect() -> None:
+    command = f"'{sys.executable}' -m pycni.ctl predict -f '{EXERCISE}' >&-"
+
+    ran = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, check=False, cwd=CLONE
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_socket_of_something_else_is_told_from_an_agent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "control.sock"))
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"220 hello\n")
+
+        other = threading.Thread(target=answer)
+        other.start()
+        assert main(["status", "--run-dir", str(tmp_path)]) == 1
+        other.join()
+
+    assert "is no agent of this version" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["status", "routes"])

@@ -2,12 +2,15 @@
 
 import argparse
 import asyncio
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import yaml
@@ -109,11 +112,19 @@ def test_apply_reads_stdin(
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (("apply", "-f", "/nonexistent"), 1, "cannot read /nonexistent"),
+        (("apply", "-f", "/nonexistent"), 1, "cannot read /nonexistent: No such file"),
+        (("apply", "-f", "/"), 1, "cannot read /: Is a directory"),
+        (("--datastore", "", "get", "pools"), 2, "--datastore is empty"),
+        (("--datastore", "/", "get", "pools"), 1, "/ is a directory: name the datastore's file"),
+        (
+            ("--datastore", "/dev/null/x/y", "delete", "pool", "x"),
+            1,
+            "Not a directory; name another",
+        ),
         (("get", "pods"), 2, "there is no kind 'pods': use one of pools"),
         (("delete", "nonsense", "x"), 2, "there is no kind 'nonsense': use one of pools"),
         (("get", "pools"), 1, "there is no datastore at"),
-        (("delete", "pool", "x"), 1, "there is no IPPool x"),
+        (("delete", "pool", "x"), 1, "there is no IPPool x: see  pycnictl get pools"),
         (("ipam", "candidates", "n", "--pool", "10.0.0.1/8"), 2, "--pool 10.0.0.1/8: "),
         (("ipam", "candidates", "", "--pool", "10.0.0.0/8"), 2, "name is empty"),
         (("ipam", "candidates", "n", "--pool", "10.0.0.0/8", "-n", "0"), 2, "must be 1 or more"),
@@ -132,7 +143,35 @@ def test_mistakes_end_with_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(*words) == status
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Errno" not in said
+
+
+def test_closed_standard_input_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+
+    assert run("apply", "-f", "-") == 1
+    assert "standard input is closed; name a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [("get", "pools"), ("delete", "pool", "x"), ("ipam", "show")])
+def test_datastore_that_only_root_may_use_asks_for_sudo(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: tuple[str, ...],
+) -> None:
+    def refuse(path: Path, **_: bool) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    # Tests run as root too, whom no file's mode keeps out.
+    monkeypatch.setattr(Path, "stat", refuse)
+
+    assert run(*verb) == 1
+    assert "use sudo" in capsys.readouterr().err
 
 
 def test_an_empty_file_is_a_mistake(
