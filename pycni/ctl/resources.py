@@ -119,7 +119,11 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     apply.set_defaults(func=command(_apply))
 
     delete = subparsers.add_parser(
-        "delete", help="delete an object", epilog="example: pycnictl delete peer rack-1"
+        "delete",
+        help="delete an object",
+        description="A node's agent that runs writes its node's object anew: stop it first, or the"
+        " node's pods are cut off from other nodes for a moment.",
+        epilog="example: pycnictl delete peer rack-1",
     )
     delete.add_argument("kind", help=kinds)
     delete.add_argument("name", help="its name; of a block also its CIDR")

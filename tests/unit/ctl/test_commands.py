@@ -174,6 +174,15 @@ def test_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> Non
     assert "2 a mistake in the command line" in " ".join(capsys.readouterr().out.split())
 
 
+def test_delete_says_what_becomes_of_a_node_with_a_running_agent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["delete", "--help"])
+
+    assert "anew: stop it first" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("words", [["--help"], ["status", "--help"], ["predict", "--help"]])
 def test_help_shows_an_example(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
