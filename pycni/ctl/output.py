@@ -59,18 +59,19 @@ def _cell(value: object) -> str:
 
 def print_documents(documents: Sequence[dict[str, Any]], *, form: str) -> None:
     """Print documents as JSON (a List, unless there is one) or YAML (one after another)."""
+    print(documents_text(documents, form=form), end="")
+
+
+def documents_text(documents: Sequence[dict[str, Any]], *, form: str) -> str:
+    """Return what `print_documents` prints."""
     if form == "json":
         whole: object = documents[0] if len(documents) == 1 else list_of(documents)
-        print(json.dumps(whole, indent=2, ensure_ascii=False))
-        return
+        return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     import yaml
 
-    for number, document in enumerate(documents):
-        if number:
-            print("---")
-        # Through JSON, because YAML would spell tuples as Python objects.
-        plain = json.loads(json.dumps(document))
-        print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
+    # Through JSON, because YAML would spell tuples as Python objects.
+    plain = (json.loads(json.dumps(document)) for document in documents)
+    return "---\n".join(yaml.safe_dump(d, sort_keys=False, allow_unicode=True) for d in plain)
 
 
 def list_of(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:

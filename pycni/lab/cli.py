@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pycni.ctl.output import add_output_argument
 from pycni.ctl.usage import exit_status_of
 from pycni.errors import AlreadyExists, InvalidInput, NotFound, PycniError, TryAgain
 from pycni.lab import client, launch, sockets
@@ -47,8 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument("--tunnel", choices=TUNNELS, default="auto",
                     help="ipip: the kernel's own; uml: in user-mode Linux; bpf: a stand-in by"
                     " tc-bpf; auto (default): ipip, where it is missing uml")  # fmt: skip
-    _verb(verbs, "show", "draw it; show tables, agents and sessions", "sudo bin/lab show")
-    _verb(verbs, "test", "check that it works, in a table", "sudo bin/lab test")
+    show = _verb(verbs, "show", "draw it; show tables, agents and sessions", "sudo bin/lab show")
+    test = _verb(verbs, "test", "check that it works, in a table", "sudo bin/lab test")
+    for sub in (show, test):
+        add_output_argument(sub)
     _verb(verbs, "down", "end it; nothing is left", "sudo bin/lab down")
     shell = _verb(verbs, "shell", "a shell, or a command, in a node, pod, host or the router",
                   "sudo bin/lab shell default/web -- ip -4 addr")  # fmt: skip
@@ -177,6 +180,8 @@ def _dispatch(options: argparse.Namespace) -> int:
             return _execute(options)
         case "pod":
             arguments = {"action": options.action, **_pod_document(options)}
+        case "show" | "test":
+            arguments = {"output": options.output}
         case "agent" | "node":
             arguments = {"action": options.action, "node": options.node}
         case _:

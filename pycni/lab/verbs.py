@@ -1,26 +1,38 @@
 """The verbs of a lab that is up, performed in the supervisor."""
 
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+from pycni.ctl.output import documents_text
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import PycniError
-from pycni.lab import bringup, checks, degraded, interactive, nodetools, picture, tables
+from pycni.lab import bringup, checks, degraded, documents, interactive, nodetools, picture, tables
 from pycni.lab.cluster import Cluster
 from pycni.lab.session import Session
 from pycni.topology.model import TopologyPod, parse_pod
 
+Statuses = dict[str, dict[str, Any]]
 Verb = Callable[[Cluster, Session], Awaitable[int]]
 
 
 async def show(cluster: Cluster, session: Session) -> int:
     """Draw the cluster, then every node's table, agent and sessions."""
-    statuses = {}
+    statuses: Statuses = {}
     for node in cluster.node_names:
-        try:
+        with contextlib.suppress(PycniError):
             statuses[node] = await cluster.agents.ask(node, "status")
-        except PycniError:
-            continue
+    is_table = _output(session) == "table"
+    are_equal = await (_draw if is_table else _show_documents)(cluster, session, statuses)
+    is_steady = len(statuses) == len(cluster.node_names) and all(
+        status["converged"] and all(p["state"] == "up" for p in status["peers"])
+        for status in statuses.values()
+    )
+    return 0 if are_equal and is_steady else 1
+
+
+async def _draw(cluster: Cluster, session: Session, statuses: Statuses) -> bool:
     facts = {
         node: picture.NodeFacts(status["tunnel_address"], tuple(status["blocks"]))
         for node, status in statuses.items()
@@ -34,11 +46,28 @@ async def show(cluster: Cluster, session: Session) -> int:
             continue
         await session.say(*_status_lines(node, statuses[node]))
     await bringup.show_degraded(cluster, session=session)
-    is_steady = len(statuses) == len(cluster.node_names) and all(
-        status["converged"] and all(p["state"] == "up" for p in status["peers"])
-        for status in statuses.values()
+    return are_equal
+
+
+async def _show_documents(cluster: Cluster, session: Session, statuses: Statuses) -> bool:
+    comparisons = await cluster.compare_all()
+    document = documents.show_document(
+        cluster.topology,
+        comparisons=comparisons,
+        statuses=statuses,
+        addresses=cluster.addresses,
     )
-    return 0 if are_equal and is_steady else 1
+    await _say_document(session, document)
+    return all(comparison.is_equal for comparison in comparisons)
+
+
+async def _say_document(session: Session, document: dict[str, Any]) -> None:
+    text = documents_text([document], form=_output(session))
+    await session.say(text.removesuffix("\n"))
+
+
+def _output(session: Session) -> str:
+    return str(session.request.arguments.get("output", "table"))
 
 
 def _status_lines(node: str, status: Mapping[str, object]) -> list[str]:
@@ -55,15 +84,20 @@ def _status_lines(node: str, status: Mapping[str, object]) -> list[str]:
 
 async def test(cluster: Cluster, session: Session) -> int:
     """Make all checks."""
-    counts = dict.fromkeys(checks.Verdict, 0)
+    rows: list[checks.Row] = []
+    is_table = _output(session) == "table"
 
     async def print_row(row: checks.Row) -> None:
-        counts[row.verdict] += 1
-        await session.say(f"{row.verdict.value}  {row.what:64}  {row.seen}".rstrip())
+        rows.append(row)
+        if is_table:
+            await session.say(f"{row.verdict.value}  {row.what:64}  {row.seen}".rstrip())
 
     is_right = await checks.run_all(cluster, show=print_row)
+    if not is_table:
+        await _say_document(session, documents.test_document(rows, is_right=is_right))
+        return 0 if is_right else 1
     await bringup.show_degraded(cluster, session=session)
-    numbers = ", ".join(f"{counts[v]} {v.value}" for v in checks.Verdict)
+    numbers = ", ".join(f"{sum(r.verdict is v for r in rows)} {v.value}" for v in checks.Verdict)
     await session.say("", f"{'all is well' if is_right else 'NOT all is well'}: {numbers}")
     return 0 if is_right else 1
 
