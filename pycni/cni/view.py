@@ -1,4 +1,4 @@
-"""Pools and affinities remembered by watching them, for the allocator of a long-lived engine.
+"""Pools, affinities and labels remembered by watching, for the allocator of a long-lived engine.
 
 Serving these from memory spares every ADD two listings.  The view may be a little behind; the
 allocator decides on the block itself, so that costs a detour at most.
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from pycni.errors import EventsLost, PycniError
 from pycni.ipam.requests import DatastoreView
-from pycni.model.resources import BlockAffinity, IPPool, Resource, resource_name
+from pycni.model.resources import BlockAffinity, IPPool, Node, Resource, resource_name
+from pycni.model.selector import Labels
 from pycni.ports import Datastore
 
 RETRY_S = 1.0
@@ -24,6 +25,7 @@ class WatchedView:
         self._known: dict[type[Resource], dict[str, Resource]] = {}
         self._pools: tuple[IPPool, ...] = ()
         self._of_node: dict[str, tuple[BlockAffinity, ...]] = {}
+        self._labels: dict[str, Labels] = {}
 
     async def pools(self) -> Sequence[IPPool]:
         """Return all pools."""
@@ -40,10 +42,19 @@ class WatchedView:
             )
         return self._of_node[node]
 
+    async def labels(self, node: str) -> Labels:
+        """Return a node's labels."""
+        if Node not in self._known:
+            return await self._truth.labels(node)
+        if node not in self._labels:
+            known = self._known[Node].get(node)
+            self._labels[node] = dict(known.labels) if isinstance(known, Node) else {}
+        return self._labels[node]
+
     async def run(self) -> None:
-        """Follow both kinds until cancelled."""
+        """Follow the three kinds until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for kind in (IPPool, BlockAffinity):
+            for kind in (IPPool, BlockAffinity, Node):
                 group.create_task(self._follow(kind))
 
     async def _follow(self, kind: type[Resource]) -> None:
@@ -66,6 +77,9 @@ class WatchedView:
 
     def _remember(self, kind: type[Resource], objects: dict[str, Resource]) -> None:
         self._known[kind] = objects
+        if kind is Node:
+            self._labels.clear()
+            return
         self._of_node.clear()
         if kind is IPPool:
             ordered = (value for _, value in sorted(objects.items()))

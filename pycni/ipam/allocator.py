@@ -31,8 +31,8 @@ from pycni.ipam.choices import Choose, any_address, one_address
 from pycni.ipam.claims import Claims
 from pycni.ipam.giving import Given, Giving, assigned
 from pycni.ipam.handles import Handles
-from pycni.ipam.own import OwnBlocks, within
-from pycni.ipam.pools import Selects, describe, eligible, holds, pool_of, selects_all_or_none
+from pycni.ipam.own import OwnBlocks, node_labels, within
+from pycni.ipam.pools import describe, eligible, holds, pool_of, selects
 from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.requests import Assignment, AssignRequest, DatastoreView, Released, View
 from pycni.ipam.retries import (
@@ -68,7 +68,6 @@ class Allocator:
         clock_ns: Callable[[], int] = time.time_ns,
         sleep: Sleep = asyncio_sleep,
         observe: Observe = observe_nothing,
-        selects: Selects = selects_all_or_none,
         has_company: Callable[[], bool] = lambda: False,
     ) -> None:
         self._datastore = datastore
@@ -76,7 +75,6 @@ class Allocator:
         self._truth = DatastoreView(datastore)
         self._view: View = self._truth if view is None else view
         self._clock_ns = clock_ns
-        self._selects = selects
         self._retries = Retries(sleep=sleep, observe=observe)
         retries, blocks = self._retries, Blocks(datastore)
         handles = Handles(datastore, retries=retries)
@@ -97,7 +95,7 @@ class Allocator:
         self._claims = Claims(
             datastore, blocks=blocks, node=node, retries=retries, clock_ns=clock_ns
         )
-        self._own = OwnBlocks(self._view, node=node, selects=selects)
+        self._own = OwnBlocks(self._view, node=node)
 
     # --- giving ---------------------------------------------------------------------------------
 
@@ -194,9 +192,10 @@ class Allocator:
         self, affinities: Sequence[BlockAffinity], known: Sequence[IPPool]
     ) -> None:
         """Give up empty blocks of pools that have turned away from this node."""
+        labels = await node_labels(self._view, known, self._node)
         for affinity in affinities:
             pool = pool_of((pool for pool in known if not pool.is_disabled), affinity.cidr)
-            if pool is not None and not self._selects(pool, self._node):
+            if pool is not None and not selects(pool, labels):
                 await self._claims.release(affinity.cidr, only_if_empty=True)
 
     async def _assign_beyond(
@@ -290,7 +289,7 @@ class Allocator:
         pools = [pool for pool in await self._view.pools() if not pool.is_disabled]
         pool = pool_of(pools, address)
         if request.pools:
-            named = eligible(pools, node=self._node, use=request.use, requested=request.pools)
+            named = eligible(pools, labels={}, use=request.use, requested=request.pools)
             pool = pool_of(named, address)
         if pool is None or request.use not in pool.allowed_uses:
             names = ", ".join(describe(one) for one in pools) or "none"
@@ -344,14 +343,11 @@ class Allocator:
         """
         attributes = (("node", self._node), ("type", "ipipTunnelAddress"))
         handle_id = tunnel_handle(self._node)
+        known = await self._truth.pools()
+        labels = await node_labels(self._truth, known, self._node)
         pools = [
             pool
-            for pool in eligible(
-                await self._truth.pools(),
-                node=self._node,
-                use=PoolUse.TUNNEL,
-                selects=self._selects,
-            )
+            for pool in eligible(known, labels=labels, use=PoolUse.TUNNEL)
             if pool.cidr.version == TUNNEL_VERSION and pool.ipip_mode is not TunnelMode.NEVER
         ]
         held = await self._releases.held_by(handle_id)

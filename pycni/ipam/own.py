@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pycni.errors import Exhausted
-from pycni.ipam.pools import Selects, eligible, pool_of
+from pycni.ipam.pools import eligible, need_labels, pool_of
 from pycni.ipam.requests import AssignRequest, View
 from pycni.model.network import IPNetwork
 from pycni.model.resources import AffinityState, BlockAffinity, IPPool, PoolUse
+from pycni.model.selector import Labels
 
 # As many kinds of requests as configurations and families make; a bound for the odd case.
 _REMEMBERED = 64
+_NO_LABELS: Labels = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,12 @@ class Own:
 class OwnBlocks:
     """Answers for one node."""
 
-    __slots__ = ("_affinities", "_answers", "_known", "_node", "_selects", "_view")
+    __slots__ = ("_affinities", "_answers", "_known", "_labels", "_node", "_view")
 
-    def __init__(self, view: View, *, node: str, selects: Selects) -> None:
+    def __init__(self, view: View, *, node: str) -> None:
         self._view = view
         self._node = node
-        self._selects = selects
+        self._labels: Labels = {}
         self._known: Sequence[IPPool] = ()
         self._affinities: Sequence[BlockAffinity] = ()
         self._answers: dict[tuple[int, PoolUse, tuple[str, ...]], Own] = {}
@@ -44,9 +46,14 @@ class OwnBlocks:
         """Return what may serve a request; raise `Exhausted` when no pool does."""
         known = await self._view.pools()
         affinities = await self._view.affinities(self._node)
-        is_news = known is not self._known or affinities is not self._affinities
+        labels = await node_labels(self._view, known, self._node)
+        is_news = (
+            known is not self._known
+            or affinities is not self._affinities
+            or labels is not self._labels
+        )
         if is_news or len(self._answers) > _REMEMBERED:
-            self._known, self._affinities = known, affinities
+            self._known, self._affinities, self._labels = known, affinities, labels
             self._answers.clear()
         key = (version, request.use, request.pools)
         answer = self._answers.get(key)
@@ -65,10 +72,9 @@ class OwnBlocks:
     ) -> tuple[IPPool, ...]:
         chosen = eligible(
             known,
-            node=self._node,
+            labels=self._labels,
             use=request.use,
             requested=request.pools,
-            selects=self._selects,
         )
         pools = tuple(pool for pool in chosen if pool.cidr.version == version)
         if not pools:
@@ -78,6 +84,11 @@ class OwnBlocks:
                 " add one by `pycnictl apply -f`"
             )
         return pools
+
+
+async def node_labels(view: View, pools: Iterable[IPPool], node: str) -> Labels:
+    """Return a node's labels where any of these pools asks for them; else nothing is read."""
+    return await view.labels(node) if need_labels(pools) else _NO_LABELS
 
 
 def within(affinities: Iterable[BlockAffinity], pools: Sequence[IPPool]) -> list[BlockAffinity]:

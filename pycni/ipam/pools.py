@@ -5,30 +5,34 @@ its mode and node selector say; others must be Automatic and select the node; al
 use that the address is wanted for.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from pycni.errors import InvalidInput
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import AssignmentMode, IPPool, PoolUse
+from pycni.model.selector import Labels, selector
 
-Selects = Callable[[IPPool, str], bool]
+_FOR_EVERYONE = ("", "all()")
 
 
-def selects_all_or_none(pool: IPPool, node: str) -> bool:
-    """Return whether a pool's node selector includes a node; `apply` admits only two of them."""
-    del node
-    return pool.node_selector != "!all()"
+def selects(pool: IPPool, labels: Labels) -> bool:
+    """Return whether a pool's node selector means a node with these labels."""
+    return pool.node_selector in _FOR_EVERYONE or selector(pool.node_selector)(labels)
+
+
+def need_labels(pools: Iterable[IPPool]) -> bool:
+    """Return whether a node's labels make any difference to these pools."""
+    return any(pool.node_selector not in _FOR_EVERYONE for pool in pools)
 
 
 def eligible(
     pools: Iterable[IPPool],
     *,
-    node: str,
+    labels: Labels,
     use: PoolUse,
     requested: Sequence[str] = (),
-    selects: Selects = selects_all_or_none,
 ) -> tuple[IPPool, ...]:
-    """Return the pools that may serve, in the order of their names.
+    """Return the pools that may serve a node with these labels, in the order of their names.
 
     Raises `InvalidInput` when a requested pool does not exist or is disabled.
     """
@@ -39,7 +43,7 @@ def eligible(
         chosen = [
             pool
             for pool in enabled
-            if pool.assignment_mode is AssignmentMode.AUTOMATIC and selects(pool, node)
+            if pool.assignment_mode is AssignmentMode.AUTOMATIC and selects(pool, labels)
         ]
     return tuple(pool for pool in dict.fromkeys(chosen) if use in pool.allowed_uses)
 

@@ -7,7 +7,8 @@ from typing import Protocol
 from pycni.errors import InvalidInput
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress
-from pycni.model.resources import BlockAffinity, IPPool, PoolUse
+from pycni.model.resources import BlockAffinity, IPPool, Node, PoolUse
+from pycni.model.selector import Labels
 from pycni.ports import Datastore
 
 FAMILIES = (4, 6)
@@ -80,6 +81,10 @@ class View(Protocol):
         """Return a node's affinities."""
         ...
 
+    async def labels(self, node: str) -> Labels:
+        """Return a node's labels; one that is not known has none."""
+        ...
+
 
 class DatastoreView:
     """The view of someone who remembers nothing: ask each time."""
@@ -97,3 +102,8 @@ class DatastoreView:
         """Return a node's affinities."""
         listing = await self._datastore.list(BlockAffinity)
         return [stored.value for stored in listing.items if stored.value.node == node]
+
+    async def labels(self, node: str) -> Labels:
+        """Return a node's labels."""
+        stored = await self._datastore.get(Node, node)
+        return {} if stored is None else dict(stored.value.labels)

@@ -21,10 +21,10 @@ from pycni.model.resources import (
     TunnelMode,
 )
 from pycni.model.schema_fields import Fields, check_password, parse_address, parse_choice
+from pycni.model.selector import selector
 
 Config = IPPool | Node | BGPPeer | BGPConfiguration | IPAMConfig
 
-SUPPORTED_SELECTORS = ("all()", "!all()")
 _ANNOTATION = "projectcalico.org/"
 _MAX_PORT = 65535
 _BGP_PORT = 179
@@ -65,12 +65,11 @@ def parse_pool(name: str, spec: Fields) -> IPPool:
     cidr = spec.network("cidr")
     sizes = range(cidr.max_prefixlen + 1)
     vxlan_mode = spec.choice("vxlanMode", TunnelMode, default=TunnelMode.NEVER)
-    selector = spec.text("nodeSelector") or "all()"
-    if selector not in SUPPORTED_SELECTORS:
-        raise InvalidInput(
-            f"{spec.at('nodeSelector')}: {selector!r} is not supported;"
-            f" use {' or '.join(SUPPORTED_SELECTORS)}"
-        )
+    node_selector = spec.text("nodeSelector") or "all()"
+    try:
+        selector(node_selector)
+    except InvalidInput as exc:
+        raise InvalidInput(f"{spec.at('nodeSelector')}: {exc}") from None
     uses = [
         parse_choice(use, PoolUse, path=f"{spec.at('allowedUses')}[{index}]")
         for index, use in enumerate(spec.items("allowedUses"))
@@ -85,7 +84,7 @@ def parse_pool(name: str, spec: Fields) -> IPPool:
         nat_outgoing=spec.boolean("natOutgoing", default=False),
         is_disabled=spec.boolean("disabled", default=False),
         disable_bgp_export=spec.boolean("disableBGPExport", default=False),
-        node_selector=selector,
+        node_selector=node_selector,
         allowed_uses=frozenset(uses or _DEFAULT_USES),
         assignment_mode=spec.choice(
             "assignmentMode", AssignmentMode, default=AssignmentMode.AUTOMATIC

@@ -11,7 +11,7 @@ from pycni.cni.view import WatchedView
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.datastore.memory import MemoryDatastore
 from pycni.errors import TryAgain
-from pycni.model.resources import AffinityState, BlockAffinity, IPPool, resource_name
+from pycni.model.resources import AffinityState, BlockAffinity, IPPool, Node, resource_name
 
 Story = Callable[[FaultyDatastore, WatchedView], Awaitable[None]]
 
@@ -138,5 +138,34 @@ def test_while_it_cannot_watch_it_asks_and_recovers(monkeypatch: pytest.MonkeyPa
             await becomes(lambda: names(view), ["a"])
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_labels_are_remembered_until_they_change() -> None:
+    async def story(datastore: FaultyDatastore, view: WatchedView) -> None:
+        stored = await datastore.create(Node("node-0", labels=(("rack", "a"),)))
+
+        async def is_remembered() -> bool:
+            return await view.labels("node-0") is await view.labels("node-0")
+
+        await becomes(is_remembered, wanted=True)
+        assert await view.labels("node-0") == {"rack": "a"}
+        assert await view.labels("node-9") == {}
+
+        moved = replace(stored.value, labels=())
+        await datastore.update(moved, if_revision=stored.revision)
+        await becomes(lambda: view.labels("node-0"), {})
+
+    play(story)
+
+
+def test_labels_are_asked_for_before_the_first_listing() -> None:
+    async def main() -> None:
+        datastore = MemoryDatastore()
+        await datastore.create(Node("node-0", labels=(("rack", "a"),)))
+
+        assert await WatchedView(datastore).labels("node-0") == {"rack": "a"}
+        assert await WatchedView(datastore).labels("node-9") == {}
 
     asyncio.run(main())

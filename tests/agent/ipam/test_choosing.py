@@ -5,11 +5,20 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.errors import AlreadyExists, Exhausted, InvalidInput
 from pycni.ipam.requests import AssignRequest
-from pycni.model.resources import AssignmentMode, IPAMConfig, IPPool, PoolUse
+from pycni.model.resources import AssignmentMode, IPAMConfig, IPPool, Node, PoolUse
 from pycni.ports import Datastore
-from tests.agent.ipam.allocators import POOL, SMALL, affinities, check_books, node, take
+from tests.agent.ipam.allocators import (
+    POOL,
+    SMALL,
+    affinities,
+    change_pool,
+    check_books,
+    node,
+    take,
+)
 from tests.agent.ipam.conftest import Play
 
 
@@ -29,6 +38,57 @@ def test_unknown_and_disabled_pools_are_refused_by_name(play: Play) -> None:
             await take(node(store), "x", pools=("small",))
 
     play([POOL, replace(SMALL, is_disabled=True)], story)
+
+
+def test_a_pool_serves_the_nodes_that_its_selector_means(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        await store.create(Node("node-0", labels=(("rack", "a"),)))
+        await store.create(Node("node-1", labels=(("rack", "b"),)))
+
+        assert (await take(node(store), "x"))[0].startswith("10.0.0.")
+        assert (await take(node(store, "node-1"), "y"))[0].startswith("192.168.")
+        # One that is not known has no labels; and who names the pool needs none.
+        assert (await take(node(store, "node-2"), "z"))[0].startswith("192.168.")
+        assert (await take(node(store, "node-1"), "w", pools=("small",)))[0].startswith("10.0.0.")
+        await check_books(store)
+
+    in_rack_a = replace(SMALL, node_selector="rack == 'a'")
+    play([in_rack_a, replace(POOL, node_selector="rack != 'a'")], story)
+
+
+def test_labels_are_read_only_where_a_pool_asks_for_them(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        asked: list[str] = []
+
+        async def note(call: Call) -> None:
+            asked.append(call.kind.__name__)
+
+        allocator = node(FaultyDatastore(store, before=note))
+        await take(allocator, "x")
+        assert "Node" not in asked
+
+        await change_pool(store, "small", node_selector="has(rack)")
+        with pytest.raises(Exhausted, match="no enabled pool"):
+            await take(allocator, "y")
+        assert "Node" in asked
+
+    play([SMALL], story)
+
+
+def test_a_node_whose_labels_change_gives_up_its_empty_blocks(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        stored = await store.create(Node("node-0", labels=(("rack", "a"),)))
+        allocator = node(store)
+        await take(allocator, "x")
+        await allocator.release_by_handle("x")
+        moved = replace(stored.value, labels=(("rack", "b"),))
+        await store.update(moved, if_revision=stored.revision)
+
+        assert (await take(allocator, "y"))[0].startswith("192.168.")
+        assert [block[:8] for _, block, _ in await affinities(store)] == ["192.168."]
+
+    in_rack_a = replace(SMALL, node_selector="rack == 'a'")
+    play([in_rack_a, replace(POOL, name="zz", node_selector="rack == 'b'")], story)
 
 
 def test_a_pool_serves_only_its_uses(play: Play) -> None:
