@@ -3,10 +3,7 @@
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.errors import Conflict
 from pycni.ports import Datastore
-
-
-class Died(BaseException):
-    """The process is gone; every later call raises it again."""
+from tests.agent.death import Died
 
 
 class Failing:

@@ -9,9 +9,10 @@ from pycni.errors import PycniError, TryAgain
 from pycni.ipam.requests import AssignRequest
 from pycni.model.resources import Block, BlockAffinity, Handle
 from pycni.ports import Datastore
+from tests.agent.death import Died
 from tests.agent.ipam.allocators import SIX, SMALL, affinities, check_books, node, take
 from tests.agent.ipam.conftest import Play
-from tests.agent.ipam.faults import Died, Failing
+from tests.agent.ipam.faults import Failing
 
 
 @pytest.mark.parametrize("late", [False, True])

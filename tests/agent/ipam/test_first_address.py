@@ -12,9 +12,10 @@ from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.model.resources import Block, Handle
 from pycni.ports import Datastore
+from tests.agent.death import Died
 from tests.agent.ipam.allocators import FIRST, SIX, SMALL, check_books, fill, held_by, node, take
 from tests.agent.ipam.conftest import Play
-from tests.agent.ipam.faults import Died, Failing
+from tests.agent.ipam.faults import Failing
 
 
 async def _nothing(store: Datastore) -> None:

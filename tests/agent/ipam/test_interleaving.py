@@ -25,16 +25,13 @@ from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import Assignment, AssignRequest
 from pycni.model.network import IPNetwork
 from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, IPPool
+from tests.agent.death import Died
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 POOL = IPPool("pool", IPv4Network("10.0.0.0/29"), block_size=30)
 BLOCKS = list(POOL.cidr.subnets(new_prefix=30))
 NODES = ("a", "b", "c")
-
-
-class Died(BaseException):
-    """The process is gone: nothing that it would still do happens."""
 
 
 class _Suspension:

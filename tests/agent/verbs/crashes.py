@@ -6,11 +6,8 @@ from typing import Any
 import pytest
 
 from tests.agent.cluster import NodeAgent
+from tests.agent.death import Died
 from tests.agent.verbs.stories import Proxy, ask
-
-
-class Died(BaseException):
-    """The process is gone: nothing that it would still do happens."""
 
 
 def die_after(node: NodeAgent, step: str) -> Callable[[], None]:
