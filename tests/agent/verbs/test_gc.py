@@ -11,6 +11,8 @@ from pycni.model.endpoints import EndpointKey
 from pycni.model.resources import Block
 from tests.agent.cluster import NETWORK, NodeAgent
 from tests.agent.verbs.stories import (
+    CONTAINER,
+    KEY,
     POD,
     Proxy,
     collect,
@@ -140,20 +142,21 @@ def test_an_add_that_runs_beside_a_gc_keeps_its_address(tmp_path: Path) -> None:
     """The GC has looked at the records; then an ADD takes its address; then it looks at handles."""
 
     async def story(node: NodeAgent) -> None:
-        engine = node.engine
-        listing, looks = node.endpoints.list, iter(range(10))
         datastore = faulty(node)
+        given: list[str] = []
 
         async def add_meanwhile(call: Call) -> None:
-            if call.verb == "list" and call.kind is Block and next(looks) == 0:
+            if call.verb == "list" and call.kind is Block:
                 datastore.before = node.switch.check
-                await node.add(POD)
+                given.append(await node.add(POD))
 
         datastore.before = add_meanwhile
 
-        await collect(node)
+        reply = await collect(node)
 
-        assert engine.endpoints.list() == listing()
-        assert len(await held(node)) == 1
+        assert reply.status == 0, reply.output
+        assert await held(node) == [f"{address} {NETWORK}.{CONTAINER}" for address in given]
+        (record,) = node.endpoints.list()
+        assert (record.key, [str(a.interface.ip) for a in record.addresses]) == (KEY, given)
 
     play(tmp_path, story)
