@@ -4,6 +4,8 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import pytest
+
 from pycni.model.resources import BlockAffinity, Node, affinity_name
 from tests.agent.exercise import NODE_0, exercise
 from tests.virtual_time import run
@@ -62,20 +64,44 @@ def test_a_node_that_is_removed_takes_its_routes_along(tmp_path: Path) -> None:
     run(story())
 
 
-def test_a_node_that_is_renamed_keeps_its_routes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["node-one", "knot-1"], ids=["later", "earlier"])
+def test_a_node_that_is_renamed_keeps_its_routes(tmp_path: Path, name: str) -> None:
     async def story() -> None:
         async with exercise(tmp_path) as (made, node):
-            old = node.facts.inputs.nodes["node-1"]
+            inputs = node.facts.inputs
+            renamed, old = made.nodes["node-1"], inputs.nodes["node-1"]
+            block = inputs.affinities[ip_network("192.168.84.128/26")]
+            node.kernel.applied.clear()
 
-            await made.create(replace(old, name="node-one"))
+            await renamed.stop()
+            await made.create(replace(old, name=name), replace(block, node=name))
+            await made.remove(BlockAffinity, affinity_name("node-1", cidr=block.cidr))
+            await made.remove(Node, "node-1")
+            renamed.settings = replace(renamed.settings, node=name)
+            renamed.start()
+            await made.settle()
+
+            assert inputs.nodes_by_address[ip_address("10.10.24.89")].name == name
+            assert inputs.affinities[block.cidr].node == name
+            assert node.kernel.applied == []
+            assert await node.ip_route() == NODE_0
+
+    run(story())
+
+
+def test_a_second_name_of_a_node_that_comes_and_goes_changes_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            inputs = node.facts.inputs
+            node.kernel.applied.clear()
+
+            await made.create(replace(inputs.nodes["node-1"], name="node-one"))
             await made.settle()
             await made.remove(Node, "node-one")
             await made.settle()
 
-            assert (
-                node.facts.inputs.nodes_by_address[ip_address("10.10.24.89")]
-                is (node.facts.inputs.nodes["node-1"])
-            )
+            assert inputs.nodes_by_address[ip_address("10.10.24.89")] is inputs.nodes["node-1"]
+            assert node.kernel.applied == []
             assert await node.ip_route() == NODE_0
 
     run(story())
