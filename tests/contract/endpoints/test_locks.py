@@ -15,6 +15,7 @@ import pytest
 from pycni.endpoints import FileEndpoints
 from pycni.errors import TryAgain
 from tests import virtual_time
+from tests.contract.endpoints.processes import Child, forked
 from tests.contract.endpoints.samples import KEY, Directories, keyed, other
 
 
@@ -145,37 +146,29 @@ def test_a_lock_is_freed_by_an_error_inside(endpoints: FileEndpoints) -> None:
     virtual_time.run(story())
 
 
-def kill(child: int) -> None:
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-
-
 def test_the_lock_of_a_killed_process_is_free(
     endpoints: FileEndpoints, directories: Directories
 ) -> None:
     read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
 
-        async def hold() -> None:
-            async with other(directories).lock(KEY, timeout_s=1):
-                os.write(write_end, b"x")
-                signal.pause()
+    async def hold() -> None:
+        async with other(directories).lock(KEY, timeout_s=1):
+            os.write(write_end, b"x")
+            signal.pause()
 
-        virtual_time.run(hold())
-    os.read(read_end, 1)
-
-    async def story() -> None:
+    async def story(child: Child) -> None:
         with pytest.raises(TryAgain):
             async with endpoints.lock(KEY, timeout_s=0):
                 pass
-        kill(child)
+        assert child.kill() == -signal.SIGKILL
         async with endpoints.lock(KEY, timeout_s=0):
             pass
 
-    virtual_time.run(story())
+    with forked(lambda: virtual_time.run(hold())) as child:
+        os.close(write_end)  # or a child that ended early would never be heard of
+        assert os.read(read_end, 1) == b"x"
+        virtual_time.run(story(child))
     os.close(read_end)
-    os.close(write_end)
 
 
 def test_a_lock_directory_that_can_not_be_used_is_no_lock(

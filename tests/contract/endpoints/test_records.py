@@ -1,14 +1,15 @@
 """Endpoint records, as two engines share them."""
 
 import os
-import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pycni.endpoints import FileEndpoints
 from pycni.errors import DatastoreUnusable
-from pycni.model.endpoints import EndpointKey, EndpointState
+from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
+from tests.contract.endpoints.processes import forked
 from tests.contract.endpoints.samples import DEBT, KEY, RECORD, Directories, keyed, other
 
 
@@ -72,19 +73,30 @@ def test_a_long_record_is_read_whole(endpoints: FileEndpoints) -> None:
 
 
 def test_a_reader_never_sees_half_a_record(
-    endpoints: FileEndpoints, directories: Directories
+    endpoints: FileEndpoints, directories: Directories, tmp_path: Path
 ) -> None:
-    child = os.fork()
-    if child == 0:
+    enough = tmp_path / "enough"
+
+    def numbered(number: int) -> WorkloadEndpoint:
+        return replace(RECORD, mtu=number, pod_name="x" * (number % 500))
+
+    def write() -> None:
         writer = other(directories)
-        for number in range(500):
-            writer.put(replace(RECORD, mtu=number, pod_name="x" * (number % 500)))
-        os._exit(0)
+        for number in range(100_000):
+            writer.put(numbered(number))
+            if enough.exists():
+                return
 
-    seen = [endpoints.get(KEY) for _ in range(500)]
-    os.waitpid(child, 0)
+    seen: set[WorkloadEndpoint] = set()
+    with forked(write) as child:
+        while len(seen) < 200 and child.is_running():
+            if (record := endpoints.get(KEY)) is not None:
+                seen.add(record)
+        enough.touch()
+        status = child.wait()
 
-    assert all(r is None or r.key == KEY for r in seen)
+    assert (status, len(seen)) == (0, 200)
+    assert [r for r in seen if r != numbered(r.mtu)] == []
 
 
 def test_only_the_owner_can_look(endpoints: FileEndpoints, directories: Directories) -> None:
@@ -135,20 +147,24 @@ def test_a_failed_writing_leaves_the_old_record_and_nothing_else(
     assert len(list(endpoints.directory.iterdir())) == 1
 
 
+@pytest.mark.parametrize(("mtu", "later_ns"), [(1400, 1), (1, 0)], ids=["time", "size"])
 def test_the_others_writing_is_not_its_own_even_with_the_same_inode(
-    endpoints: FileEndpoints, directories: Directories
+    endpoints: FileEndpoints, tmp_path: Path, mtu: int, later_ns: int
 ) -> None:
+    """A file system gives a number again, soon or never: here the other writes into the file."""
     endpoints.put(RECORD)
-    name = endpoints.file_name(KEY)
-    before = (endpoints.directory / name).stat().st_ino
-    writer = other(directories)
-    for _ in range(10):  # a file system gives a number again soon
-        time.sleep(0.002)  # a file's time moves with the kernel's tick
-        writer.put(replace(RECORD, mtu=1))
-        if (endpoints.directory / name).stat().st_ino == before:
-            break
+    path = endpoints.directory / endpoints.file_name(KEY)
+    before = path.stat()
+    elsewhere = FileEndpoints(run_dir=tmp_path / "elsewhere", state_dir=tmp_path / "elsewhere")
+    elsewhere.put(replace(RECORD, mtu=mtu))
 
-    assert endpoints.get(KEY) == replace(RECORD, mtu=1)
+    path.write_bytes((elsewhere.directory / path.name).read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + later_ns))
+
+    after = path.stat()
+    assert after.st_ino == before.st_ino
+    assert (after.st_mtime_ns == before.st_mtime_ns) != (after.st_size == before.st_size)
+    assert endpoints.get(KEY) == replace(RECORD, mtu=mtu)
 
 
 def test_the_latest_record_is_found_whoever_wrote_it(
