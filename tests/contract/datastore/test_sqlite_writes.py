@@ -1,6 +1,7 @@
 """Writing into the file: full disks, locks of others, and what is kept of the past."""
 
 import asyncio
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -49,15 +50,36 @@ def test_a_lock_held_too_long_is_try_again(path: Path) -> None:
     asyncio.run(story())
 
 
+def locked(path: Path) -> sqlite3.Connection:
+    """Lock a file against all others, readers included, until the connection is closed."""
+    other = raw(path)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    return other
+
+
 def test_a_lock_held_while_opening_is_waited_for(path: Path) -> None:
     make(path)
 
     async def story() -> None:
-        with closing(raw(path)) as other:
-            other.execute("PRAGMA locking_mode = EXCLUSIVE")
-            other.execute("BEGIN EXCLUSIVE")
-            with pytest.raises(TryAgain, match="cannot open the datastore"):
-                await open_sqlite(path, patience_s=0.05)
+        with closing(locked(path)):
+            opening = asyncio.ensure_future(open_sqlite(path))
+            await asyncio.sleep(0)  # lets it go as far as it gets without waiting
+            assert not opening.done()
+        store = await opening
+        await store.create(Node("n"))
+        await store.close()
+
+    asyncio.run(story())
+
+
+def test_a_lock_held_too_long_while_opening_is_try_again(path: Path) -> None:
+    make(path)
+
+    async def story() -> None:
+        unopened = pytest.raises(TryAgain, match="cannot open the datastore")
+        with closing(locked(path)), unopened:
+            await open_sqlite(path, patience_s=0.05)
         await (await open_sqlite(path)).close()
 
     asyncio.run(story())
