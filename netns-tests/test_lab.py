@@ -237,7 +237,7 @@ def test_node_has_its_tools_at_hand(lab: Lab) -> None:
 def test_unknown_place_is_told_with_those_that_exist(lab: Lab) -> None:
     ran = lab.run("shell", "node-9", "--", "true")
 
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert "there is no 'node-9'" in ran.stderr
     assert "node-1" in ran.stderr
 
