@@ -15,6 +15,7 @@ from pycni.kernel.fake import FakeKernel
 from pycni.kernel.linux import LinuxKernel
 from pycni.model.network import Address, KernelState, Route
 from pycni.plan.iproute import ip_route_lines, route_text
+from tests.contract.kernel.worlds import World
 
 
 class FakeWorld:
@@ -114,9 +115,6 @@ class RealWorld:
         return asyncio.run(self.kernel.snapshot([]))
 
 
-World = FakeWorld | RealWorld
-
-
 @contextmanager
 def fresh_namespace() -> Iterator[None]:
     """Move this process into an empty network namespace, and back.
@@ -160,3 +158,16 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     else:
         with fresh_world() as real:
             yield real
+
+
+@pytest.fixture
+def node(world: World) -> World:
+    """A node with an uplink and a tunnel."""
+    for name, addresses in (
+        ("eth0", ("10.0.0.1/20", "fd00::1/64")),
+        ("tunl0", ("192.168.0.1/32",)),
+    ):
+        world.add_link(name)
+        for address in addresses:
+            world.add_address(name, address)
+    return world
