@@ -1,0 +1,157 @@
+"""What we write for ExaBGP: its configuration and commands for routes."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pycni.bgp import codec
+from pycni.errors import InvalidInput
+from pycni.model.bgp import Advertisement, Family, Neighbour
+
+NODE_1 = Neighbour(
+    peer=ip_address("10.10.24.89"),
+    local=ip_address("10.10.7.20"),
+    local_as=64512,
+    peer_as=64512,
+    router_id=ip_address("10.10.7.20"),
+)
+ROUTER = replace(
+    NODE_1,
+    peer=ip_address("10.10.0.1"),
+    peer_as=65001,
+    hold_time_s=30,
+    restart_time_s=60,
+    port=1179,
+    password="s3cret!",  # noqa: S106 - an example.
+    families=frozenset({Family.IPV4}),
+)
+CONFIGURATION = """\
+process agent {
+  run /usr/bin/python3 -IES /run/pycni/exabgp/bridge.py /run/pycni/exabgp/helper.sock;
+  encoder json;
+}
+
+neighbor 10.10.24.89 {
+  router-id 10.10.7.20;
+  local-address 10.10.7.20;
+  local-as 64512;
+  peer-as 64512;
+  hold-time 90;
+  host-name pycni-2;
+  manual-eor true;
+  adj-rib-in false;
+  adj-rib-out true;
+  group-updates true;
+  family { ipv4 unicast; ipv6 unicast; }
+  capability { asn4 enable; route-refresh enable; graceful-restart 120; }
+  api { processes [ agent ]; neighbor-changes; \
+receive { parsed; open; update; notification; refresh; } }
+}
+
+neighbor 10.10.0.1 {
+  router-id 10.10.7.20;
+  local-address 10.10.7.20;
+  local-as 64512;
+  peer-as 65001;
+  hold-time 30;
+  host-name pycni-0;
+  manual-eor true;
+  adj-rib-in false;
+  adj-rib-out true;
+  group-updates true;
+  family { ipv4 unicast; }
+  capability { asn4 enable; route-refresh enable; graceful-restart 60; }
+  api { processes [ agent ]; neighbor-changes; \
+receive { parsed; open; update; notification; refresh; } }
+  connect 1179;
+  md5-password "s3cret!";
+}
+"""
+RUN = ["/usr/bin/python3", "-IES", "/run/pycni/exabgp/bridge.py", "/run/pycni/exabgp/helper.sock"]
+
+
+def test_the_configuration_of_two_neighbours() -> None:
+    text = codec.render_configuration([NODE_1, ROUTER], run=RUN, nudges={NODE_1.peer: 2})
+
+    assert text == CONFIGURATION
+
+
+def test_the_configuration_without_neighbours_has_the_process_alone() -> None:
+    text = codec.render_configuration([], run=RUN, nudges={})
+
+    assert text == CONFIGURATION.partition("\n\n")[0] + "\n"
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "",
+        'a"; } process evil { run /bin/sh',
+        "a'b",
+        "a}b",
+        "a;b",
+        "a#b",
+        "a\\b",
+        "a b",
+        "a\nb",
+        "pässword",
+        "a`id`",
+        "$HOME",
+        "x" * 81,
+    ],
+)
+def test_a_password_that_could_carry_syntax_is_refused_without_being_shown(password: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        codec.render_configuration([replace(ROUTER, password=password)], run=RUN, nudges={})
+
+    assert not password or password not in str(caught.value)
+
+
+@given(st.text(max_size=90))
+def test_a_password_that_is_accepted_stays_in_its_quotes(password: str) -> None:
+    try:
+        text = codec.render_configuration([replace(ROUTER, password=password)], run=RUN, nudges={})
+    except InvalidInput:
+        return
+
+    changed = CONFIGURATION.partition("\n\nneighbor 10.10.24.89")[0]
+    assert text.startswith(changed)
+    assert text.count("\n") == CONFIGURATION.count("\n") - 16
+    assert f'  md5-password "{password}";\n' in text
+
+
+@pytest.mark.parametrize("word", ["", "/run/my dir/x", "/run/x;", "/run/{x}", "/run/x\n"])
+def test_a_path_that_could_carry_syntax_is_refused(word: str) -> None:
+    with pytest.raises(InvalidInput):
+        codec.render_configuration([], run=[word], nudges={})
+
+
+def test_commands_for_routes() -> None:
+    block = Advertisement(ip_network("192.168.39.192/26"), ip_address("10.10.7.20"))
+
+    commands = [
+        codec.announce(block),
+        codec.announce(block, peer=NODE_1.peer),
+        codec.withdraw(block),
+        codec.end_of_rib(Family.IPV6, peer=NODE_1.peer),
+    ]
+
+    assert commands == [
+        "announce route 192.168.39.192/26 next-hop 10.10.7.20",
+        "neighbor 10.10.24.89 announce route 192.168.39.192/26 next-hop 10.10.7.20",
+        "withdraw route 192.168.39.192/26 next-hop 10.10.7.20",
+        "neighbor 10.10.24.89 announce eor ipv6 unicast",
+    ]
+
+
+def test_neighbour_that_can_not_be_configured_is_named_without_its_password() -> None:
+    hostile = 'se"cret'
+    mistake = codec.mistake_in(replace(NODE_1, password=hostile))
+
+    assert mistake is not None
+    assert "password" in mistake
+    assert "cret" not in mistake
+    assert codec.mistake_in(NODE_1) is None
