@@ -98,6 +98,13 @@ def inputs(*, mode: TunnelMode = TunnelMode.ALWAYS, settings: Settings | None = 
     return made
 
 
+def with_pod(*addresses: str, **options: str) -> Inputs:
+    made = inputs()
+    one = pod(*addresses, **options)  # type: ignore[arg-type]  # veth, container
+    made.set_endpoint(one.key, one)
+    return made
+
+
 def learn(made: Inputs, *paths: Path) -> None:
     for one in paths:
         made.paths[one.nlri] = (*made.paths.get(one.nlri, ()), one)

@@ -1,0 +1,99 @@
+"""What is wanted of BGP: whom to call, and what to advertise."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+from pycni.model.resources import BGPPeer
+from pycni.plan import desired
+from pycni.plan.inputs import Inputs
+from tests.unit.plan.samples import affinity, inputs, pool, with_pod
+
+
+def advertised(made: Inputs) -> list[str]:
+    return sorted(f"{a.nlri} via {a.next_hop}" for a in desired.wanted_advertisements(made))
+
+
+def test_own_blocks_are_advertised() -> None:
+    made = inputs()
+    made.affinities[ip_network("fd00:1::/122")] = affinity("fd00:1::/122", "node-0")
+
+    assert advertised(made) == [
+        "192.168.39.192/26 via 10.10.7.20",
+        "fd00:1::/122 via fd10::7",
+    ]
+
+
+def test_a_pod_with_a_borrowed_address_is_advertised() -> None:
+    made = with_pod("192.168.247.9")
+    made.borrowed[ip_network("192.168.247.9/32")] = "node-0"
+
+    assert "192.168.247.9/32 via 10.10.7.20" in advertised(made)
+
+
+def test_what_has_no_pool_or_may_not_be_exported_is_not_advertised() -> None:
+    secret, orphan = inputs(), inputs()
+    secret.pools["pool4"] = pool(disable_bgp_export=True)
+    orphan.pools.clear()
+
+    assert advertised(secret) == []
+    assert advertised(orphan) == []
+
+
+def test_without_an_address_nothing_is_advertised_and_nobody_called() -> None:
+    made = inputs()
+    made.set_node("node-0", None)
+
+    assert advertised(made) == []
+    assert desired.wanted_neighbours(made) == ()
+
+
+def neighbours(made: Inputs) -> list[str]:
+    return [
+        f"{n.local} as {n.local_as} to {n.peer} as {n.peer_as} port {n.port}"
+        for n in desired.wanted_neighbours(made)
+    ]
+
+
+def test_the_mesh_calls_every_other_node() -> None:
+    assert neighbours(inputs()) == [
+        "10.10.7.20 as 64512 to 10.10.7.30 as 64512 port 179",
+        "10.10.7.20 as 64512 to 10.10.24.89 as 64512 port 179",
+        "10.10.7.20 as 64512 to 10.10.43.25 as 64512 port 179",
+    ]
+
+
+def test_as_numbers_come_from_the_node_or_from_all() -> None:
+    made = inputs()
+    made.bgp = replace(made.bgp, as_number=65000, listen_port=1179)
+    for name, number in (("node-0", 65010), ("node-1", 65011)):
+        made.set_node(name, replace(made.nodes[name], as_number=number))
+    made.set_node("node-3", None)
+
+    assert neighbours(made) == [
+        "10.10.7.20 as 65010 to 10.10.24.89 as 65011 port 1179",
+        "10.10.7.20 as 65010 to 10.10.43.25 as 65000 port 1179",
+    ]
+
+
+def test_nodes_without_ipv4_are_not_called() -> None:
+    made = inputs()
+    made.set_node("node-1", replace(made.nodes["node-1"], ipv4=None))
+
+    assert not [line for line in neighbours(made) if "10.10.24.89" in line]
+
+
+def test_configured_peers_are_called_without_mesh() -> None:
+    made = inputs()
+    made.bgp = replace(made.bgp, is_node_mesh_enabled=False)
+    made.peers = {
+        "all": BGPPeer("all", ip_address("10.10.0.1"), 65001, port=180, password="x"),  # noqa: S106 - an example.
+        "mine": BGPPeer("mine", ip_address("10.10.0.2"), 65002, node="node-0"),
+        "other": BGPPeer("other", ip_address("10.10.0.3"), 65003, node="node-1"),
+        "self": BGPPeer("self", ip_address("10.10.7.20"), 65003),
+    }
+
+    assert neighbours(made) == [
+        "10.10.7.20 as 64512 to 10.10.0.1 as 65001 port 180",
+        "10.10.7.20 as 64512 to 10.10.0.2 as 65002 port 179",
+    ]
+    assert desired.wanted_neighbours(made)[0].password == "x"  # noqa: S105 - as above.
