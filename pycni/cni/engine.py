@@ -290,7 +290,7 @@ async def remove(engine: Engine, endpoint: WorkloadEndpoint) -> None:
         # Unfinished again: or the agent would mend the interface while it is being deleted.
         engine.endpoints.put(replace(endpoint, state=EndpointState.INTENT))
     await _unplug(engine, endpoint)
-    await _release(engine, endpoint, endpoint.addresses)
+    await _release(engine, endpoint, endpoint.addresses, was_used=True)
     engine.endpoints.remove(endpoint.key)
 
 
@@ -299,12 +299,18 @@ async def _unplug(engine: Engine, endpoint: WorkloadEndpoint) -> None:
 
 
 async def _release(
-    engine: Engine, endpoint: WorkloadEndpoint, addresses: Sequence[AssignedAddress]
+    engine: Engine,
+    endpoint: WorkloadEndpoint,
+    addresses: Sequence[AssignedAddress],
+    *,
+    was_used: bool = False,
 ) -> None:
     """Release, or keep the debt in the journal: a DEL never fails for the datastore's sake."""
     try:
         # Whatever else the handle holds or counts, too: what a crash between two writes left.
-        await engine.allocator.release_by_handle(endpoint.handle_id, addresses=addresses)
+        await engine.allocator.release_by_handle(
+            endpoint.handle_id, addresses=addresses, was_used=was_used
+        )
     except PycniError as exc:
         _log.warning(
             "cannot release addresses now, journalled",
@@ -345,9 +351,11 @@ async def pay(engine: Engine, pending: PendingRelease) -> None:
     if pending != engine.endpoints.get_pending(pending.key):
         return
     if pending.addresses:
-        await engine.allocator.release(pending.addresses, handle_id=pending.handle_id)
+        await engine.allocator.release(
+            pending.addresses, handle_id=pending.handle_id, was_used=True
+        )
     else:
-        await engine.allocator.release_by_handle(pending.handle_id)
+        await engine.allocator.release_by_handle(pending.handle_id, was_used=True)
     engine.endpoints.settle(pending)
 
 

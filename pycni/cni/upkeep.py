@@ -113,7 +113,9 @@ async def _collect_handles(
         try:
             async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
                 if engine.endpoints.get(key) is None:
-                    await engine.allocator.release_by_handle(attribute.handle_id or "")
+                    await engine.allocator.release_by_handle(
+                        attribute.handle_id or "", was_used=True
+                    )
         except PycniError as exc:
             failures.append(f"{attribute.handle_id}: {exc}")
     return failures

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 
 from pycni.errors import EventsLost, PycniError
 from pycni.ipam.requests import DatastoreView
-from pycni.model.resources import BlockAffinity, IPPool, Node, Resource, resource_name
+from pycni.ipam.reserved import NOTHING, Reserved
+from pycni.model.resources import (
+    BlockAffinity,
+    IPAMConfig,
+    IPPool,
+    IPReservation,
+    Node,
+    Resource,
+    resource_name,
+)
 from pycni.model.selector import Labels
 from pycni.ports import Datastore
 
@@ -26,6 +35,8 @@ class WatchedView:
         self._pools: tuple[IPPool, ...] = ()
         self._of_node: dict[str, tuple[BlockAffinity, ...]] = {}
         self._labels: dict[str, Labels] = {}
+        self._reserved = NOTHING
+        self._config = IPAMConfig()
 
     async def pools(self) -> Sequence[IPPool]:
         """Return all pools."""
@@ -42,6 +53,17 @@ class WatchedView:
             )
         return self._of_node[node]
 
+    async def config(self) -> IPAMConfig:
+        """Return the settings for all nodes."""
+        if IPAMConfig not in self._known:
+            return await self._truth.config()
+        return self._config
+
+    async def reserved(self) -> Reserved:
+        """Return what is given to those only who ask for it in particular."""
+        is_known = IPReservation in self._known
+        return self._reserved if is_known else await self._truth.reserved()
+
     async def labels(self, node: str) -> Labels:
         """Return a node's labels."""
         if Node not in self._known:
@@ -52,9 +74,9 @@ class WatchedView:
         return self._labels[node]
 
     async def run(self) -> None:
-        """Follow the three kinds until cancelled."""
+        """Follow each kind until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for kind in (IPPool, BlockAffinity, Node):
+            for kind in (IPPool, IPReservation, IPAMConfig, BlockAffinity, Node):
                 group.create_task(self._follow(kind))
 
     async def _follow(self, kind: type[Resource]) -> None:
@@ -77,10 +99,15 @@ class WatchedView:
 
     def _remember(self, kind: type[Resource], objects: dict[str, Resource]) -> None:
         self._known[kind] = objects
+        values = [value for _, value in sorted(objects.items())]
         if kind is Node:
             self._labels.clear()
-            return
-        self._of_node.clear()
+        elif kind is IPAMConfig:
+            config = objects.get("default")
+            self._config = config if isinstance(config, IPAMConfig) else IPAMConfig()
+        elif kind is IPReservation:
+            self._reserved = Reserved(v for v in values if isinstance(v, IPReservation))
+        else:
+            self._of_node.clear()
         if kind is IPPool:
-            ordered = (value for _, value in sorted(objects.items()))
-            self._pools = tuple(pool for pool in ordered if isinstance(pool, IPPool))
+            self._pools = tuple(value for value in values if isinstance(value, IPPool))

@@ -28,6 +28,7 @@ from pycni.model.resources import (
     Block,
     IPAMConfig,
     IPPool,
+    IPReservation,
     Node,
     Resource,
     resource_name,
@@ -38,13 +39,21 @@ from pycni.model.schema_rules import merged, mistakes_of
 from pycni.model.schema_yaml import parse_manifests, to_document
 from pycni.ports import Datastore, Stored
 
-CONFIG_KINDS: tuple[type[Config], ...] = (IPPool, Node, BGPPeer, BGPConfiguration, IPAMConfig)
+CONFIG_KINDS: tuple[type[Config], ...] = (
+    IPPool,
+    IPReservation,
+    Node,
+    BGPPeer,
+    BGPConfiguration,
+    IPAMConfig,
+)
 
 # Plural first: it is what the help shows.
 _ALIASES: dict[type[Resource], tuple[str, ...]] = {
     IPPool: ("pools", "pool", "ippools", "ippool"),
     BGPPeer: ("peers", "peer", "bgppeers", "bgppeer"),
     Node: ("nodes", "node"),
+    IPReservation: ("reservations", "reservation", "ipreservations", "ipreservation"),
     Block: ("blocks", "block", "ipamblocks", "ipamblock"),
     BGPConfiguration: ("bgpconfiguration", "bgpconfigurations", "bgpconfig"),
     IPAMConfig: ("ipamconfiguration", "ipamconfigurations", "ipamconfig"),
@@ -59,6 +68,10 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
         ("NAT", lambda pool: pool.nat_outgoing),
         ("MODE", lambda pool: pool.assignment_mode.value),
         ("DISABLED", lambda pool: pool.is_disabled),
+    ),
+    IPReservation: (
+        ("NAME", lambda reservation: reservation.name),
+        ("RESERVED", lambda reservation: ", ".join(map(str, reservation.cidrs))),
     ),
     BGPPeer: (
         ("NAME", lambda peer: peer.name),

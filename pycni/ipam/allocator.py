@@ -29,9 +29,10 @@ from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.choices import Choose, any_address, one_address
 from pycni.ipam.claims import Claims
+from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.giving import Given, Giving, assigned
 from pycni.ipam.handles import Handles
-from pycni.ipam.own import OwnBlocks, node_labels, within
+from pycni.ipam.own import Own, OwnBlocks, node_labels, within
 from pycni.ipam.pools import describe, eligible, holds, pool_of, selects
 from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.requests import Assignment, AssignRequest, DatastoreView, Released, View
@@ -79,6 +80,7 @@ class Allocator:
         retries, blocks = self._retries, Blocks(datastore)
         handles = Handles(datastore, retries=retries)
         self._blocks = blocks
+        self._cooldown = Cooldown(self._view, clock_ns=clock_ns)
         self._releases = Releases(datastore, blocks=blocks, handles=handles, retries=retries)
         self._giving = Giving(
             node=node, blocks=blocks, handles=handles, releases=self._releases, retries=retries
@@ -129,7 +131,7 @@ class Allocator:
         """
         if isinstance(want, int):
             own = await self._own.serving(request, want)
-            if given := await self._assign_own(request, own.cidrs, is_first=True):
+            if given := await self._assign_own(request, own, is_first=True):
                 return (given,)
         await self.release_by_handle(request.handle_id)
         return ()
@@ -145,23 +147,23 @@ class Allocator:
 
     async def _assign_any(self, request: AssignRequest, version: int) -> Given:
         own = await self._own.serving(request, version)
-        if given := await self._assign_own(request, own.cidrs):
+        if given := await self._assign_own(request, own):
             return given
         if not request.pools:
             await self._release_unselected(own.affinities, own.known)
-        return await self._assign_beyond(request, own.pools, version=version, tried=own.cidrs)
+        return await self._assign_beyond(request, own, version=version)
 
     async def _assign_own(
-        self, request: AssignRequest, cidrs: Sequence[IPNetwork], *, is_first: bool = False
+        self, request: AssignRequest, own: Own, *, is_first: bool = False
     ) -> Given | None:
         """Give an address of the first of the node's blocks that has one.
 
         Those that are remembered as full are read last, so that an ADD costs the same however
         many of them there are; before going beyond its own, a node knows the truth of each.
         """
-        choose = any_address(request, only_of=self._node)
+        choose = await self._any(request, own)
         last: list[IPNetwork] = []
-        for cidr in cidrs:
+        for cidr in own.cidrs:
             recalled = self._blocks.recall(cidr)
             if recalled is not None and not self._may_serve(recalled.value):
                 last.append(cidr)
@@ -180,8 +182,16 @@ class Allocator:
                 return given
         return None
 
+    async def _any(self, request: AssignRequest, own: Own, *, may_borrow: bool = False) -> Choose:
+        return any_address(
+            request,
+            only_of=None if may_borrow else self._node,
+            reserved=own.reserved,
+            released_by=await self._cooldown.released_by(),
+        )
+
     def _may_serve(self, block: Block) -> bool:
-        return bool(block.unallocated) and block.affinity == self._node
+        return arithmetic.may_have_room(block) and block.affinity == self._node
 
     async def _give(self, cidr: IPNetwork, choose: Choose, handle_id: str) -> Given | None:
         """Give an address of a block as it is now."""
@@ -198,42 +208,35 @@ class Allocator:
             if pool is not None and not selects(pool, labels):
                 await self._claims.release(affinity.cidr, only_if_empty=True)
 
-    async def _assign_beyond(
-        self,
-        request: AssignRequest,
-        pools: Sequence[IPPool],
-        *,
-        version: int,
-        tried: Sequence[IPNetwork],
-    ) -> Given:
+    async def _assign_beyond(self, request: AssignRequest, own: Own, *, version: int) -> Given:
         """Take up unfinished claims, then claim new blocks, then borrow."""
-        choose = any_address(request, only_of=self._node)
+        choose = await self._any(request, own)
         # The truth, not the view: a block claimed a moment ago must not cost another one.
-        for affinity in within(await self._truth.affinities(self._node), pools):
-            if affinity.cidr in tried or not await self._claims.claim(affinity.cidr):
+        for affinity in within(await self._truth.affinities(self._node), own.pools):
+            if affinity.cidr in own.cidrs or not await self._claims.claim(affinity.cidr):
                 continue
             if given := await self._give(affinity.cidr, choose, request.handle_id):
                 return given
-        config = await self._config()
+        config = await self._truth.config()
         if config.is_auto_allocating_blocks and (
-            given := await self._assign_from_new_block(request, pools, version, config)
-            or (None if config.is_strict_affinity else await self._borrow(request, pools))
+            given := await self._assign_from_new_block(request, own, version, config)
+            or (None if config.is_strict_affinity else await self._borrow(request, own))
         ):
             return given
-        names = ", ".join(describe(pool) for pool in pools)
+        names = ", ".join(describe(pool) for pool in own.pools)
         raise Exhausted(
             f"cannot assign an IPv{version} address to {request.handle_id} on {self._node}:"
             f" nothing is free in {names}{_why(config)}; add a pool, or {_SHOW}"
         )
 
     async def _assign_from_new_block(
-        self, request: AssignRequest, pools: Sequence[IPPool], version: int, config: IPAMConfig
+        self, request: AssignRequest, own: Own, version: int, config: IPAMConfig
     ) -> Given | None:
-        choose = any_address(request, only_of=self._node)
+        choose = await self._any(request, own)
         limit = config.max_blocks_per_host or DEFAULT_MAX_BLOCKS
         for _ in range(ATTEMPTS):
             blocks = await self._datastore.list(Block)
-            cidr = self._first_unclaimed(pools, {stored.value.cidr for stored in blocks.items})
+            cidr = self._first_unclaimed(own, {stored.value.cidr for stored in blocks.items})
             if cidr is None:
                 return None
             owned = await self._truth.affinities(self._node)
@@ -252,13 +255,11 @@ class Allocator:
                 self._retries.count("claim-conflict")
         raise gave_up(f"claim a block for {self._node}")
 
-    def _first_unclaimed(
-        self, pools: Sequence[IPPool], existing: set[IPNetwork]
-    ) -> IPNetwork | None:
-        for pool in pools:
+    def _first_unclaimed(self, own: Own, existing: set[IPNetwork]) -> IPNetwork | None:
+        for pool in own.pools:
             order = candidates(pool.cidr, pool.block_size, self._node, seed=self._seed(pool))
             for cidr in order:
-                if cidr not in existing:
+                if cidr not in existing and not own.reserved.covers(cidr):
                     return cidr
         return None
 
@@ -266,14 +267,14 @@ class Allocator:
         # Blocks of one address would otherwise send a node through all of its used ones.
         return self._clock_ns() if pool.block_size == pool.cidr.max_prefixlen else None
 
-    async def _borrow(self, request: AssignRequest, pools: Sequence[IPPool]) -> Given | None:
-        choose = any_address(request, only_of=None)
+    async def _borrow(self, request: AssignRequest, own: Own) -> Given | None:
+        choose = await self._any(request, own, may_borrow=True)
         blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
-        for pool in pools:
+        for pool in own.pools:
             inside = [
                 block
                 for block in blocks
-                if holds(pool.cidr, block.cidr) and arithmetic.free_count(block)
+                if holds(pool.cidr, block.cidr) and arithmetic.may_have_room(block)
             ]
             order = partial(self._rank, pool)
             for block in sorted(inside, key=order):
@@ -298,7 +299,7 @@ class Allocator:
                 f" {request.use.value} addresses that the request allows; enabled are {names}"
             )
         cidr = block_of(address, block_size=pool.block_size)
-        is_strict = (await self._config()).is_strict_affinity
+        is_strict = (await self._truth.config()).is_strict_affinity
         choose = one_address(request, address, only_of=self._node if is_strict else None)
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
@@ -313,21 +314,31 @@ class Allocator:
 
     # --- taking back ----------------------------------------------------------------------------
 
-    async def release(self, addresses: Sequence[AssignedAddress], *, handle_id: str) -> Released:
+    async def release(
+        self, addresses: Sequence[AssignedAddress], *, handle_id: str, was_used: bool = False
+    ) -> Released:
         """Take addresses back, each only if this handle has it with this sequence number.
 
-        What is free already counts as done.
+        What is free already counts as done.  What `was_used` rests first, if that is configured.
         """
-        return await self._releases.release(addresses, handle_id=handle_id)
+        since = await self._cooldown.resting_since() if was_used else None
+        return await self._releases.release(addresses, handle_id=handle_id, resting_since=since)
 
     async def release_by_handle(
-        self, handle_id: str, *, addresses: Sequence[AssignedAddress] = ()
+        self,
+        handle_id: str,
+        *,
+        addresses: Sequence[AssignedAddress] = (),
+        was_used: bool = False,
     ) -> tuple[IPAddress, ...]:
         """Take back all that a handle holds, and the handle; an unknown one is success.
 
         `addresses` are taken back, as by `release`, even where no handle tells of them.
         """
-        return await self._releases.release_by_handle(handle_id, addresses=addresses)
+        since = await self._cooldown.resting_since() if was_used else None
+        return await self._releases.release_by_handle(
+            handle_id, addresses=addresses, resting_since=since
+        )
 
     async def release_affinity(self, cidr: IPNetwork, *, only_if_empty: bool = False) -> bool:
         """Give up one of the node's blocks; return whether it is no longer the node's."""
@@ -364,10 +375,6 @@ class Allocator:
             use=PoolUse.TUNNEL,
         )
         return (await self.assign(request)).addresses[0]
-
-    async def _config(self) -> IPAMConfig:
-        stored = await self._datastore.get(IPAMConfig, "default")
-        return IPAMConfig() if stored is None else stored.value
 
 
 def tunnel_handle(node: str) -> str:

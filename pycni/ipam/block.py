@@ -4,6 +4,8 @@ The rules are Calico's, because its controllers read and write the same blocks:
 
 * free ordinals form a queue; a released one goes to its end, so that it rests as long as possible;
 * equal attributes are kept once; those that nobody uses any more are dropped, the rest renumbered;
+* an address may rest after its release: it is in use, by an attribute without a handle that says
+  since when, until `awake` finds that long enough ago;
 * each update adds one to the block's sequence number, and an allocated ordinal remembers the
   number that the block had before that update.  A release that names another number is refused:
   the address was given to somebody else meanwhile.
@@ -85,8 +87,18 @@ def free_count(block: Block) -> int:
 
 
 def is_empty(block: Block) -> bool:
-    """Return whether every address is free."""
+    """Return whether every address is free; one that rests is not."""
     return len(block.unallocated) == len(block.allocations)
+
+
+def may_have_room(block: Block) -> bool:
+    """Return whether an address is free, or may have rested long enough by now."""
+    return bool(block.unallocated) or any(one.released_at for one in block.attributes)
+
+
+def is_held(block: Block) -> bool:
+    """Return whether anybody holds an address of a block."""
+    return any(one.released_at is None for one in block.attributes)
 
 
 def address_of(block: Block, ordinal: int) -> IPAddress:
@@ -107,7 +119,7 @@ def given(block: Block) -> tuple[Given, ...]:
     return tuple(
         Given(address_of(block, ordinal), block.attributes[at], block.sequence_numbers[ordinal])
         for ordinal, at in enumerate(block.allocations)
-        if at is not None
+        if at is not None and block.attributes[at].released_at is None
     )
 
 
@@ -150,16 +162,38 @@ def assign(
     """Give one particular address; raise `AlreadyExists` when it is in use."""
     ordinal = ordinal_of(block, address)
     at = block.allocations[ordinal]
+    if at is not None and block.attributes[at].released_at is not None:
+        # Who names an address knows it, and mostly had it before.
+        block, at = _free(block, [ordinal]), None
     if at is not None:
         holder = block.attributes[at].handle_id
         raise AlreadyExists(f"cannot assign {address} to {handle_id}: {holder} holds it")
     return _allocate(block, [ordinal], attribute=_attribute(handle_id, attributes))
 
 
+def awake(block: Block, *, released_by: str) -> Block:
+    """Return the block with those addresses free that have rested since then or longer."""
+    rested = {
+        at: one.released_at
+        for at, one in enumerate(block.attributes)
+        if one.released_at is not None and one.released_at <= released_by
+    }
+    if not rested:
+        return block
+    ordinals = [ordinal for ordinal, at in enumerate(block.allocations) if at in rested]
+    # In the order of their releases, as they would have joined the queue.
+    ordinals.sort(key=lambda ordinal: (rested[block.allocations[ordinal] or 0], ordinal))
+    return _free(block, ordinals)
+
+
 def release(
-    block: Block, wanted: Mapping[IPAddress, int | None], *, handle_id: str | None = None
+    block: Block,
+    wanted: Mapping[IPAddress, int | None],
+    *,
+    handle_id: str | None = None,
+    resting_since: str | None = None,
 ) -> Release:
-    """Free addresses; refuse those whose sequence number or handle differs.
+    """Free addresses, or let them rest; refuse those whose sequence number or handle differs.
 
     A sequence number of None, or no handle, is not compared.  Addresses that are free already
     count as done.
@@ -170,7 +204,7 @@ def release(
     for address, sequence_number in wanted.items():
         ordinal = ordinal_of(block, address)
         at = block.allocations[ordinal]
-        if at is None:
+        if at is None or block.attributes[at].released_at is not None:
             continue
         is_same_turn = sequence_number in (None, block.sequence_numbers[ordinal])
         if is_same_turn and handle_id in (None, block.attributes[at].handle_id):
@@ -179,17 +213,17 @@ def release(
         else:
             refused.append(address)
     return Release(
-        block=_free(block, ordinals),
+        block=_released(block, ordinals, resting_since),
         released=tuple(released),
         refused=tuple(refused),
     )
 
 
-def release_by_handle(block: Block, handle_id: str) -> Release:
-    """Free all addresses that a handle holds."""
+def release_by_handle(block: Block, handle_id: str, *, resting_since: str | None = None) -> Release:
+    """Free all addresses that a handle holds, or let them rest."""
     ordinals = _ordinals_of(block, handle_id)
     return Release(
-        block=_free(block, ordinals),
+        block=_released(block, ordinals, resting_since),
         released=tuple([address_of(block, ordinal) for ordinal in ordinals]),
     )
 
@@ -255,6 +289,25 @@ def _index_of(attributes: Sequence[AllocationAttribute], wanted: AllocationAttri
         if one.handle_id == handle_id and one == wanted:
             return at
     return len(attributes)
+
+
+def _released(block: Block, ordinals: list[int], resting_since: str | None) -> Block:
+    after = _free(block, ordinals)
+    # A block without owner goes with its last address, which nobody would wait for.
+    if resting_since is None or not ordinals or block.affinity is None:
+        return after
+    resting = AllocationAttribute(handle_id=None, released_at=resting_since)
+    at = _index_of(after.attributes, resting)
+    allocations = list(after.allocations)
+    for ordinal in ordinals:
+        allocations[ordinal] = at
+    is_new = at == len(after.attributes)
+    return replace(
+        after,
+        allocations=tuple(allocations),
+        unallocated=after.unallocated[: -len(ordinals)],
+        attributes=(*after.attributes, resting) if is_new else after.attributes,
+    )
 
 
 def _free(block: Block, ordinals: list[int]) -> Block:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pycni.errors import InvalidInput
 from pycni.ipam import block as arithmetic
 from pycni.ipam.requests import AssignRequest
+from pycni.ipam.reserved import Reserved
 from pycni.model.network import IPAddress
 from pycni.model.resources import Block
 
@@ -12,14 +13,24 @@ from pycni.model.resources import Block
 Choose = Callable[[Block], tuple[Block, IPAddress] | None]
 
 
-def any_address(request: AssignRequest, *, only_of: str | None) -> Choose:
-    """Choose the block's next address, from a block of the node `only_of` (None: any node's)."""
+def any_address(
+    request: AssignRequest, *, only_of: str | None, reserved: Reserved, released_by: str
+) -> Choose:
+    """Choose the next unreserved address, of a block of the node `only_of` (None: any node's).
+
+    `released_by`: those that rest since then or longer are free again.
+    """
+    passed_over = reserved or None
 
     def choose(block: Block) -> tuple[Block, IPAddress] | None:
         if only_of is not None and block.affinity != only_of:
             return None
         after, addresses = arithmetic.auto_assign(
-            block, count=1, handle_id=request.handle_id, attributes=request.attributes
+            arithmetic.awake(block, released_by=released_by),
+            count=1,
+            handle_id=request.handle_id,
+            attributes=request.attributes,
+            reserved=passed_over,
         )
         return (after, addresses[0]) if addresses else None
 

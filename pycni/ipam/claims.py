@@ -111,8 +111,8 @@ class Claims:
     async def release(self, cidr: IPNetwork, *, only_if_empty: bool = False) -> bool:
         """Give a block up; return whether the node no longer owns it.
 
-        An empty block is deleted.  One with addresses loses its owner, unless `only_if_empty`:
-        then it stays as it is.
+        A block of which nobody holds an address is deleted.  Another loses its owner; with
+        `only_if_empty` it stays as it is, as does one with addresses that rest.
         """
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
@@ -140,7 +140,7 @@ class Claims:
         return True
 
     async def _let_go(self, block: Stored[Block]) -> None:
-        if arithmetic.is_empty(block.value):
+        if not arithmetic.is_held(block.value):
             await self._blocks.delete(block)
         else:
             await self._blocks.update(block, arithmetic.without_affinity(block.value))

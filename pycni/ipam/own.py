@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pycni.errors import Exhausted
 from pycni.ipam.pools import eligible, need_labels, pool_of
 from pycni.ipam.requests import AssignRequest, View
+from pycni.ipam.reserved import Reserved
 from pycni.model.network import IPNetwork
 from pycni.model.resources import AffinityState, BlockAffinity, IPPool, PoolUse
 from pycni.model.selector import Labels
@@ -23,6 +24,7 @@ _NO_LABELS: Labels = {}
 class Own:
     """What the view says, the pools that may serve, and the confirmed blocks inside of these."""
 
+    reserved: Reserved
     known: Sequence[IPPool]
     affinities: Sequence[BlockAffinity]
     pools: tuple[IPPool, ...]
@@ -55,16 +57,17 @@ class OwnBlocks:
         if is_news or len(self._answers) > _REMEMBERED:
             self._known, self._affinities, self._labels = known, affinities, labels
             self._answers.clear()
+        reserved = await self._view.reserved()
         key = (version, request.use, request.pools)
         answer = self._answers.get(key)
-        if answer is None:
+        if answer is None or answer.reserved is not reserved:
             pools = self._eligible(request, known, version)
             cidrs = tuple(
                 affinity.cidr
                 for affinity in within(affinities, pools)
                 if affinity.state is AffinityState.CONFIRMED
             )
-            answer = self._answers[key] = Own(known, affinities, pools, cidrs)
+            answer = self._answers[key] = Own(reserved, known, affinities, pools, cidrs)
         return answer
 
     def _eligible(

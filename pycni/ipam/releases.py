@@ -33,7 +33,13 @@ class Releases:
         self._handles = handles
         self._retries = retries
 
-    async def release(self, addresses: Sequence[AssignedAddress], *, handle_id: str) -> Released:
+    async def release(
+        self,
+        addresses: Sequence[AssignedAddress],
+        *,
+        handle_id: str,
+        resting_since: str | None = None,
+    ) -> Released:
         """Take addresses back, each only if this handle has it with this sequence number.
 
         What is free already counts as done.
@@ -42,10 +48,13 @@ class Releases:
         refused: list[IPAddress] = []
         by_block = await self._by_block(addresses, handle_id)
         for cidr, wanted in by_block.items():
-            outcome = await self._release_in(
-                cidr,
-                lambda one: arithmetic.release(one, wanted, handle_id=handle_id),  # noqa: B023 - used at once.
+            decide = partial(
+                arithmetic.release,
+                wanted=wanted,
+                handle_id=handle_id,
+                resting_since=resting_since,
             )
+            outcome = await self._release_in(cidr, decide)
             if outcome.released:
                 await self._handles.decrement(handle_id, cidr=cidr, count=len(outcome.released))
             released += outcome.released
@@ -115,20 +124,27 @@ class Releases:
         return tuple(held)
 
     async def release_by_handle(
-        self, handle_id: str, *, addresses: Sequence[AssignedAddress] = ()
+        self,
+        handle_id: str,
+        *,
+        addresses: Sequence[AssignedAddress] = (),
+        resting_since: str | None = None,
     ) -> tuple[IPAddress, ...]:
         """Take back all that a handle holds, and the handle; an unknown one is success.
 
         `addresses` are taken back, as by `release`, even where no handle tells of them.
         """
-        released = await self._release_handle(handle_id)
+        released = await self._release_handle(handle_id, resting_since)
         untold = [one for one in addresses if one.interface.ip not in released]
         if untold:
-            released += (await self.release(untold, handle_id=handle_id)).released
+            outcome = await self.release(untold, handle_id=handle_id, resting_since=resting_since)
+            released += outcome.released
         return released
 
-    async def _release_handle(self, handle_id: str) -> tuple[IPAddress, ...]:
-        if (at_once := await self._release_at_once(handle_id)) is not None:
+    async def _release_handle(
+        self, handle_id: str, resting_since: str | None
+    ) -> tuple[IPAddress, ...]:
+        if (at_once := await self._release_at_once(handle_id, resting_since)) is not None:
             return at_once
         released: list[IPAddress] = []
         stored: Stored[Handle] | None = None
@@ -137,13 +153,13 @@ class Releases:
             stored = stored or await self._handles.get(handle_id)
             if stored is None:
                 return tuple(released)
-            held_as = stored.value.id
+            decide = partial(
+                arithmetic.release_by_handle,
+                handle_id=stored.value.id,
+                resting_since=resting_since,
+            )
             for cidr, _ in stored.value.blocks:
-                outcome = await self._release_in(
-                    cidr,
-                    lambda one: arithmetic.release_by_handle(one, held_as),  # noqa: B023 - used at once.
-                )
-                released += outcome.released
+                released += (await self._release_in(cidr, decide)).released
             try:
                 # This is the proof that it held nothing else.
                 await self._handles.delete(stored)
@@ -153,7 +169,9 @@ class Releases:
             return tuple(released)
         raise gave_up(f"release handle {handle_id}")
 
-    async def _release_at_once(self, handle_id: str) -> tuple[IPAddress, ...] | None:
+    async def _release_at_once(
+        self, handle_id: str, resting_since: str | None
+    ) -> tuple[IPAddress, ...] | None:
         """Release by one write what is remembered of block and handle; None where that is old.
 
         What a store without transactions has done of it by then, the careful way finds done.
@@ -165,7 +183,7 @@ class Releases:
         block = self._blocks.recall(cidr)
         if block is None:
             return None
-        outcome = arithmetic.release_by_handle(block.value, handle_id)
+        outcome = arithmetic.release_by_handle(block.value, handle_id, resting_since=resting_since)
         if not outcome.released or outcome.block.affinity is None:
             return None
         name = resource_name(handle.value)

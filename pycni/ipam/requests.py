@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pycni.errors import InvalidInput
+from pycni.ipam.reserved import NOTHING, Reserved
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress
-from pycni.model.resources import BlockAffinity, IPPool, Node, PoolUse
+from pycni.model.resources import BlockAffinity, IPAMConfig, IPPool, IPReservation, Node, PoolUse
 from pycni.model.selector import Labels
 from pycni.ports import Datastore
 
@@ -66,7 +67,7 @@ class Released:
 
 
 class View(Protocol):
-    """Pools and affinities as somebody remembers them, perhaps a little behind.
+    """Pools, affinities and the like as somebody remembers them, perhaps a little behind.
 
     Watches can serve these without asking the datastore.  What is behind costs a
     detour, never a wrong assignment: every decision is made on the block itself.  One that hands
@@ -79,6 +80,14 @@ class View(Protocol):
 
     async def affinities(self, node: str) -> Sequence[BlockAffinity]:
         """Return a node's affinities."""
+        ...
+
+    async def reserved(self) -> Reserved:
+        """Return what is given to those only who ask for it in particular."""
+        ...
+
+    async def config(self) -> IPAMConfig:
+        """Return the settings for all nodes."""
         ...
 
     async def labels(self, node: str) -> Labels:
@@ -102,6 +111,16 @@ class DatastoreView:
         """Return a node's affinities."""
         listing = await self._datastore.list(BlockAffinity)
         return [stored.value for stored in listing.items if stored.value.node == node]
+
+    async def config(self) -> IPAMConfig:
+        """Return the settings for all nodes."""
+        stored = await self._datastore.get(IPAMConfig, "default")
+        return IPAMConfig() if stored is None else stored.value
+
+    async def reserved(self) -> Reserved:
+        """Return what is given to those only who ask for it in particular."""
+        listing = await self._datastore.list(IPReservation)
+        return Reserved(stored.value for stored in listing.items) if listing.items else NOTHING
 
     async def labels(self, node: str) -> Labels:
         """Return a node's labels."""

@@ -110,12 +110,24 @@ class BGPConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class IPAMConfig:
-    """Settings of address management for all nodes (named `default`); 0 blocks means 20."""
+    """Settings of address management for all nodes (named `default`); 0 blocks means 20.
+
+    `cooldown_s` (`ipCooldownSeconds`): how long a released address rests before it is given again.
+    """
 
     name: str = "default"
     is_strict_affinity: bool = False
     is_auto_allocating_blocks: bool = True
     max_blocks_per_host: int = 0
+    cooldown_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IPReservation:
+    """Addresses that are given to those who ask for them in particular only."""
+
+    name: str
+    cidrs: tuple[IPNetwork, ...]
 
 
 class AffinityState(Enum):
@@ -140,12 +152,14 @@ class BlockAffinity:
 class AllocationAttribute:
     """Who holds an address: a handle and free-form details (Calico's `handle_id`, `secondary`).
 
+    One with `released_at` (RFC 3339) is held by nobody: it rests, so that nobody else gets it yet.
     `text` is how it is spelled where it is stored, remembered by who spells it: a block repeats
     each of its attributes with every change of one address.
     """
 
     handle_id: str | None
     secondary: tuple[tuple[str, str], ...] = ()
+    released_at: str | None = None
     text: str = field(default="", init=False, compare=False, repr=False)
 
 
@@ -178,7 +192,17 @@ class Handle:
     is_deleted: bool = False
 
 
-Resource = IPPool | Node | BGPPeer | BGPConfiguration | IPAMConfig | BlockAffinity | Block | Handle
+Resource = (
+    IPPool
+    | IPReservation
+    | Node
+    | BGPPeer
+    | BGPConfiguration
+    | IPAMConfig
+    | BlockAffinity
+    | Block
+    | Handle
+)
 
 
 _DASHES = str.maketrans("./:", "---")

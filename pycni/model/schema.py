@@ -16,6 +16,7 @@ from pycni.model.resources import (
     Handle,
     IPAMConfig,
     IPPool,
+    IPReservation,
     Node,
     Resource,
     resource_name,
@@ -27,6 +28,7 @@ from pycni.model.schema_config import (
     parse_ipam_config,
     parse_peer,
     parse_pool,
+    parse_reservation,
     parse_stored_node,
 )
 from pycni.model.schema_fields import Fields
@@ -48,6 +50,7 @@ STORED_VERSION = "crd.projectcalico.org/v1"
 
 KIND_NAMES: dict[type[object], str] = {
     IPPool: "IPPool",
+    IPReservation: "IPReservation",
     Node: "Node",
     BGPPeer: "BGPPeer",
     BGPConfiguration: "BGPConfiguration",
@@ -147,6 +150,8 @@ def _from_config(kind: type[object], document: dict[str, Any]) -> Resource:
     value: Resource
     if kind is IPPool:
         value = parse_pool(name, spec)
+    elif kind is IPReservation:
+        value = parse_reservation(name, spec)
     elif kind is BGPPeer:
         value = parse_peer(name, spec)
     elif kind is BGPConfiguration:

@@ -16,19 +16,27 @@ from pycni.model.resources import (
     BGPPeer,
     IPAMConfig,
     IPPool,
+    IPReservation,
     Node,
     PoolUse,
     TunnelMode,
 )
-from pycni.model.schema_fields import Fields, check_password, parse_address, parse_choice
+from pycni.model.schema_fields import (
+    Fields,
+    check_password,
+    parse_address,
+    parse_choice,
+    parse_network,
+)
 from pycni.model.selector import selector
 
-Config = IPPool | Node | BGPPeer | BGPConfiguration | IPAMConfig
+Config = IPPool | IPReservation | Node | BGPPeer | BGPConfiguration | IPAMConfig
 
 _ANNOTATION = "projectcalico.org/"
 _MAX_PORT = 65535
 _BGP_PORT = 179
 _MAX_BLOCKS = 2**31
+_MAX_COOLDOWN_S = 1200
 _DEFAULT_USES = (PoolUse.WORKLOAD, PoolUse.TUNNEL)
 _PEER = re.compile(
     r"\[(?P<v6>[^\[\]]+)\](?::(?P<v6port>\d{1,5}))?|(?P<v4>[^:]+):(?P<v4port>\d{1,5})"
@@ -40,6 +48,8 @@ def config_spec(value: Config) -> dict[str, Any]:
     match value:
         case IPPool():
             return _pool_spec(value)
+        case IPReservation():
+            return {"reservedCIDRs": [str(cidr) for cidr in value.cidrs]}
         case Node():
             return _node_spec(value)
         case BGPPeer():
@@ -55,7 +65,7 @@ def config_spec(value: Config) -> dict[str, Any]:
                 "strictAffinity": value.is_strict_affinity,
                 "autoAllocateBlocks": value.is_auto_allocating_blocks,
                 "maxBlocksPerHost": value.max_blocks_per_host,
-            }
+            } | ({"ipCooldownSeconds": value.cooldown_s} if value.cooldown_s else {})
         case _:
             assert_never(value)
 
@@ -90,6 +100,16 @@ def parse_pool(name: str, spec: Fields) -> IPPool:
             "assignmentMode", AssignmentMode, default=AssignmentMode.AUTOMATIC
         ),
     )
+
+
+def parse_reservation(name: str, spec: Fields) -> IPReservation:
+    """Read an IPReservation; an address without a prefix length is that address alone."""
+    items = spec.items("reservedCIDRs")
+    path = spec.at("reservedCIDRs")
+    if not items:
+        raise InvalidInput(f"{path}: at least one CIDR or address is needed")
+    cidrs = (parse_network(item, path=f"{path}[{n}]") for n, item in enumerate(items))
+    return IPReservation(name, tuple(cidrs))
 
 
 def _pool_spec(pool: IPPool) -> dict[str, Any]:
@@ -178,6 +198,7 @@ def parse_ipam_config(name: str, spec: Fields) -> IPAMConfig:
         is_strict_affinity=spec.boolean("strictAffinity", default=False),
         is_auto_allocating_blocks=spec.boolean("autoAllocateBlocks", default=True),
         max_blocks_per_host=spec.integer("maxBlocksPerHost", within=range(_MAX_BLOCKS)) or 0,
+        cooldown_s=spec.integer("ipCooldownSeconds", within=range(_MAX_COOLDOWN_S + 1)) or 0,
     )
 
 

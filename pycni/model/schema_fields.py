@@ -152,13 +152,7 @@ class Fields:
 
     def network(self, name: str) -> IPNetwork:
         """Return a CIDR, whose host bits must be zero."""
-        text = self.need(name)
-        try:
-            if "%" in text:
-                raise ValueError("zones have no place in a CIDR")
-            return ip_network(text)
-        except ValueError as exc:
-            raise InvalidInput(f"{self.at(name)}: {text!r} is no CIDR: {exc}") from exc
+        return parse_network(self.need(name), path=self.at(name))
 
     def interface(self, name: str, *, version: int) -> IPInterface | None:
         """Return an address with the prefix length of its subnet, or None."""
@@ -188,6 +182,17 @@ def parse_address(text: str, *, path: str) -> IPAddress:
     if "%" in text:
         raise InvalidInput(f"{path}: {text!r} names an interface; give the address alone")
     return value
+
+
+def parse_network(text: object, *, path: str) -> IPNetwork:
+    """Return a CIDR, whose host bits must be zero; an address alone is its own network."""
+    try:
+        # Numbers would be addresses, too.
+        if not isinstance(text, str) or "%" in text:
+            raise ValueError("a text without zone is needed")
+        return ip_network(text)
+    except ValueError as exc:
+        raise InvalidInput(f"{path}: {text!r} is no CIDR: {exc}") from exc
 
 
 def parse_choice(value: object, kind: type[E], *, path: str) -> E:

@@ -36,7 +36,7 @@ _BLOCK_FIELDS = frozenset(
         "sequenceNumberForAllocation",
     }
 )
-_ATTRIBUTE_FIELDS = frozenset({"handle_id", "secondary"})
+_ATTRIBUTE_FIELDS = frozenset({"handle_id", "releasedAt", "secondary"})
 _HANDLE_FIELDS = frozenset({"handleID", "block", "deleted"})
 _MAX_ORDINALS = 4096
 
@@ -177,17 +177,25 @@ def _owner(affinity: str | None) -> str | None:
 
 
 def _attribute_document(attribute: AllocationAttribute) -> dict[str, Any]:
-    return {"handle_id": attribute.handle_id, "secondary": dict(attribute.secondary)}
+    document: dict[str, Any] = {"handle_id": attribute.handle_id}
+    if attribute.released_at is not None:
+        document["releasedAt"] = attribute.released_at
+    document["secondary"] = dict(attribute.secondary)  # last: see `block_text`
+    return document
 
 
 def _attribute(document: dict[str, Any]) -> AllocationAttribute:
     if not document.keys() <= _ATTRIBUTE_FIELDS:
         raise InvalidInput(f"spec.attributes: unknown field in {sorted(document)}")
+    released_at = document.get("releasedAt")
+    if not isinstance(released_at, str | None):
+        raise InvalidInput(f"spec.attributes: releasedAt: {released_at!r} is no point in time")
     # Keys arrive sorted, from Go as from us; attributes that are equal therefore compare equal.
     secondary = document.get("secondary")
     return AllocationAttribute(
         handle_id=document.get("handle_id"),
         secondary=tuple(secondary.items()) if secondary else (),
+        released_at=released_at,
     )
 
 

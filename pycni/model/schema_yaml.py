@@ -34,6 +34,7 @@ from pycni.model.schema_config import (
     parse_node,
     parse_peer,
     parse_pool,
+    parse_reservation,
 )
 from pycni.model.schema_fields import Fields, check_name
 
@@ -45,6 +46,7 @@ _SERVER_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp")
 
 _PARSERS: dict[str, Callable[[str, Fields], Config]] = {
     "IPPool": parse_pool,
+    "IPReservation": parse_reservation,
     "BGPPeer": parse_peer,
     "BGPConfiguration": parse_bgp_configuration,
     "IPAMConfig": parse_ipam_config,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -11,7 +11,14 @@ from pycni.cni.view import WatchedView
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.datastore.memory import MemoryDatastore
 from pycni.errors import TryAgain
-from pycni.model.resources import AffinityState, BlockAffinity, IPPool, Node, resource_name
+from pycni.model.resources import (
+    AffinityState,
+    BlockAffinity,
+    IPPool,
+    IPReservation,
+    Node,
+    resource_name,
+)
 
 Story = Callable[[FaultyDatastore, WatchedView], Awaitable[None]]
 
@@ -156,6 +163,32 @@ def test_labels_are_remembered_until_they_change() -> None:
         moved = replace(stored.value, labels=())
         await datastore.update(moved, if_revision=stored.revision)
         await becomes(lambda: view.labels("node-0"), {})
+
+    play(story)
+
+
+def test_reservations_are_remembered_until_they_change() -> None:
+    async def story(datastore: FaultyDatastore, view: WatchedView) -> None:
+        kept = IPReservation("kept", (ip_network("10.0.0.0/30"),))
+        stored = await datastore.create(kept)
+
+        async def is_held() -> bool:
+            return ip_address("10.0.0.1") in await view.reserved()
+
+        await becomes(is_held, wanted=True)
+        await datastore.delete(IPReservation, "kept", if_revision=stored.revision)
+        await becomes(is_held, wanted=False)
+
+    play(story)
+
+
+def test_settings_are_remembered_until_they_change() -> None:
+    async def story(datastore: FaultyDatastore, view: WatchedView) -> None:
+        stored = await datastore.create(IPAMConfig(cooldown_s=60))
+        await becomes(view.config, IPAMConfig(cooldown_s=60))
+
+        await datastore.delete(IPAMConfig, "default", if_revision=stored.revision)
+        await becomes(view.config, IPAMConfig())
 
     play(story)
 

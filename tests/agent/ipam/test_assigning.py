@@ -8,7 +8,7 @@ import pytest
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.errors import Exhausted, InvalidInput
 from pycni.ipam.requests import AssignRequest
-from pycni.model.resources import Block, BlockAffinity, Handle, IPAMConfig, IPPool
+from pycni.model.resources import Block, BlockAffinity, Handle, IPAMConfig, IPPool, IPReservation
 from pycni.ports import Datastore
 from tests.agent.ipam.allocators import (
     POOL,
@@ -40,7 +40,7 @@ def test_the_exercise_gets_its_addresses(play: Play) -> None:
     play([POOL], story)
 
 
-def test_the_common_path_costs_three_reads_and_two_writes(play: Play) -> None:
+def test_the_common_path_costs_five_reads_and_two_writes(play: Play) -> None:
     async def story(store: Datastore) -> None:
         await take(node(store), "first")
         calls: list[Call] = []
@@ -53,6 +53,8 @@ def test_the_common_path_costs_three_reads_and_two_writes(play: Play) -> None:
         assert [(call.verb, call.kind) for call in calls] == [
             ("list", IPPool),
             ("list", BlockAffinity),
+            ("list", IPReservation),
+            ("get", IPAMConfig),
             ("get", Block),
             ("create", Handle),
             ("update", Block),

@@ -9,8 +9,10 @@ from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.handles import Handles
 from pycni.ipam.requests import AssignRequest, DatastoreView
+from pycni.ipam.reserved import NOTHING, Reserved
 from pycni.ipam.retries import Retries
-from pycni.model.resources import Block, BlockAffinity, Handle, IPPool
+from pycni.model.resources import Block, BlockAffinity, Handle, IPAMConfig, IPPool
+from pycni.model.selector import Labels
 from pycni.ports import Datastore
 from tests.agent.ipam.allocators import (
     FIRST,
@@ -58,6 +60,15 @@ class Unchanging:
     async def affinities(self, node: str) -> tuple[BlockAffinity, ...]:
         del node
         return self.all_affinities
+
+    async def config(self) -> IPAMConfig:
+        return IPAMConfig()
+
+    async def reserved(self) -> Reserved:
+        return NOTHING
+
+    async def labels(self, node: str) -> Labels:
+        raise AssertionError(node)  # no pool asks for them
 
 
 ADD = [("create", Handle), ("update", Block)]

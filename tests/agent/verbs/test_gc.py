@@ -125,7 +125,8 @@ def test_gc_names_handles_that_could_not_be_released(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
         await node.allocator.assign(lost("node-0"))
 
-        async def away(_handle: str) -> None:
+        async def away(_handle: str, *, was_used: bool) -> None:
+            assert was_used
             raise TryAgain("the datastore is away")
 
         node.engine.allocator = Proxy(node.allocator, release_by_handle=away)  # type: ignore[assignment]  # by delegation

@@ -8,31 +8,32 @@ from pycni.errors import InvalidInput
 from pycni.ipam.block import new_block
 from pycni.ipam.choices import any_address, one_address
 from pycni.ipam.requests import AssignRequest
+from pycni.ipam.reserved import NOTHING
 
 BLOCK = new_block(ip_network("192.168.0.0/30"), affinity="node-0", sequence_number=1)
 REQUEST = AssignRequest(handle_id="h")
 
 
 def test_next_address_of_ones_own_block_is_chosen() -> None:
-    chosen = any_address(REQUEST, only_of="node-0")(BLOCK)
+    chosen = any_address(REQUEST, only_of="node-0", reserved=NOTHING, released_by="")(BLOCK)
 
     assert chosen is not None
     assert chosen[1] == ip_address("192.168.0.0")
 
 
 def test_anothers_block_is_passed_over() -> None:
-    assert any_address(REQUEST, only_of="node-1")(BLOCK) is None
-    assert any_address(REQUEST, only_of=None)(BLOCK) is not None
+    assert any_address(REQUEST, only_of="node-1", reserved=NOTHING, released_by="")(BLOCK) is None
+    assert any_address(REQUEST, only_of=None, reserved=NOTHING, released_by="")(BLOCK) is not None
 
 
 def test_full_block_is_passed_over() -> None:
     block = BLOCK
     for _ in range(4):
-        chosen = any_address(REQUEST, only_of="node-0")(block)
+        chosen = any_address(REQUEST, only_of="node-0", reserved=NOTHING, released_by="")(block)
         assert chosen is not None
         block = chosen[0]
 
-    assert any_address(REQUEST, only_of="node-0")(block) is None
+    assert any_address(REQUEST, only_of="node-0", reserved=NOTHING, released_by="")(block) is None
 
 
 def test_particular_address_of_anothers_block_needs_borrowing() -> None:

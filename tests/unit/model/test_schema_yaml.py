@@ -1,6 +1,13 @@
 """What people write: accepted exactly, refused by file, document and field."""
 
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    ip_network,
+)
 from typing import Any
 
 import pytest
@@ -16,6 +23,7 @@ from pycni.model.resources import (
     Handle,
     IPAMConfig,
     IPPool,
+    IPReservation,
     Node,
     PoolUse,
     Resource,
@@ -120,6 +128,10 @@ ACCEPTED: list[tuple[dict[str, Any], Config]] = [
     (
         document("IPPool", cidr="fd00::/48", nodeSelector="", disableBGPExport=True),
         IPPool("x", IPv6Interface("fd00::/48").network, block_size=122, disable_bgp_export=True),
+    ),
+    (
+        document("IPReservation", reservedCIDRs=["10.0.0.0/30", "fd00::1"]),
+        IPReservation("x", (ip_network("10.0.0.0/30"), ip_network("fd00::1/128"))),
     ),
     (
         document("BGPPeer", peerIP="10.0.0.1", asNumber="65000"),
@@ -236,6 +248,17 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
         (document("IPPool", cidr="10.0.0.0/16", ipipMode="always"), "none of Always, Cross"),
         (document("IPPool", cidr="10.0.0.0/16", vxlanMode="Always"), "spec.vxlanMode: Always is"),
         (document("IPPool", cidr="10.0.0.0/16", natOutgoing="yes"), "must be true or false"),
+        (
+            document("IPAMConfig", ipCooldownSeconds=1201) | {"metadata": {"name": "default"}},
+            "spec.ipCooldownSeconds: 1201 is",
+        ),
+        (document("IPReservation"), "reservedCIDRs: at least one"),
+        (
+            document("IPReservation", reservedCIDRs=["10.0.0.1/8"]),
+            r"reservedCIDRs.0.: .* is no CIDR",
+        ),
+        (document("IPReservation", reservedCIDRs=[7]), "is no CIDR: a text"),
+        (document("IPReservation", reservedCIDRs=["fe80::1%eth0"]), "is no CIDR: a text"),
         (document("IPPool", cidr="10.0.0.0/16", nodeSelector="a ="), "nodeSelector: .*character 3"),
         (document("IPPool", cidr="10.0.0.0/16", allowedUses=["X"]), r"allowedUses\[0\]: 'X'"),
         (document("IPPool", cidr="10.0.0.0/16", allowedUses="Tunnel"), "must be a list"),

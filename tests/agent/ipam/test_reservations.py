@@ -1,0 +1,87 @@
+"""Reserved addresses are given to those only who ask for them in particular."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from pycni.errors import Exhausted
+from pycni.model.resources import Block, IPReservation
+from pycni.ports import Datastore
+from tests.agent.ipam.allocators import SMALL, check_books, node, take
+from tests.agent.ipam.conftest import Play
+
+
+async def reserve(store: Datastore, *texts: str) -> None:
+    await store.create(IPReservation("kept", tuple(ip_network(text) for text in texts)))
+
+
+def test_reserved_addresses_are_passed_over(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        # The block that node-0 tries first is 10.0.0.12/30.
+        await reserve(store, "10.0.0.12/31", "10.0.0.15/32")
+
+        assert await take(node(store), "x") == ["10.0.0.14"]
+        # Then one of another block.
+        assert await take(node(store), "y") == ["10.0.0.0"]
+        await check_books(store)
+
+    play([SMALL], story)
+
+
+def test_who_asks_for_a_reserved_address_gets_it(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        await reserve(store, "10.0.0.0/28")
+
+        address = ip_address("10.0.0.13")
+        assert await take(node(store), "x", addresses=(address,)) == ["10.0.0.13"]
+
+    play([SMALL], story)
+
+
+def test_a_block_of_reserved_addresses_is_never_claimed(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        await reserve(store, "10.0.0.12/30", "10.0.0.0/29")
+
+        assert await take(node(store), "x") == ["10.0.0.8"]
+        assert [str(s.value.cidr) for s in (await store.list(Block)).items] == ["10.0.0.8/30"]
+
+    play([SMALL], story)
+
+
+def test_a_pool_of_reserved_addresses_is_exhausted_and_stays_whole(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        await reserve(store, "10.0.0.0/28")
+
+        with pytest.raises(Exhausted, match="nothing is free"):
+            await take(node(store), "x")
+
+        assert (await store.list(Block)).items == ()
+
+    play([SMALL], story)
+
+
+def test_reserved_addresses_are_not_borrowed(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        for number in range(4):
+            await take(node(store, f"node-{number}"), f"owner-{number}")
+        await reserve(store, "10.0.0.0/28")
+
+        with pytest.raises(Exhausted):
+            await take(node(store, "node-9"), "x")
+
+    play([SMALL], story)
+
+
+def test_what_is_reserved_later_stays_where_it_is_and_is_not_given_again(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        allocator = node(store)
+        assert await take(allocator, "x") == ["10.0.0.12"]
+        await reserve(store, "10.0.0.12/32")
+        assert await take(allocator, "y") == ["10.0.0.13"]
+        await allocator.release_by_handle("x")
+
+        given = [(await take(allocator, f"z-{number}"))[0] for number in range(3)]
+
+        assert "10.0.0.12" not in given
+
+    play([SMALL], story)
