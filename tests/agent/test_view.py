@@ -14,6 +14,7 @@ from pycni.errors import TryAgain
 from pycni.model.resources import (
     AffinityState,
     BlockAffinity,
+    IPAMConfig,
     IPPool,
     IPReservation,
     Node,
