@@ -124,6 +124,15 @@ def eventually(
         time.sleep(0.02)
 
 
+def cni_tools() -> Path:
+    """Return the directory of cnitool and the reference plugins."""
+    cache = Path(os.environ.get("PYCNI_CACHE", Path.home() / ".cache" / "pycni"))
+    found = sorted((cache / "go-tools").rglob("cnitool"))
+    if not found:
+        raise AssertionError("cnitool is missing: run  bin/ensure cni-tools")
+    return found[-1].parent
+
+
 @contextlib.contextmanager
 def lab(name: str, *, topology: Path | None = None) -> Iterator[Cluster]:
     """Bring a lab up over tc-bpf, and down again whatever happens."""

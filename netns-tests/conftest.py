@@ -57,6 +57,13 @@ def link(one: Namespace, name: str, other: Namespace, far_name: str) -> None:
 @pytest.fixture
 def netns() -> Iterator[Callable[[], Namespace]]:
     """Return a factory of empty network namespaces whose `lo` is up."""
+    with namespaces() as make:
+        yield make
+
+
+@contextmanager
+def namespaces() -> Iterator[Callable[[], Namespace]]:
+    """Do what the fixture `netns` does, for as long as one likes."""
     if os.geteuid() != 0:
         pytest.skip("needs root: makes network namespaces")
     home = kernel_netns.open_own()

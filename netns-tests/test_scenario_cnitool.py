@@ -1,13 +1,11 @@
 """libcni's own cnitool drives the plugin, with the agent and without, alone and chained."""
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from cluster import Cluster, eventually, lab
+from cluster import Cluster, cni_tools, eventually, lab
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
@@ -25,17 +23,9 @@ def netns(cluster: Cluster) -> Iterator[str]:
     cluster.run("node-1", "ip netns del probe")
 
 
-def tools() -> str:
-    """Return the directory of cnitool and the reference plugins."""
-    cache = Path(os.environ.get("PYCNI_CACHE", Path.home() / ".cache" / "pycni"))
-    found = sorted((cache / "go-tools").rglob("cnitool"))
-    if not found:
-        pytest.fail("cnitool is missing: run  bin/ensure cni-tools")
-    return str(found[-1].parent)
-
-
 def cnitool(cluster: Cluster, verb: str, netns: str, *, plugins: list[dict[str, object]]) -> str:
     """Run cnitool on node-1 with a conflist of the node's plugin and these behind it."""
+    tools = cni_tools()
     base = f"/run/pycni-lab/{cluster.name}"
     listed = json.loads(cluster.run("node-1", f"cat {base}/node-1/net.d/10-pycni.conflist"))
     listed["plugins"] = listed["plugins"][:1] + plugins
@@ -45,10 +35,10 @@ def cnitool(cluster: Cluster, verb: str, netns: str, *, plugins: list[dict[str, 
     )
     return cluster.run(
         "node-1",
-        f"CNI_PATH={base}/bin:{tools()}:{tools()}/plugins NETCONFPATH=/run/probe.d"
+        f"CNI_PATH={base}/bin:{tools} NETCONFPATH=/run/probe.d"
         f' CAP_ARGS=\'{{"portMappings": [{{"hostPort": 8081, "containerPort": 80,'
         f' "protocol": "tcp"}}]}}\''
-        f" {tools()}/cnitool {verb} {listed['name']} {netns}",
+        f" {tools}/cnitool {verb} {listed['name']} {netns}",
     )
 
 

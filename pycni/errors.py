@@ -14,6 +14,10 @@ class InvalidInput(PycniError):
     """Give up: the same request can never succeed; somebody has to change it."""
 
 
+class WrongNamespace(InvalidInput):
+    """The network namespace named for a pod is none, or no pod's."""
+
+
 class NotFound(PycniError):
     """The thing named does not exist (which is success for a removal)."""
 

@@ -205,8 +205,8 @@ class PodNet(Protocol):
     def plug(self, request: PlugRequest) -> PlugResult:
         """Make the pair and everything on it; on failure leave nothing behind and raise.
 
-        Raises `InvalidInput` when the namespace is the host's own or `ifname` exists in the pod,
-        `AlreadyExists` when the host end's name is taken by an interface that isn't ours.
+        Raises `WrongNamespace` when that is the host's own or none, `InvalidInput` when `ifname`
+        exists there, `AlreadyExists` when an interface that isn't ours has the host end's name.
         """
         ...
 

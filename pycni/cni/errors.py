@@ -9,6 +9,7 @@ from pycni.errors import (
     InvalidInput,
     PycniError,
     TryAgain,
+    WrongNamespace,
 )
 
 
@@ -44,6 +45,8 @@ def as_cni_error(error: PycniError) -> CniError:
     match error:
         case TryAgain() | Conflict():
             code = Code.TRY_AGAIN
+        case WrongNamespace():
+            return CniError(Code.INVALID_ENVIRONMENT, f"CNI_NETNS: {error}")
         case DatastoreUnusable():
             code = Code.IO_FAILURE
         case InvalidInput() | AlreadyExists():

@@ -59,6 +59,10 @@ def _bad(text: str) -> CniError:
     return CniError(Code.INVALID_CONFIGURATION, f"network configuration: {text}")
 
 
+def _unsupported(text: str) -> CniError:
+    return CniError(Code.UNSUPPORTED_FIELD, f"network configuration: {text}")
+
+
 def _typed(document: Mapping[str, Any], key: str, kind: type[T], default: T) -> T:
     value = document.get(key, default)
     if value is None:
@@ -134,14 +138,14 @@ def _nodename(document: Mapping[str, Any]) -> str:
 def _check_datastore_type(document: Mapping[str, Any]) -> None:
     kind = _typed(document, "datastore_type", str, "sqlite")
     if kind != "sqlite":
-        raise _bad(f"datastore_type {kind!r} is not supported: use 'sqlite'")
+        raise _unsupported(f"datastore_type {kind!r} is not supported: use 'sqlite'")
 
 
 def _ipam(document: Mapping[str, Any]) -> Mapping[str, Any]:
     ipam: Mapping[str, Any] = _typed(document, "ipam", dict, {})
     kind = _typed(ipam, "type", str, "pycni-ipam")
     if kind != "pycni-ipam":
-        raise _bad(f"ipam type {kind!r} is not supported: use 'pycni-ipam'")
+        raise _unsupported(f"ipam.type {kind!r} is not supported: use 'pycni-ipam'")
     return ipam
 
 

@@ -68,9 +68,12 @@ def render_result(result: AddResult, *, version: str) -> dict[str, Any]:
             routes.append({"dst": "0.0.0.0/0" if address.version == 4 else "::/0"})
             if address.version == 4:
                 routes[-1]["gw"] = _GATEWAY
-    document: dict[str, Any] = {"interfaces": interfaces + ours, "ips": ips, "routes": routes}
-    if dns := result.dns or before.get("dns", {}):
-        document["dns"] = dict(dns)
+    document = {
+        "interfaces": interfaces + ours,
+        "ips": ips,
+        "routes": routes,
+        "dns": dict(result.dns or before.get("dns", {})),
+    }
     return spelled(document, version=version)
 
 
@@ -91,9 +94,8 @@ def spelled(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
         if version.startswith("0.")
         else ips,
         "routes": [_old_route(route) for route in document.get("routes", ())],
+        "dns": dict(document.get("dns", {})),
     }
-    if document.get("dns") or version.startswith("0."):
-        old["dns"] = dict(document.get("dns", {}))
     return old
 
 

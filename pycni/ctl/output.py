@@ -58,14 +58,14 @@ def _cell(value: object) -> str:
 
 
 def print_documents(documents: Sequence[dict[str, Any]], *, form: str) -> None:
-    """Print documents as JSON (a List, unless there is one) or YAML (one after another)."""
+    """Print documents as YAML (one after another), or a single one as JSON."""
     print(documents_text(documents, form=form), end="")
 
 
 def documents_text(documents: Sequence[dict[str, Any]], *, form: str) -> str:
     """Return what `print_documents` prints."""
     if form == "json":
-        whole: object = documents[0] if len(documents) == 1 else list_of(documents)
+        (whole,) = documents
         return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     import yaml
 

@@ -12,6 +12,7 @@ from typing import Any
 from pycni.ctl.output import (
     add_output_argument,
     command,
+    list_of,
     open_datastore,
     print_documents,
     print_table,
@@ -176,7 +177,10 @@ async def _get(args: argparse.Namespace) -> int:
         rows = [[read(value) for _, read in columns] for value in values]
         print_table([header for header, _ in columns], rows)
     else:
-        print_documents([to_document(value) for value in values], form=args.output)
+        documents = [to_document(value) for value in values]
+        is_list = args.output == "json" and args.name is None
+        # However many there are: scripts read `.items` of whatever was asked for by its kind.
+        print_documents([list_of(documents)] if is_list else documents, form=args.output)
     return 0
 
 

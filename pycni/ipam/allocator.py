@@ -97,7 +97,7 @@ class Allocator:
         self._claims = Claims(
             datastore, blocks=blocks, node=node, retries=retries, clock_ns=clock_ns
         )
-        self._own = OwnBlocks(self._view, node=node)
+        self._own = OwnBlocks(self._view, truth=self._truth, node=node)
 
     # --- giving ---------------------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class Allocator:
         return rank(block.cidr, pool=pool.cidr, host=self._node)
 
     async def _assign_particular(self, request: AssignRequest, address: IPAddress) -> Given:
-        pools = [pool for pool in await self._view.pools() if not pool.is_disabled]
+        pools = [pool for pool in await self._truth.pools() if not pool.is_disabled]
         pool = pool_of(pools, address)
         if request.pools:
             named = eligible(pools, labels={}, use=request.use, requested=request.pools)

@@ -7,7 +7,7 @@ something changes, so the answer is computed once for all requests of a kind.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pycni.errors import Exhausted
+from pycni.errors import Exhausted, InvalidInput
 from pycni.ipam.pools import eligible, need_labels, pool_of
 from pycni.ipam.requests import AssignRequest, View
 from pycni.ipam.reserved import Reserved
@@ -34,10 +34,11 @@ class Own:
 class OwnBlocks:
     """Answers for one node."""
 
-    __slots__ = ("_affinities", "_answers", "_known", "_labels", "_node", "_view")
+    __slots__ = ("_affinities", "_answers", "_known", "_labels", "_node", "_truth", "_view")
 
-    def __init__(self, view: View, *, node: str) -> None:
+    def __init__(self, view: View, *, truth: View, node: str) -> None:
         self._view = view
+        self._truth = truth
         self._node = node
         self._labels: Labels = {}
         self._known: Sequence[IPPool] = ()
@@ -46,6 +47,16 @@ class OwnBlocks:
 
     async def serving(self, request: AssignRequest, version: int) -> Own:
         """Return what may serve a request; raise `Exhausted` when no pool does."""
+        try:
+            return await self._serving(request, version)
+        except (InvalidInput, Exhausted):
+            if self._view is self._truth:
+                raise
+            # A pool may have been added a moment ago: nobody is refused on what may be behind.
+            own = OwnBlocks(self._truth, truth=self._truth, node=self._node)
+            return await own.serving(request, version)
+
+    async def _serving(self, request: AssignRequest, version: int) -> Own:
         known = await self._view.pools()
         affinities = await self._view.affinities(self._node)
         labels = await node_labels(self._view, known, self._node)

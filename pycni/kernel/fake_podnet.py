@@ -5,7 +5,7 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pycni.errors import AlreadyExists, InvalidInput, PycniError
+from pycni.errors import AlreadyExists, InvalidInput, PycniError, WrongNamespace
 from pycni.kernel import podcheck, podplan
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_tables import Refused
@@ -44,7 +44,7 @@ class FakePodNet:
         """Build the pair and everything on it."""
         podplan.require_plausible(request)
         if request.netns_fd == self._host_netns_fd:
-            raise InvalidInput("the pod's network namespace is the host's own")
+            raise WrongNamespace("the pod's network namespace is the host's own")
         self._forget_gone()
         self._make_room(request)
         self._kernel.add_link(
@@ -112,6 +112,9 @@ class FakePodNet:
                 raise InvalidInput(
                     f"interface {request.ifname} exists already in the pod's network namespace"
                 )
+            have_default = (other.request.has_default_route, request.has_default_route)
+            if all(have_default) and other.request.netns_fd == request.netns_fd:
+                raise podplan.second_default_route(request)
 
     def _add_routes(self, request: PlugRequest) -> None:
         for route in podplan.host_routes(request):

@@ -9,13 +9,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pycni.errors import AlreadyExists, InvalidInput, PycniError, TryAgain
+from pycni.errors import AlreadyExists, InvalidInput, PycniError, TryAgain, WrongNamespace
 from pycni.kernel import netns, podcheck, podplan, podwire, wire_link, wire_route
 from pycni.kernel.hostend import HostEnd
 from pycni.kernel.names import LinkIndexes, link_index
 from pycni.kernel.netlink import KernelError, NetlinkSocket
 from pycni.kernel.sysctl import ensure_sysctl
-from pycni.kernel.wire import Message, Request
+from pycni.kernel.wire import Ack, Message
 from pycni.model.network import Link, Route
 from pycni.plan.iproute import route_text
 from pycni.ports import PlugRequest, PlugResult
@@ -75,9 +75,9 @@ class LinuxPodNet:
 
     def _require_foreign_netns(self, fd: int) -> None:
         if not netns.is_netns(fd):
-            raise InvalidInput("the descriptor given is not a network namespace")
+            raise WrongNamespace("the descriptor given is not a network namespace")
         if netns.identity(fd) == self._home_identity:
-            raise InvalidInput("the pod's network namespace is the host's own")
+            raise WrongNamespace("the pod's network namespace is the host's own")
 
     def _create(self, request: PlugRequest, *, pod_mac: bytes) -> int:
         """Make the pair, return the host end's index; a leftover of the same pod goes before."""
@@ -124,10 +124,11 @@ class LinuxPodNet:
         with pod:
             peer_index = link_index(pod, request.ifname)
             requests = podwire.pod_end(request, index=peer_index)
-            if podplan.has_version(request, 6):
-                pod.call(*requests)
-            else:
-                _send_all_but_first(pod, [podwire.without_link_local(peer_index), *requests])
+            may_fail = 0
+            if not podplan.has_version(request, 6):
+                requests.insert(0, podwire.without_link_local(peer_index))
+                may_fail = 1
+            _require_done(pod.send(requests)[may_fail:], request)
         self._finish_host_end(request, index=index)
 
     def _finish_host_end(self, request: PlugRequest, *, index: int) -> None:
@@ -179,9 +180,10 @@ class LinuxPodNet:
         return podcheck.differences(request, host=host, pod=inside)
 
 
-def _send_all_but_first(socket: NetlinkSocket, requests: Sequence[Request]) -> None:
-    """Send requests of which only the first may be refused."""
-    for ack in socket.send(requests)[1:]:
+def _require_done(acks: Sequence[Ack], request: PlugRequest) -> None:
+    for ack in acks:
+        if ack.errno == errno.EEXIST and request.has_default_route:
+            raise podplan.second_default_route(request)
         if ack.errno:
             raise KernelError(ack.errno, ack.text)
 

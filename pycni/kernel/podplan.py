@@ -59,6 +59,14 @@ def require_ifname(name: str) -> None:
         )
 
 
+def second_default_route(request: PlugRequest) -> InvalidInput:
+    """Return the refusal of a default route where another interface of the pod has it."""
+    return InvalidInput(
+        f"cannot give {request.ifname} the pod's default route: another interface has it;"
+        ' say "isDefaultGateway": false in the network\'s configuration'
+    )
+
+
 def has_version(request: PlugRequest, version: int) -> bool:
     """Say whether the pod gets an address of that IP version."""
     return any(address.version == version for address in request.addresses)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from pycni.kernel import podplan, wire_conf, wire_link, wire_route
 from pycni.kernel.wire import Request
-from pycni.model.network import IPNetwork
+from pycni.model.network import IPNetwork, Route, Scope
 from pycni.ports import PlugRequest
 
 _LOOPBACK_INDEX = 1
@@ -47,7 +47,14 @@ def _pod_routes(
     routes = podplan.routes_inside(
         "", versions=versions, wanted=wanted, has_default_route=has_default_route
     )
-    return tuple(wire_route.add_request(route, index_of=lambda _: index) for route in routes)
+    return tuple(_inside(route, index) for route in routes)
+
+
+def _inside(route: Route, index: int) -> Request:
+    if route.scope is Scope.LINK:
+        # Each interface of a pod has the way to the gateway, the same address for all of them.
+        return wire_route.append_request(route, index_of=lambda _: index)
+    return wire_route.add_request(route, index_of=lambda _: index)
 
 
 def host_end(request: PlugRequest, *, index: int) -> list[Request]:

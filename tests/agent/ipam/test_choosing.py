@@ -1,16 +1,19 @@
 """Requests that choose: a pool by its name, or one particular address."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.errors import AlreadyExists, Exhausted, InvalidInput
-from pycni.ipam.requests import AssignRequest
+from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.model.resources import AssignmentMode, IPAMConfig, IPPool, Node, PoolUse
 from pycni.ports import Datastore
 from tests.agent.ipam.allocators import (
+    CIDR,
     POOL,
     SMALL,
     affinities,
@@ -30,6 +33,18 @@ def test_a_manual_pool_serves_those_who_name_it(play: Play, name: str) -> None:
         assert await take(node(store), "x", pools=(name,)) != []
 
     play([replace(SMALL, assignment_mode=AssignmentMode.MANUAL)], story)
+
+
+@pytest.mark.parametrize("fields", [{}, {"pools": ("small",)}, {"addresses": (CIDR[1],)}])
+def test_nobody_is_refused_on_a_view_that_is_behind(play: Play, fields: dict[str, Any]) -> None:
+    class Behind(DatastoreView):
+        async def pools(self) -> Sequence[IPPool]:
+            return ()
+
+    async def story(store: Datastore) -> None:
+        assert await take(node(store, view=Behind(store)), "x", **fields) != []
+
+    play([SMALL], story)
 
 
 def test_unknown_and_disabled_pools_are_refused_by_name(play: Play) -> None:

@@ -117,7 +117,7 @@ def test_a_stated_mtu_counts(tmp_path: Path) -> None:
         ({"config": {"ipam": {"ipv4_pools": ["nothing"]}}}, 7, "nothing"),
         ({"args": "IP=10.9.9.9"}, 7, "10.9.9.9"),
         ({"config": {"mtu": 60}}, 7, "mtu"),
-        ({"fd": -1}, 7, "host's own"),
+        ({"fd": -1}, 4, "CNI_NETNS: the pod's network namespace is the host's own"),
     ],
 )
 def test_a_bad_request_leaves_the_node_unchanged(

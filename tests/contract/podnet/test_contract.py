@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pytest
 
-from pycni.errors import AlreadyExists, InvalidInput
+from pycni.errors import AlreadyExists, InvalidInput, WrongNamespace
 from pycni.model.network import IPNetwork
 from pycni.ports import PlugRequest, PodNet
 
@@ -68,6 +68,36 @@ def test_each_pod_has_a_mac_of_its_own(node: Node) -> None:
     assert len(macs) == 4
     # Locally administered, and one station's.
     assert {int(mac[:2], 16) & 3 for mac in macs} == {2}
+
+
+def test_a_pod_may_have_a_second_interface(node: Node) -> None:
+    first = request_for(node)
+    second = replace(
+        request_for(node, 1),
+        netns_fd=first.netns_fd,
+        ifname="net1",
+        has_default_route=False,
+        routes=(ip_network("10.99.0.0/16"),),
+    )
+    node.podnet.plug(first)
+
+    node.podnet.plug(second)
+
+    assert node.podnet.check(first) == node.podnet.check(second) == []
+    assert unplug(node, first) == [True]
+    assert node.podnet.check(second) == []
+
+
+def test_two_interfaces_cannot_both_have_the_default_route(node: Node) -> None:
+    first = request_for(node)
+    node.podnet.plug(first)
+    second = replace(request_for(node, 1), netns_fd=first.netns_fd, ifname="net1")
+
+    with pytest.raises(InvalidInput, match="isDefaultGateway"):
+        node.podnet.plug(second)
+
+    assert not node.has_host_link(second.host_veth)
+    assert node.podnet.check(first) == []
 
 
 def test_a_pod_gets_the_mac_that_was_asked_for(node: Node) -> None:
@@ -142,7 +172,7 @@ def test_plug_refuses_an_interface_that_the_pod_has(node: Node) -> None:
 
 
 def test_plug_refuses_the_hosts_own_namespace(node: Node) -> None:
-    with pytest.raises(InvalidInput, match="host's own"):
+    with pytest.raises(WrongNamespace, match="host's own"):
         node.podnet.plug(replace(request_for(node), netns_fd=node.host_fd))
 
     assert node.host_routes() == []

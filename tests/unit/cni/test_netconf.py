@@ -133,10 +133,8 @@ def test_a_known_key_of_another_type_is_refused_by_name(key: str, value: object)
         ({"run_dir": "/run/\ud800"}, "'run_dir' must be an absolute path"),
         ({"state_dir": "x"}, "'state_dir' must be an absolute path"),
         ({"datastore": "x"}, "'datastore' must be an absolute path"),
-        ({"datastore_type": "etcdv3"}, "use 'sqlite'"),
         ({"log_level": "loud"}, "use debug, info, warning, error or none"),
         ({"prevResult": []}, "'prevResult' must be an object"),
-        ({"ipam": {"type": "host-local"}}, "use 'pycni-ipam'"),
         ({"ipam": {"type": 7}}, "'type' must be of type str"),
         ({"ipam": {"ipv4_pools": "x"}}, "'ipv4_pools' must be of type list"),
         ({"ipam": {"ipv4_pools": [7]}}, "must hold strings"),
@@ -150,6 +148,23 @@ def test_a_known_key_of_another_type_is_refused_by_name(key: str, value: object)
 )
 def test_bad_values_are_refused(document: dict[str, Any], complaint: str) -> None:
     assert complaint in refused(**document)
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ({"datastore_type": "etcdv3"}, "datastore_type 'etcdv3' is not supported: use 'sqlite'"),
+        ({"ipam": {"type": "host-local"}}, "ipam.type 'host-local' is not supported: use 'pycni-i"),
+    ],
+)
+def test_what_is_not_supported_is_named_with_its_value(
+    document: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(CniError) as caught:
+        config(**document)
+
+    assert caught.value.code is Code.UNSUPPORTED_FIELD
+    assert complaint in caught.value.msg
 
 
 def test_check_needs_the_result_of_the_add() -> None:

@@ -1,0 +1,229 @@
+"""A host with the plugin installed, as a runtime finds it: executables, an agent or none, pods."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster import NotYet, eventually
+from conftest import Namespace, link
+from pycni.ctl.agentlink import ask
+from pycni.errors import PycniError
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESS = "10.10.7.20/20"
+NETWORK = "spec"
+POOL = """\
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: default}
+spec: {cidr: 192.168.0.0/16, natOutgoing: true}
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the plugin said and how it ended."""
+
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Return the one JSON object that was printed."""
+        document = json.loads(self.output)
+        assert isinstance(document, dict), self.output
+        return document
+
+    @property
+    def code(self) -> int:
+        """Return the error's code, 0 for success."""
+        return int(self.document["code"]) if self.status else 0
+
+    @property
+    def addresses(self) -> list[str]:
+        """Return the addresses of a result."""
+        return [ip["address"] for ip in self.document["ips"]]
+
+
+@dataclass
+class Pod:
+    """One attachment as a runtime knows it."""
+
+    netns: str
+    container: str = "c0ffee"
+    ifname: str = "eth0"
+    args: str = ""
+
+    def environment(self, verb: str, **changes: str | None) -> dict[str, str]:
+        """Return the CNI variables of a call; None leaves one out."""
+        every: dict[str, str | None] = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": self.container,
+            "CNI_NETNS": self.netns,
+            "CNI_IFNAME": self.ifname,
+            "CNI_ARGS": self.args or None,
+            "CNI_PATH": "/opt/cni/bin",
+            **changes,
+        }
+        return {key: value for key, value in every.items() if value is not None}
+
+
+@dataclass
+class PluginHost:
+    """A network namespace with the plugin in a directory, its state below `directory`."""
+
+    namespace: Namespace
+    directory: Path
+    make: Callable[[], Namespace]
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def plugin(self) -> Path:
+        """Return the plugin's executable."""
+        return self.directory / "bin" / "pycni"
+
+    def pod(self, container: str = "c0ffee", **fields: str) -> Pod:
+        """Make a network namespace for a pod."""
+        return Pod(self.make().path, container, **fields)
+
+    def exec(self, environment: dict[str, str], stdin: str) -> Said:
+        """Run the plugin with just this environment and input."""
+        with self.namespace.entered():
+            ran = subprocess.run(
+                [str(self.plugin)],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                env={"PATH": os.defpath, **environment},
+                timeout=60,
+                check=False,
+            )
+        return Said(ran.returncode, ran.stdout, ran.stderr)
+
+    def call(
+        self,
+        verb: str,
+        pod: Pod,
+        config: Mapping[str, Any] | None = None,
+        *,
+        changes: Mapping[str, str | None] | None = None,
+    ) -> Said:
+        """Do what a runtime does; `config` and `changes` (of variables) add, replace or remove."""
+        document = {k: v for k, v in {**self.config, **(config or {})}.items() if v is not None}
+        return self.exec(pod.environment(verb, **(changes or {})), json.dumps(document))
+
+    def ctl(self, *words: str, stdin: str = "") -> str:
+        """Run pycnictl on the host's datastore."""
+        datastore = str(self.directory / "pycni.db")
+        line = [sys.executable, "-m", "pycni.ctl", "--datastore", datastore, *words]
+        ran = subprocess.run(
+            line, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT, timeout=30
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    def leftovers(self) -> list[str]:
+        """Return everything that belongs to pods: interfaces, routes, records, addresses."""
+        links = self.namespace.run("ip", "-o", "link").stdout.splitlines()
+        routes = self.namespace.run("ip", "route").stdout.splitlines()
+        records = (self.directory / "run" / "endpoints").glob("*")
+        blocks = json.loads(self.ctl("get", "blocks", "-o", "json"))
+        return [
+            *(line for line in links if "cali" in line),
+            *(line for line in routes if "cali" in line),
+            *(path.name for path in records),
+            *(
+                str(attribute["handle_id"])
+                for block in blocks["items"]
+                for attribute in block["spec"]["attributes"]
+            ),
+        ]
+
+
+@contextlib.contextmanager
+def plugin_host(
+    directory: Path, make: Callable[[], Namespace], *, relay: str, has_agent: bool
+) -> Iterator[PluginHost]:
+    """Install the plugin (relay "c" or "python") for a new host; start an agent or not."""
+    namespace, far = make(), make()
+    link(namespace, "eth0", far, "far")
+    namespace.run("ip", "addr", "add", ADDRESS, "dev", "eth0")
+    _install(directory / "bin", relay)
+    host = PluginHost(namespace, directory, make, _config(directory))
+    host.ctl("apply", "-f", "-", stdin=POOL)
+    if not has_agent:
+        yield host
+        return
+    with _agent(host):
+        yield host
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    return {
+        "cniVersion": "1.1.0",
+        "name": NETWORK,
+        "type": "pycni",
+        "nodename": "node-0",
+        "run_dir": str(directory / "run"),
+        "state_dir": str(directory / "state"),
+        "datastore": str(directory / "pycni.db"),
+    }
+
+
+def _install(target: Path, relay: str) -> None:
+    """Lay the executables beside each other, as install.sh does."""
+    target.mkdir(parents=True)
+    source = ROOT / "bin" / "pycni"
+    if relay == "c":
+        line = ["sh", "-euc", f". {ROOT}/bin/lib.sh; ensure_relay", str(ROOT / "bin" / "ensure")]
+        ran = subprocess.run(
+            line, capture_output=True, text=True, check=True, env={**os.environ, "ROOT": str(ROOT)}
+        )
+        source = Path(ran.stdout.strip())
+    shutil.copy(source, target / "pycni")
+    engine = target / "pycni-engine"
+    engine.write_text(
+        f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m pycni.cni "$@"\n', encoding="utf-8"
+    )
+    engine.chmod(0o755)
+
+
+@contextlib.contextmanager
+def _agent(host: PluginHost) -> Iterator[None]:
+    settings = host.directory / "agent.yaml"
+    settings.write_text(
+        f"node: node-0\nnode_address: {ADDRESS}\nrun_dir: {host.directory}/run\n"
+        f"state_dir: {host.directory}/state\ndatastore: {host.directory}/pycni.db\n",
+        encoding="utf-8",
+    )
+    log = host.directory / "agent.log"
+    with log.open("wb") as output, host.namespace.entered():
+        agent = subprocess.Popen(
+            [sys.executable, "-m", "pycni.agent", "--config", str(settings)],
+            cwd=ROOT,
+            stderr=output,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    try:
+        eventually(lambda: _serves(host), within_s=20, what=log.read_text)
+        yield
+    finally:
+        agent.send_signal(signal.SIGTERM)
+        agent.wait(timeout=20)
+
+
+def _serves(host: PluginHost) -> bool:
+    try:
+        status = ask(host.directory / "run", "status")
+    except PycniError as exc:
+        raise NotYet(str(exc)) from exc
+    return bool(status["converged"]) and status["cni_pid"] is not None
