@@ -207,17 +207,13 @@ def _args(text: str) -> CniArgs:
     ignore = pairs.pop("IgnoreUnknown", "").lower() in ("1", "true", "yes", "t", "on")
     pairs.pop("K8S_POD_INFRA_CONTAINER_ID", None)
     pairs.pop("K8S_POD_UID", None)
+    namespace, name = _pod(pairs.pop("K8S_POD_NAMESPACE", ""), pairs.pop("K8S_POD_NAME", ""))
     args = CniArgs(
-        pod_namespace=_kubernetes_name(pairs.pop("K8S_POD_NAMESPACE", ""), "K8S_POD_NAMESPACE"),
-        pod_name=_kubernetes_name(pairs.pop("K8S_POD_NAME", ""), "K8S_POD_NAME"),
+        pod_namespace=namespace,
+        pod_name=name,
         host_veth=_host_veth(pairs.pop("HOST_VETH", "")),
         wishes=_wishes(pairs.pop("IP", ""), pairs.pop("MAC", "")),
     )
-    if bool(args.pod_name) != bool(args.pod_namespace):
-        raise CniError(
-            Code.INVALID_ENVIRONMENT,
-            "CNI_ARGS: K8S_POD_NAMESPACE and K8S_POD_NAME belong together: give both or none",
-        )
     if pairs and not ignore:
         raise CniError(
             Code.INVALID_ENVIRONMENT,
@@ -226,8 +222,22 @@ def _args(text: str) -> CniArgs:
     return args
 
 
+def _pod(namespace: str, name: str) -> tuple[str, str]:
+    """Read which pod of Kubernetes this is; two empty strings: none.
+
+    One alone names no pod, as in Calico: podman gives its container's name as K8S_POD_NAME without
+    a namespace, and that name keeps neither to Kubernetes' rules nor to being the only one.
+    """
+    if not (namespace and name):
+        return "", ""
+    return (
+        _kubernetes_name(namespace, "K8S_POD_NAMESPACE"),
+        _kubernetes_name(name, "K8S_POD_NAME"),
+    )
+
+
 def _kubernetes_name(text: str, key: str) -> str:
-    if text and not KUBERNETES_NAME.match(text):
+    if not KUBERNETES_NAME.match(text):
         raise CniError(
             Code.INVALID_ENVIRONMENT, f"CNI_ARGS: {key}={text!r} is no name of Kubernetes"
         )

@@ -188,6 +188,15 @@ def test_what_kubernetes_gives_is_understood() -> None:
     assert (args.pod_namespace, args.pod_name) == ("default", "nginx-1")
 
 
+@pytest.mark.parametrize("text", ["K8S_POD_NAME=Probe_1", "K8S_POD_NAMESPACE=default"])
+def test_half_of_a_pods_name_names_no_pod(text: str) -> None:
+    """Podman gives its container's name as K8S_POD_NAME, and no namespace."""
+    request = parsed({"CNI_ARGS": f"IgnoreUnknown=1;{text}"})
+
+    assert (request.args.pod_namespace, request.args.pod_name) == ("", "")
+    assert request.host_veth == parsed().host_veth
+
+
 def test_a_requested_address_and_interface_are_understood() -> None:
     args = parsed({"CNI_ARGS": "IP=192.168.247.10;HOST_VETH=calia5daa4e7a1d"}).args
 
@@ -207,8 +216,6 @@ def test_unknown_keys_are_ignored_on_request(word: str) -> None:
         ("COLOUR=red;IgnoreUnknown=0", "unknown key COLOUR"),
         ("COLOUR", "is not of the form KEY=VALUE"),
         ("=red", "is not of the form KEY=VALUE"),
-        ("K8S_POD_NAME=x", "give both or none"),
-        ("K8S_POD_NAMESPACE=x", "give both or none"),
         ("K8S_POD_NAMESPACE=../..;K8S_POD_NAME=x", "is no name of Kubernetes"),
         ("K8S_POD_NAMESPACE=x;K8S_POD_NAME=X", "is no name of Kubernetes"),
         ("IP=192.168.0.1,192.168.0.2", "one address of each IP version"),
