@@ -248,11 +248,13 @@ spec:
 EOF
 }
 
-# Last: from the moment this file is there, runtimes call the plugin.
+# Last: from the moment this file is there, runtimes call the plugin. cniVersion is for those that
+# don't know 1.1.0 (podman 4, containerd 1) nor cniVersions, which came with it; the others choose.
 install_network() {
     put 0600 "$CONFLIST" <<EOF
 {
-  "cniVersion": "1.1.0",
+  "cniVersion": "1.0.0",
+  "cniVersions": ["1.0.0", "1.1.0"],
   "name": "$network",
   "plugins": [
     {
