@@ -248,3 +248,33 @@ compile_bpf() {
     clang -O2 -g -target bpf -I "/usr/include/$(uname -m)-linux-gnu" -c -o "$OUT" \
         "$ROOT/pycni/lab/ipip.bpf.c" >&2
 }
+
+# ensure_runtimes: podman, containerd with ctr, runc, and a static busybox to make an image of;
+# prints where each is. A runtime that is there already stays: Debian's containerd and Docker's
+# exclude each other.
+ensure_runtimes() {
+    set --
+    have podman || set -- "$@" podman
+    have containerd && have ctr || set -- "$@" containerd
+    have runc || set -- "$@" runc
+    [ $# = 0 ] || apt_install "$@" || return 1
+    _busybox=$CACHE/busybox/busybox
+    build "$_busybox" fetch_busybox || return 1
+    for _p in podman containerd ctr runc; do command -v "$_p"; done
+    printf '%s\n' "$_busybox"
+}
+
+# Unpacked and not installed: Debian's busybox and busybox-static exclude each other too.
+fetch_busybox() {
+    mkdir "$OUT.deb" || return 1
+    (
+        cd "$OUT.deb" || exit 1
+        apt_quiet download busybox-static ||
+            { apt_quiet update && apt_quiet download busybox-static; } || exit 1
+        dpkg-deb -x busybox-static_*.deb . && mv "$(find . -type f -path '*bin/busybox')" "$OUT"
+    )
+    _status=$?
+    rm -rf "$OUT.deb"
+    [ $_status = 0 ] || note "cannot get busybox-static: is this Debian or Ubuntu, with a mirror in reach?"
+    return $_status
+}
