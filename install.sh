@@ -123,10 +123,12 @@ remove() {
         act "stop pycni-agent" systemctl disable --now pycni-agent.service || :
     fi
     # The configuration first: from then on no runtime calls us.
-    for _f in "$CONFLIST" "$CNI_BIN/pycni" "$CNI_BIN/pycni-engine" "$UNIT" "$CONFIG" \
+    for _f in "$CONFLIST" "$CNI_BIN/pycni" "$CNI_BIN/pycni-relay.py" \
+        "$CNI_BIN"/__pycache__/pycni-relay.*.pyc "$CNI_BIN/pycni-engine" "$UNIT" "$CONFIG" \
         "$prefix/usr/local/bin/pycnictl"; do
         [ ! -e "$_f" ] || act "remove $_f" rm -f "$_f"
     done
+    $dry || rmdir "$CNI_BIN/__pycache__" 2>/dev/null || :
     [ ! -d "$HOME_DIR" ] || act "remove $HOME_DIR" rm -rf "$HOME_DIR"
     $dry || note "removed; addresses are kept in $prefix/var/lib/pycni"
 }
@@ -179,6 +181,8 @@ install_plugin() {
     if ! $dry && _relay=$(ensure_relay 2>/dev/null) && [ -x "$_relay" ]; then
         put 0755 "$CNI_BIN/pycni" <"$_relay"
     else
+        # First what the other needs.
+        put 0644 "$CNI_BIN/pycni-relay.py" <"$ROOT/bin/pycni-relay.py"
         put 0755 "$CNI_BIN/pycni" <"$ROOT/bin/pycni"
     fi
     put 0755 "$CNI_BIN/pycni-engine" <<EOF

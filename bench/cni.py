@@ -85,7 +85,8 @@ def prepare() -> list[Subject]:
     sandbox.run("cc", "-O2", "-Wall", "-Wextra", "-o", str(BIN / "driver"), str(driver))
     shutil.copy(relays[-1], BIN / "pycni")
     (BIN / "py").mkdir()
-    shutil.copy(sandbox.ROOT / "bin" / "pycni", BIN / "py" / "pycni")
+    for name in ("pycni", "pycni-relay.py"):
+        shutil.copy(sandbox.ROOT / "bin" / name, BIN / "py" / name)
     for name in ("bridge", "host-local"):
         shutil.copy(tools[-1].with_name(name), BIN / name)
     datastore = Path("/run/bench/pycni.db")

@@ -190,6 +190,7 @@ def _install(target: Path, relay: str) -> None:
         )
         source = Path(ran.stdout.strip())
     shutil.copy(source, target / "pycni")
+    shutil.copy(ROOT / "bin" / "pycni-relay.py", target)
     engine = target / "pycni-engine"
     engine.write_text(
         f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m pycni.cni "$@"\n', encoding="utf-8"

@@ -200,7 +200,8 @@ def pycnictl(directory: Path, *words: str) -> str:
 
 def write_plugin(directory: Path, *, has_engine: bool) -> None:
     """Install the plugin; an engine that refuses proves that the agent has answered."""
-    shutil.copy(ROOT / "bin" / "pycni", directory / "pycni")
+    for name in ("pycni", "pycni-relay.py"):
+        shutil.copy(ROOT / "bin" / name, directory / name)
     does = f'exec "{sys.executable}" -I -m pycni.cni "$@"' if has_engine else "exit 9"
     (directory / "pycni-engine").write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
     (directory / "pycni-engine").chmod(0o755)

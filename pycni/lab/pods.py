@@ -49,9 +49,11 @@ def cni_args(pod: TopologyPod) -> str:
 def install_plugins(plan: Plan, *, layout: Layout) -> None:
     """Fill CNI_PATH: the relay, and the engine beside it."""
     layout.plugins.mkdir()
-    relay = Path(plan.relay) if plan.relay else Path(plan.clone, "bin", "pycni")
+    source = Path(plan.clone, "bin")
+    relay = Path(plan.relay) if plan.relay else source / "pycni"
     # Copies: the relay looks for the engine beside itself, links resolved.
     shutil.copyfile(relay, layout.plugins / "pycni")
+    shutil.copyfile(source / "pycni-relay.py", layout.plugins / "pycni-relay.py")
     (layout.plugins / "pycni-ipam").symlink_to("pycni")
     engine = f'#!/bin/sh\nexec "{sys.executable}" -I -m pycni.cni "$@"\n'
     (layout.plugins / "pycni-engine").write_text(engine, encoding="utf-8")

@@ -99,6 +99,7 @@ def install(request: pytest.FixtureRequest, directory: Path, form: str) -> Relay
         shutil.copy(request.getfixturevalue("compiled"), plugin)
         return Relay([str(plugin)], engine)
     shutil.copy(ROOT / "bin" / "pycni", plugin)
+    shutil.copy(ROOT / "bin" / "pycni-relay.py", plugin_dir)
     return Relay([PYTHON, "-ISE", str(plugin)], engine)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.cni.conftest import ENGINE, Answer, Relay, ScriptedAgent
+from tests.cni.conftest import ENGINE, Answer, Relay, ScriptedAgent, install
 
 
 def asked(agent: ScriptedAgent, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON.
@@ -182,6 +182,50 @@ def test_a_person_who_asks_for_help_reaches_the_engine(relay: Relay) -> None:
     answer = relay.run(b"ignored", "--help", CNI_COMMAND="(unset)")
 
     assert answer.output == b"engine --help CNI_COMMAND= LEAKED= "
+
+
+@pytest.fixture
+def python(request: pytest.FixtureRequest, tmp_path: Path) -> Relay:
+    """Install the relay in Python alone."""
+    return install(request, tmp_path, "python")
+
+
+def test_the_relay_in_python_is_compiled_once(python: Relay) -> None:
+    kept = python.engine.parent / "__pycache__"
+
+    assert python.run().is_engines
+    (compiled,) = kept.glob("pycni-relay.*.pyc")
+    first = compiled.stat().st_ino
+    assert python.run().is_engines
+
+    assert compiled.stat().st_ino == first
+
+
+@pytest.mark.parametrize("damage", ["cut", "older"])
+def test_what_is_kept_of_another_source_is_made_anew(python: Relay, damage: str) -> None:
+    assert python.run().is_engines
+    (compiled,) = (python.engine.parent / "__pycache__").glob("pycni-relay.*.pyc")
+    source = python.engine.with_name("pycni-relay.py")
+    if damage == "cut":
+        compiled.write_bytes(compiled.read_bytes()[:100])
+    else:
+        source.write_text(
+            source.read_text().replace("def main():", "def main():\n    posix._exit(7)")
+        )
+
+    answer = python.run()
+
+    assert answer.is_engines if damage == "cut" else answer.status == 7
+
+
+def test_a_relay_without_its_other_half_says_so(python: Relay) -> None:
+    python.engine.with_name("pycni-relay.py").unlink()
+
+    answer = python.run()
+
+    assert answer.status == 1
+    assert json.loads(answer.output)["code"] == 5
+    assert "run install.sh again" in json.loads(answer.output)["msg"]
 
 
 @pytest.mark.parametrize("mode", [None, 0o644])
