@@ -9,6 +9,7 @@ and is flushed to disk, because an address stays assigned across reboots.
 # ruff: noqa: PTH103, PTH104, PTH108, PTH116, PTH120, PTH208
 # Each request passes here several times, and a Path costs more than the system call behind it.
 
+import builtins
 import hashlib
 import json
 import logging
@@ -72,6 +73,20 @@ class FileEndpoints:
         """Return all records, in the order of their keys."""
         found = (self._read(path) for path in _json_files(self._records))
         return sorted((e for e in found if e is not None), key=lambda e: e.key)
+
+    def readable(self) -> tuple[Sequence[WorkloadEndpoint], Sequence[str]]:
+        """Return the records that can be read, as `list` does, and what is wrong with others."""
+        found: builtins.list[WorkloadEndpoint] = []
+        complaints: builtins.list[str] = []
+        for path in _json_files(self._records):
+            try:
+                record = self._read(path)
+            except DatastoreUnusable as exc:
+                complaints.append(str(exc))
+                continue
+            if record is not None:
+                found.append(record)
+        return sorted(found, key=lambda e: e.key), complaints
 
     def _is_as_written(self, name: str) -> bool:
         """Tell whether the file of that name is as this object wrote it last."""

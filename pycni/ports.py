@@ -11,7 +11,15 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pycni.model.bgp import Advertisement, BgpEvent, Neighbour
 from pycni.model.endpoints import EndpointKey, PendingRelease, WorkloadEndpoint
-from pycni.model.network import Failure, IPInterface, IPNetwork, KernelEvent, KernelState, Op
+from pycni.model.network import (
+    Failure,
+    IPAddress,
+    IPInterface,
+    IPNetwork,
+    KernelEvent,
+    KernelState,
+    Op,
+)
 from pycni.model.resources import Resource
 
 T = TypeVar("T", bound=Resource)
@@ -217,6 +225,14 @@ class PodNet(Protocol):
         """
         ...
 
+    def aliases(self) -> frozenset[str]:
+        """Return the ifaliases of all interfaces of the host."""
+        ...
+
+    def leads_to_pod(self, address: IPAddress) -> bool:
+        """Tell whether the host has a route to just this address by a pod's interface."""
+        ...
+
     def check(self, request: PlugRequest) -> Sequence[str]:
         """Compare what is there with what `plug` builds; return each difference as a sentence."""
         ...
@@ -253,7 +269,11 @@ class Endpoints(Protocol):
         ...
 
     def list(self) -> Sequence[WorkloadEndpoint]:
-        """Return all records, in the order of their keys."""
+        """Return all records, in the order of their keys; `DatastoreUnusable` if one is damaged."""
+        ...
+
+    def readable(self) -> tuple[Sequence[WorkloadEndpoint], Sequence[str]]:
+        """Return the records that can be read, as `list` does, and what is wrong with others."""
         ...
 
     def put(self, endpoint: WorkloadEndpoint) -> None:

@@ -173,7 +173,8 @@ async def _displace(engine: Engine, newcomer: WorkloadEndpoint) -> bool:
     its own DEL.
     """
     pod = (newcomer.pod_namespace, newcomer.pod_name)
-    for earlier in engine.endpoints.list():
+    records, _ = engine.endpoints.readable()
+    for earlier in records:
         is_same_pod = pod == (earlier.pod_namespace, earlier.pod_name) and newcomer.pod_name
         if earlier.key == newcomer.key or not is_same_pod:
             continue

@@ -27,6 +27,7 @@ from typing import Any
 
 from pycni.cni import defaults
 from pycni.cni.engine import Engine, pay_debts
+from pycni.cni.janitor import Boots, Janitor
 from pycni.cni.main import Reply, execute
 from pycni.cni.protocol import Request
 from pycni.cni.server import CniServer
@@ -90,6 +91,7 @@ class Service:
         self._is_report_due = False
         self._stop = asyncio.Event()
         self._server = CniServer(self._serve, on_refused=self._plan_report)
+        self._boots = Boots(Path(settings.state_dir))
         self._engine = Engine(
             node=settings.node,
             datastore=datastore,
@@ -115,7 +117,12 @@ class Service:
         # Meant for the agent, but a terminal or `systemctl kill` sends it to all.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         loop.add_reader(self._channel, self._hear)
-        parts = [self._view.run(), self._pay_debts(), self._server.run(self._listener)]
+        parts = [
+            self._view.run(),
+            self._pay_debts(),
+            self._look_around(),
+            self._server.run(self._listener),
+        ]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(part) for part in parts]
@@ -153,6 +160,10 @@ class Service:
                 problems = [str(exc)]
             self._tell({"trouble": {"journal": _summary(problems)}})
             await asyncio.sleep(PAY_PERIOD_S)
+
+    async def _look_around(self) -> None:
+        """Take back what nobody holds any more."""
+        await Janitor(self._engine, view=self._view).run(is_new_boot=self._boots.is_new())
 
     # --- the channel ----------------------------------------------------------------------------
 

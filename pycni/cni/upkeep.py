@@ -1,6 +1,6 @@
 """CHECK, GC and STATUS: compare, clean up, and say whether an ADD could work."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_interface
 from math import inf
@@ -69,8 +69,9 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
     Without a list nobody knows what is valid: then only what is evidently dead goes, the
     endpoints whose network namespace is gone.
     """
-    failures: list[str] = []
-    for key in _unwanted(engine, request):
+    records, complaints = engine.endpoints.readable()
+    failures = list(complaints)
+    for key in _unwanted(records, request):
         try:
             async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
                 record = engine.endpoints.get(key)
@@ -85,8 +86,8 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
         raise TryAgain(f"GC could not remove everything: {'; '.join(failures)}")
 
 
-def _unwanted(engine: Engine, request: Request) -> list[EndpointKey]:
-    records = [e for e in engine.endpoints.list() if e.key.network == request.config.name]
+def _unwanted(records: Iterable[WorkloadEndpoint], request: Request) -> list[EndpointKey]:
+    records = [e for e in records if e.key.network == request.config.name]
     keep = request.config.valid_attachments
     if keep is None:
         return [e.key for e in records if not Path(e.netns).exists()]

@@ -199,6 +199,10 @@ class FakeKernel:
         """Return an interface, or None."""
         return self._tables.links.get(name)
 
+    def links(self) -> list[Link]:
+        """Return all interfaces."""
+        return list(self._tables.links.values())
+
     def routes(self) -> list[Route]:
         """Return all routes."""
         return [route for routes in self._tables.snapshot_routes().values() for route in routes]

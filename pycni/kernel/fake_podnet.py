@@ -4,12 +4,14 @@ import asyncio
 import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from pycni.errors import AlreadyExists, InvalidInput, PycniError, WrongNamespace
 from pycni.kernel import podcheck, podplan
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_tables import Refused
-from pycni.model.network import Link
+from pycni.model.endpoints import HOST_VETH_PREFIX
+from pycni.model.network import IPAddress, Link
 from pycni.plan.iproute import route_text
 from pycni.ports import PlugRequest, PlugResult
 
@@ -75,6 +77,18 @@ class FakePodNet:
         del self._plugged[host_veth]
         self._kernel.delete_link(host_veth)
         return True
+
+    def aliases(self) -> frozenset[str]:
+        """Return the ifaliases of all interfaces of the host."""
+        return frozenset(link.alias for link in self._kernel.links() if link.alias)
+
+    def leads_to_pod(self, address: IPAddress) -> bool:
+        """Tell whether the host has a route to just this address by a pod's interface."""
+        dst = ip_network(address)
+        return any(
+            route.key.dst == dst and any(oif.startswith(HOST_VETH_PREFIX) for oif in route.oifs)
+            for route in self._kernel.routes()
+        )
 
     def check(self, request: PlugRequest) -> Sequence[str]:
         """Compare what is there with what `plug` builds."""

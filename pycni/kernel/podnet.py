@@ -7,6 +7,7 @@ CNI request in a fresh process too, so it imports little; `unplug` alone needs a
 import errno
 import os
 from collections.abc import Sequence
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from pycni.errors import AlreadyExists, InvalidInput, PycniError, TryAgain, WrongNamespace
@@ -16,7 +17,8 @@ from pycni.kernel.names import LinkIndexes, link_index
 from pycni.kernel.netlink import KernelError, NetlinkSocket
 from pycni.kernel.sysctl import ensure_sysctl
 from pycni.kernel.wire import Ack, Message
-from pycni.model.network import Link, Route
+from pycni.model.endpoints import HOST_VETH_PREFIX
+from pycni.model.network import IPAddress, Link, Route
 from pycni.plan.iproute import route_text
 from pycni.ports import PlugRequest, PlugResult
 
@@ -167,6 +169,26 @@ class LinuxPodNet:
 
             self._deletions = GroupDelete()
         return await self._deletions.delete(host_veth, alias=alias)
+
+    # --- looking --------------------------------------------------------------------------------
+
+    def aliases(self) -> frozenset[str]:
+        """Return the ifaliases of all interfaces of the host."""
+        messages = self._host.dump(wire_link.dump_links())
+        links = (wire_link.read_link(message.body) for message in messages)
+        return frozenset(link.alias for link in links if link is not None and link.alias)
+
+    def leads_to_pod(self, address: IPAddress) -> bool:
+        """Tell whether the host has a route to just this address by a pod's interface."""
+        dst = ip_network(address)
+        reader = wire_route.RouteReader(LinkIndexes(self._host).name_of)
+        _, found = self._host.exchange([wire_route.lookup_request(dst)])
+        routes = (reader.read(message.body) for message in found)
+        return any(
+            route.key.dst == dst and any(oif.startswith(HOST_VETH_PREFIX) for oif in route.oifs)
+            for route in routes
+            if route is not None
+        )
 
     # --- check ----------------------------------------------------------------------------------
 

@@ -139,6 +139,22 @@ def test_gc_names_handles_that_could_not_be_released(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_a_damaged_record_keeps_no_other_from_being_collected(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.add(POD)
+        await node.add("default/other")
+        (node.endpoints.directory / node.endpoints.file_name(KEY)).write_text("{")
+
+        code, text = reason(await collect(node))
+
+        assert code == 11
+        assert "cannot read" in text
+        assert node.endpoints.readable()[0] == []
+        assert await held(node) == [f"192.168.39.192 {NETWORK}.{CONTAINER}"]
+
+    play(tmp_path, story)
+
+
 def test_an_add_that_runs_beside_a_gc_keeps_its_address(tmp_path: Path) -> None:
     """The GC has looked at the records; then an ADD takes its address; then it looks at handles."""
 

@@ -46,11 +46,11 @@ def test_a_sandbox_whose_del_ends_meanwhile_stays_gone(tmp_path: Path) -> None:
         await node.cni("ADD", "old", pod=POD)
         (old,) = node.endpoints.list()
 
-        def list_just_before_the_end() -> list[WorkloadEndpoint]:
+        def read_just_before_the_end() -> tuple[list[WorkloadEndpoint], list[str]]:
             node.endpoints.remove(old.key)
-            return [old]
+            return [old], []
 
-        node.engine.endpoints = Proxy(node.endpoints, list=list_just_before_the_end)
+        node.engine.endpoints = Proxy(node.endpoints, readable=read_just_before_the_end)
         reply = await node.cni("ADD", "new", pod=POD)
 
         assert reply.status == 0, reply.output

@@ -118,6 +118,21 @@ DAMAGES = {
 }
 
 
+def test_those_that_can_be_read_are_told_apart_from_the_damaged(endpoints: FileEndpoints) -> None:
+    for name in "bca":
+        endpoints.put(replace(RECORD, key=keyed(name)))
+    assert endpoints.readable() == (endpoints.list(), [])
+    damaged = endpoints.directory / endpoints.file_name(keyed("b"))
+    damaged.write_text("{")
+
+    records, (complaint,) = endpoints.readable()
+
+    assert [r.key.container_id for r in records] == ["a", "c"]
+    assert str(damaged) in complaint
+    with pytest.raises(DatastoreUnusable):
+        endpoints.list()
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_record_is_an_error_that_names_the_file(
     endpoints: FileEndpoints, damage: str

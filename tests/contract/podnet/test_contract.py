@@ -131,6 +131,22 @@ def test_concurrent_unplugs_are_all_done(node: Node) -> None:
     assert node.has_host_link("other")
 
 
+def test_a_plugged_pod_shows_life_until_it_is_unplugged(node: Node) -> None:
+    request = request_for(node)
+    address = request.addresses[0].ip
+    assert request.alias not in node.podnet.aliases()
+    assert not node.podnet.leads_to_pod(address)
+    node.podnet.plug(request)
+
+    assert request.alias in node.podnet.aliases()
+    assert node.podnet.leads_to_pod(address)
+    assert not node.podnet.leads_to_pod(ip_interface("10.9.9.9").ip)
+
+    unplug(node, request)
+    assert request.alias not in node.podnet.aliases()
+    assert not node.podnet.leads_to_pod(address)
+
+
 def test_unplug_spares_the_interface_of_another_container(node: Node) -> None:
     request = request_for(node)
     node.podnet.plug(request)

@@ -1,0 +1,226 @@
+"""Take back what nobody holds any more: endpoints without pod, addresses without endpoint, blocks.
+
+A runtime's GC brings the list of what is valid and acts at once (`pycni.cni.upkeep`).  This is for
+runtimes that have none, and for what no runtime knows of any more, after a reboot for instance.  So
+it is slow and careful: a suspect has to be seen twice, a period apart, is looked at again under the
+endpoint's lock, and whatever shows life in the kernel stays.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pycni.cni.engine import Engine, remove
+from pycni.errors import DatastoreUnusable, PycniError
+from pycni.ipam import block as arithmetic
+from pycni.ipam.giving import assigned
+from pycni.ipam.pools import pool_of
+from pycni.ipam.requests import View
+from pycni.model.endpoints import AssignedAddress, EndpointKey, WorkloadEndpoint
+from pycni.model.network import IPNetwork
+from pycni.model.resources import AffinityState, Block, cidr_name
+from pycni.plan.ownership import alias_of
+
+_log = logging.getLogger(__name__)
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PERIOD_S = 60.0
+WHOLE_EVERY = 15
+"""Every so many passes all nodes' blocks are read, for addresses that were borrowed."""
+
+
+class Boots:
+    """Tells whether the machine was started since somebody last asked, by a file on its disk."""
+
+    def __init__(self, state_dir: Path, *, current: Path = BOOT_ID) -> None:
+        self._file = state_dir / "boot-id"
+        self._current = current
+
+    def is_new(self) -> bool:
+        """Tell it once for each boot; without a file it is not known, and so no."""
+        now = self._current.read_text(encoding="ascii").strip()
+        try:
+            before = self._file.read_text(encoding="ascii").strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            before = ""
+        if before != now:
+            new = self._file.with_suffix(".new")
+            new.write_text(now, encoding="ascii")
+            new.replace(self._file)
+        return before not in ("", now)
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """An address that says of itself that it is an endpoint's of this node."""
+
+    key: EndpointKey
+    address: AssignedAddress
+    handle_id: str
+
+    def __str__(self) -> str:
+        return f"{self.address.interface.ip}, held by {self.handle_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class IdleBlock:
+    """An empty block of this node, which has others in the same pool."""
+
+    cidr: IPNetwork
+
+    def __str__(self) -> str:
+        return f"empty block {self.cidr}"
+
+
+Suspect = Leak | IdleBlock | WorkloadEndpoint
+
+
+class Janitor:
+    """Looks around for one node, in the process that serves its CNI requests."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        view: View,
+        on_collected: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._engine = engine
+        self._view = view
+        self._on_collected = on_collected
+        self._seen: dict[bool, frozenset[Suspect]] = {}
+
+    async def run(self, *, is_new_boot: bool = False) -> None:
+        """Look around until cancelled; after a reboot what has no record is gone for certain."""
+        passes = 0
+        while True:
+            is_first = passes == 0
+            try:
+                await self.once(
+                    is_whole=passes % WHOLE_EVERY == 0, is_certain=is_first and is_new_boot
+                )
+            except (PycniError, OSError) as exc:
+                # The datastore's trouble is reported by whoever needs it for more than this.
+                _log.info("could not look for leaks", extra={"reason": str(exc)})
+            passes += 1
+            await asyncio.sleep(PERIOD_S)
+
+    async def once(self, *, is_whole: bool = True, is_certain: bool = False) -> None:
+        """Look once; take back what the last look of this kind has seen, too."""
+        suspects: list[Suspect] = [
+            *self._dead_endpoints(),
+            *await self._leaks(is_whole=is_whole),
+            *await self._idle_blocks(),
+        ]
+        before = self._seen.get(is_whole, frozenset())
+        self._seen[is_whole] = frozenset(suspects)
+        for suspect in suspects:
+            if suspect in before or (is_certain and isinstance(suspect, Leak)):
+                await self._collect(suspect)
+
+    # --- suspects -------------------------------------------------------------------------------
+
+    def _dead_endpoints(self) -> list[WorkloadEndpoint]:
+        """Return the records of pods whose network namespace is gone."""
+        records, _ = self._engine.endpoints.readable()
+        living = self._engine.podnet.aliases()
+        return [record for record in records if _is_dead(record, living)]
+
+    async def _leaks(self, *, is_whole: bool) -> list[Leak]:
+        living = self._engine.podnet.aliases()
+        return [
+            leak
+            for block in await self._blocks(is_whole=is_whole)
+            for leak in _claimed(block, node=self._engine.node)
+            if self._is_leaked(leak, living)
+        ]
+
+    async def _blocks(self, *, is_whole: bool) -> list[Block]:
+        datastore = self._engine.datastore
+        if is_whole:
+            return [stored.value for stored in (await datastore.list(Block)).items]
+        own = await self._view.affinities(self._engine.node)
+        read = [await datastore.get(Block, cidr_name(affinity.cidr)) for affinity in own]
+        return [stored.value for stored in read if stored is not None]
+
+    def _is_leaked(self, leak: Leak, living: frozenset[str]) -> bool:
+        engine = self._engine
+        try:
+            has_record = engine.endpoints.get(leak.key) is not None
+        except DatastoreUnusable:
+            has_record = True  # a damaged one: an ADD or DEL of it decides
+        return (
+            not has_record
+            and engine.endpoints.get_pending(leak.key) is None
+            and alias_of(leak.key) not in living
+            and not engine.podnet.leads_to_pod(leak.address.interface.ip)
+        )
+
+    async def _idle_blocks(self) -> list[IdleBlock]:
+        """Return the node's empty blocks, but for one in each pool: the next pod wants one."""
+        pools = await self._view.pools()
+        owned = [
+            (pool_of(pools, affinity.cidr), affinity.cidr)
+            for affinity in await self._view.affinities(self._engine.node)
+            if affinity.state is AffinityState.CONFIRMED
+        ]
+        count = Counter(pool for pool, _ in owned)
+        idle = []
+        for pool, cidr in owned:
+            stored = await self._engine.datastore.get(Block, cidr_name(cidr))
+            if count[pool] > 1 and stored is not None and arithmetic.is_empty(stored.value):
+                count[pool] -= 1
+                idle.append(IdleBlock(cidr))
+        return idle
+
+    # --- taking back ----------------------------------------------------------------------------
+
+    async def _collect(self, suspect: Suspect) -> None:
+        try:
+            is_done = await self._take_back(suspect)
+        except (PycniError, OSError) as exc:
+            # It is a suspect still: the next look tries again.
+            _log.info("could not take back", extra={"what": str(suspect), "reason": str(exc)})
+            return
+        if is_done:
+            _log.warning("took back what nobody holds", extra={"what": str(suspect)})
+            self._on_collected()
+
+    async def _take_back(self, suspect: Suspect) -> bool:
+        """Look again under the endpoint's lock, and take back; tell whether there was anything."""
+        engine = self._engine
+        if isinstance(suspect, IdleBlock):
+            return await engine.allocator.release_affinity(suspect.cidr, only_if_empty=True)
+        async with engine.endpoints.lock(suspect.key, timeout_s=0):
+            living = engine.podnet.aliases()
+            if isinstance(suspect, Leak):
+                if not self._is_leaked(suspect, living):
+                    return False
+                outcome = await engine.allocator.release(
+                    [suspect.address], handle_id=suspect.handle_id, was_used=True
+                )
+                return bool(outcome.released)
+            if engine.endpoints.get(suspect.key) != suspect or not _is_dead(suspect, living):
+                return False
+            await remove(engine, suspect)
+            return True
+
+
+def _is_dead(record: WorkloadEndpoint, living: frozenset[str]) -> bool:
+    # A path may be out of sight from here; a pair of ours lives as long as its namespace.
+    return alias_of(record.key) not in living and not Path(record.netns).exists()
+
+
+def _claimed(block: Block, *, node: str) -> Iterator[Leak]:
+    """Yield the addresses of a block that say that they are endpoints' of a node."""
+    for one in arithmetic.given(block):
+        said = dict(one.attribute.secondary)
+        key = EndpointKey(
+            said.get("network", ""), said.get("container", ""), said.get("interface", "")
+        )
+        if said.get("node") == node and all((key.network, key.container_id, key.ifname)):
+            address = assigned(one.address, one.sequence_number)
+            yield Leak(key, address, one.attribute.handle_id or "")
