@@ -49,6 +49,7 @@ class CniChild:
         node: str,
         datastore_file: tuple[int, int],
         count: Count,
+        count_ipam: Callable[[str, int], None],
         report: Callable[[str, str], None],
     ) -> None:
         self._config = config
@@ -57,6 +58,7 @@ class CniChild:
         self._datastore_file = datastore_file
         self._path = Path(config.run_dir) / "cni.sock"
         self._count = count
+        self._count_ipam = count_ipam
         self._report = report
         self._mtu: int | None = None
         self._channel: socket.socket | None = None
@@ -196,4 +198,6 @@ class CniChild:
             self._report(what, why)
         for verb, status, seconds in told.get("served", ()):
             self._count(verb, status=status, seconds=seconds)
+        for event, number in told.get("ipam", {}).items():
+            self._count_ipam(event, number)
         self._refused = told.get("refused", self._refused)

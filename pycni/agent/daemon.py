@@ -90,6 +90,7 @@ class Agent:
             node=node,
             datastore_file=datastore.identity,
             count=self.metrics.count,
+            count_ipam=self.metrics.count_ipam,
             report=self.report,
         )
         self.control = ControlServer(

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from pycni.ipam.retries import EVENTS
+
 if TYPE_CHECKING:
     from pycni.agent.daemon import Agent
 
@@ -28,6 +30,14 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        self.ipam = Counter(
+            "pycni_ipam_events",
+            "What address management for this node's pods did, by event.",
+            ["event"],
+            registry=self._registry,
+        )
+        for event in EVENTS:  # a counter that is not there yet looks like one that is broken
+            self.ipam.labels(event)
         self._gauges = {
             name: Gauge(f"pycni_{name}", text, registry=self._registry)
             for name, text in _GAUGES.items()
@@ -37,6 +47,10 @@ class Metrics:
         """Count one CNI request."""
         self.requests.labels(verb, str(status)).inc()
         self.seconds.labels(verb).observe(seconds)
+
+    def count_ipam(self, event: str, number: int) -> None:
+        """Count events of address management."""
+        self.ipam.labels(event).inc(number)
 
     def render(self, agent: "Agent") -> bytes:
         """Return the text that Prometheus reads."""

@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,6 +89,7 @@ class Service:
         self._podnet = LinuxPodNet()
         self._mtu: int | None = None
         self._served: list[tuple[str, int, float]] = []
+        self._ipam: Counter[str] = Counter()
         self._is_report_due = False
         self._stop = asyncio.Event()
         self._server = CniServer(self._serve, on_refused=self._plan_report)
@@ -99,6 +101,7 @@ class Service:
                 datastore,
                 node=settings.node,
                 view=self._view,
+                observe=self._count_ipam,
                 has_company=lambda: self._server.running > 1,
             ),
             endpoints=FileEndpoints(
@@ -180,6 +183,10 @@ class Service:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._stop.set()
 
+    def _count_ipam(self, event: str) -> None:
+        self._ipam[event] += 1
+        self._plan_report()
+
     def _plan_report(self) -> None:
         if not self._is_report_due:
             self._is_report_due = True
@@ -191,6 +198,9 @@ class Service:
         for start in range(0, len(served) or 1, MAX_REPORT):
             part = served[start : start + MAX_REPORT]
             self._tell({"served": part, "refused": self._server.refused})
+        ipam, self._ipam = self._ipam, Counter()
+        if ipam:
+            self._tell({"ipam": ipam})
 
     def _tell(self, what: dict[str, Any]) -> None:
         # An agent that does not listen loses counts; requests never wait for it.

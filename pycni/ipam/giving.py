@@ -83,6 +83,8 @@ class Giving:
             except (Conflict, NotFound):
                 planned.clear()
                 continue
+            self._retries.count("block-written")
+            self._retries.count("address-given")
             return assigned(address, planned[address]), after.affinity != self._node
         raise gave_up(f"assign from block {first.value.cidr}")
 

@@ -9,6 +9,15 @@ from pycni.errors import TryAgain
 ATTEMPTS = 100
 _LONGEST_PAUSE_S = 0.05
 
+EVENTS = (
+    "address-given",
+    "block-written",  # to give addresses: fewer than these, where several share one
+    "conflict",
+    "claim",
+    "claim-conflict",
+    "borrow",
+)
+
 Sleep = Callable[[float], Awaitable[None]]
 Observe = Callable[[str], None]
 
@@ -35,7 +44,7 @@ class Retries:
         self._observe = observe
 
     def count(self, event: str) -> None:
-        """Count an event: conflict, claim-conflict, claim, borrow."""
+        """Count an event, one of `EVENTS`."""
         self._observe(event)
 
     async def pause(self, attempt: int) -> None:

@@ -140,7 +140,9 @@ class Together:
         except (Conflict, NotFound):
             self._retries.count("conflict")
             return
+        self._retries.count("block-written")
         for (wish, given), handle in zip(chosen, handles, strict=True):
+            self._retries.count("address-given")
             wish.given = given
             if handle is not None:
                 self._handles.remember(handle)

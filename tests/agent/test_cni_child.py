@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class World:
         )
         self.socket = directory / "run" / "cni.sock"
         self.served: list[tuple[str, int]] = []
+        self.events: Counter[str] = Counter()
         self.reports: list[tuple[str, str]] = []
         self.config.datastore_path.parent.mkdir(exist_ok=True)
         sqlite_file.create_file(self.config.datastore_path)
@@ -45,12 +47,16 @@ class World:
             node="node-0",
             datastore_file=sqlite_file.identity(str(self.config.datastore_path)),
             count=self.count,
+            count_ipam=self.count_ipam,
             report=self.report,
         )
 
     def count(self, verb: str, *, status: int, seconds: float) -> None:
         assert 0 < seconds < 10
         self.served.append((verb, status))
+
+    def count_ipam(self, event: str, number: int) -> None:
+        self.events[event] += number
 
     def report(self, what: str, why: str) -> None:
         self.reports.append((what, why))
@@ -285,7 +291,7 @@ def test_a_killed_agent_takes_its_server_with_it(tmp_path: Path) -> None:
         "import os\n"
         "file = os.stat(config.datastore_path)\n"
         "child = CniChild(config, node='node-0', datastore_file=(file.st_dev, file.st_ino),"
-        " count=lambda *a, **k: None,"
+        " count=lambda *a, **k: None, count_ipam=lambda *a: None,"
         " report=lambda what, why: print(what, child.pid, flush=True))\n"
         "asyncio.run(child.run())\n"
     )

@@ -144,7 +144,11 @@ def test_a_block_that_somebody_else_changed_is_read_again(play: Play) -> None:
         await allocator.release_by_handle("a")
 
         assert len({*first, *second, *third}) == 3
-        assert events == ["claim", "conflict", "conflict"]
+        assert [e for e in events if e in ("claim", "conflict")] == [
+            "claim",
+            "conflict",
+            "conflict",
+        ]
         await check_books(store)
 
     play([SMALL], story)

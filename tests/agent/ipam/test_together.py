@@ -1,6 +1,7 @@
 """Requests that come together share a write; what becomes of one is no other's trouble."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -17,8 +18,8 @@ from tests.agent.ipam.conftest import Play
 Step = Callable[[], Awaitable[None]]
 
 
-def allocator_in_company(store: Datastore) -> Allocator:
-    return node(store, has_company=lambda: True)
+def allocator_in_company(store: Datastore, **options: object) -> Allocator:
+    return node(store, has_company=lambda: True, **options)
 
 
 def ask(allocator: Allocator, names: str) -> list["asyncio.Task[list[str]]"]:
@@ -62,9 +63,11 @@ def test_a_block_is_written_once_for_all(play: Play) -> None:
     async def story(store: Datastore) -> None:
         (before,) = await take(node(store), "resident")
         watched = Watched(store)
-        allocator = allocator_in_company(watched.datastore)
+        events: Counter[str] = Counter()
+        allocator = allocator_in_company(watched.datastore, observe=lambda e: events.update([e]))
         await take(allocator, "warm", is_first=True)
         watched.calls.clear()
+        events.clear()
 
         results = await asyncio.gather(*ask(allocator, "abcdefgh"))
 
@@ -72,6 +75,7 @@ def test_a_block_is_written_once_for_all(play: Play) -> None:
         assert flat(results) == [f"192.168.39.{n}" for n in range(194, 202)]
         assert watched.calls.count(("update", Block)) == 1
         assert watched.calls.count(("create", Handle)) == 8
+        assert events == {"block-written": 1, "address-given": 8}
         await check_books(store)
 
     play([POOL], story)
