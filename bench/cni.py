@@ -134,6 +134,11 @@ def make_underlay(node: sandbox.Node) -> None:
         sandbox.in_netns(node.name, "ip", "link", "set", "tunl0x", "up")
 
 
+def percentile(ordered: list[float], percent: int) -> float:
+    """Return the value that so many per cent of an ascending list don't exceed."""
+    return ordered[max(-(-len(ordered) * percent // 100), 1) - 1]
+
+
 def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict[str, Any]]:
     """Return one row for each subject, verb and number of callers, with ratios to the reference."""
     rows = []
@@ -142,6 +147,7 @@ def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict[str, An
             reference = subjects[0]
             for subject in subjects:
                 times = sorted(subject.times[verb, count])
+                theirs = sorted(reference.times[verb, count])
                 median = statistics.median(times)
                 rate = statistics.median(subject.rates[verb, count])
                 rows.append(
@@ -149,11 +155,13 @@ def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict[str, An
                         "callers": count, "verb": verb, "plugin": subject.name,
                         "n": len(times),
                         "median_ms": round(median, 2),
-                        "p95_ms": round(times[int(len(times) * 0.95) - 1], 2),
+                        "p95_ms": round(percentile(times, 95), 2),
+                        "p99_ms": round(percentile(times, 99), 2),
                         "cpu_ms": round(statistics.median(subject.cpu[verb, count]), 2),
                         "per_s": round(rate, 1),
-                        "median_ratio": round(
-                            median / statistics.median(reference.times[verb, count]), 3),
+                        "median_ratio": round(median / statistics.median(theirs), 3),
+                        "p99_ratio": round(
+                            percentile(times, 99) / percentile(theirs, 99), 2),
                         "rate_ratio": round(
                             rate / statistics.median(reference.rates[verb, count]), 2),
                     }
@@ -164,12 +172,14 @@ def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict[str, An
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
-        "| callers | verb | plugin | median ms | p95 ms | CPU ms | calls/s | × median | × rate |",
-        "|--:|---|---|--:|--:|--:|--:|--:|--:|",
+        "| callers | verb | plugin | median ms | p95 ms | p99 ms | CPU ms | calls/s | × median"
+        " | × p99 | × rate |",
+        "|--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [
         f"| {r['callers']} | {r['verb']} | {r['plugin']} | {r['median_ms']} | {r['p95_ms']}"
-        f" | {r['cpu_ms']} | {r['per_s']} | {r['median_ratio']} | {r['rate_ratio']} |"
+        f" | {r['p99_ms']} | {r['cpu_ms']} | {r['per_s']} | {r['median_ratio']}"
+        f" | {r['p99_ratio']} | {r['rate_ratio']} |"
         for r in rows
     ]
     return "\n".join(lines)

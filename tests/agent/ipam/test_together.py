@@ -10,6 +10,7 @@ from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.errors import Exhausted, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
+from pycni.ipam.retries import Observe, observe_nothing
 from pycni.model.resources import Block, Handle
 from pycni.ports import Datastore
 from tests.agent.ipam.allocators import POOL, SMALL, check_books, fill, node, take
@@ -18,8 +19,8 @@ from tests.agent.ipam.conftest import Play
 Step = Callable[[], Awaitable[None]]
 
 
-def allocator_in_company(store: Datastore, **options: object) -> Allocator:
-    return node(store, has_company=lambda: True, **options)
+def allocator_in_company(store: Datastore, *, observe: Observe = observe_nothing) -> Allocator:
+    return node(store, has_company=lambda: True, observe=observe)
 
 
 def ask(allocator: Allocator, names: str) -> list["asyncio.Task[list[str]]"]:
