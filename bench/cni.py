@@ -172,8 +172,8 @@ def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict[str, An
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
-        "| callers | verb | plugin | median ms | p95 ms | p99 ms | CPU ms | calls/s | × median"
-        " | × p99 | × rate |",
+        "| callers | verb | plugin | median ms | p95 ms | p99 ms | CPU ms | calls/s"
+        + " | × median | × p99 | × rate |",
         "|--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [
