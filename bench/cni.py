@@ -173,7 +173,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
         "| callers | verb | plugin | median ms | p95 ms | p99 ms | CPU ms | calls/s"
-        + " | × median | × p99 | × rate |",
+         " | × median | × p99 | × rate |",
         "|--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [
