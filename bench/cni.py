@@ -171,9 +171,9 @@ def summary(subjects: list[Subject], *, callers: list[int]) -> list[dict[str, An
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
+    head = "| callers | verb | plugin | median ms | p95 ms | p99 ms | CPU ms | calls/s"
     lines = [
-        "| callers | verb | plugin | median ms | p95 ms | p99 ms | CPU ms | calls/s"
-         " | × median | × p99 | × rate |",
+        f"{head} | × median | × p99 | × rate |",
         "|--:|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from pycni.errors import AlreadyExists, Conflict, NotFound, PycniError
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.tunnel import ensure_tunnel_address
 from pycni.model.network import IPInterface
 from pycni.model.resources import Node
 from pycni.ports import Datastore
@@ -58,7 +59,7 @@ class Registration:
     async def once(self) -> None:
         """Write the Node object, the tunnel's address included."""
         # The address first: peers that see the node see it whole.
-        assigned = await self._allocator.ensure_tunnel_address()
+        assigned = await ensure_tunnel_address(self._allocator, self._datastore, node=self._node)
         tunnel = assigned.interface.ip if assigned is not None else None
         for _ in range(ATTEMPTS):
             try:

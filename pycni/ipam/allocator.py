@@ -49,11 +49,10 @@ from pycni.ipam.selection import block_of, candidates, rank
 from pycni.ipam.together import Together
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import Block, BlockAffinity, IPAMConfig, IPPool, PoolUse, TunnelMode
+from pycni.model.resources import Block, BlockAffinity, IPAMConfig, IPPool
 from pycni.ports import Datastore, Stored
 
 DEFAULT_MAX_BLOCKS = 20
-TUNNEL_VERSION = 4
 _SHOW = "see `pycnictl ipam show`"
 
 
@@ -95,7 +94,12 @@ class Allocator:
             has_company=has_company,
         )
         self._claims = Claims(
-            datastore, blocks=blocks, node=node, retries=retries, clock_ns=clock_ns
+            datastore,
+            blocks=blocks,
+            node=node,
+            retries=retries,
+            clock_ns=clock_ns,
+            cooldown=self._cooldown,
         )
         self._own = OwnBlocks(self._view, truth=self._truth, node=node)
 
@@ -176,6 +180,8 @@ class Allocator:
                 return await self._together.give(stored, choose, request.handle_id)
             if given := await self._giving.give(stored, choose, request.handle_id):
                 return given
+            if recalled is not None:
+                last.append(cidr)  # reserved or resting, as far as is remembered
         # Whoever goes ahead comes back, and then without memory.
         for cidr in () if is_first else last:
             if given := await self._give(cidr, choose, request.handle_id):
@@ -187,7 +193,7 @@ class Allocator:
             request,
             only_of=None if may_borrow else self._node,
             reserved=own.reserved,
-            released_by=await self._cooldown.released_by(),
+            rested=await self._cooldown.rested(),
         )
 
     def _may_serve(self, block: Block) -> bool:
@@ -257,9 +263,15 @@ class Allocator:
 
     def _first_unclaimed(self, own: Own, existing: set[IPNetwork]) -> IPNetwork | None:
         for pool in own.pools:
-            order = candidates(pool.cidr, pool.block_size, self._node, seed=self._seed(pool))
+            order = candidates(
+                pool.cidr,
+                pool.block_size,
+                self._node,
+                seed=self._seed(pool),
+                passed_over=own.reserved.whole_blocks,
+            )
             for cidr in order:
-                if cidr not in existing and not own.reserved.covers(cidr):
+                if cidr not in existing:
                     return cidr
         return None
 
@@ -344,42 +356,9 @@ class Allocator:
         """Give up one of the node's blocks; return whether it is no longer the node's."""
         return await self._claims.release(cidr, only_if_empty=only_if_empty)
 
-    # --- the tunnel's address -------------------------------------------------------------------
-
-    async def ensure_tunnel_address(self) -> AssignedAddress | None:
-        """Return the address of the node's IP-in-IP tunnel, giving one if it has none.
-
-        One that lies in no enabled pool with IP-in-IP any more, or is not what it says to be, is
-        replaced.  None: no such pool exists, so nothing is to be tunnelled.
-        """
-        attributes = (("node", self._node), ("type", "ipipTunnelAddress"))
-        handle_id = tunnel_handle(self._node)
-        known = await self._truth.pools()
-        labels = await node_labels(self._truth, known, self._node)
-        pools = [
-            pool
-            for pool in eligible(known, labels=labels, use=PoolUse.TUNNEL)
-            if pool.cidr.version == TUNNEL_VERSION and pool.ipip_mode is not TunnelMode.NEVER
-        ]
-        held = await self._releases.held_by(handle_id)
-        described = [one.attribute.secondary for one in held if pool_of(pools, one.address)]
-        if len(held) == 1 and described == [attributes]:
-            return assigned(held[0].address, held[0].sequence_number)
-        await self.release_by_handle(handle_id)
-        if not pools:
-            return None
-        request = AssignRequest(
-            handle_id=handle_id,
-            attributes=attributes,
-            pools=tuple(pool.name for pool in pools),
-            use=PoolUse.TUNNEL,
-        )
-        return (await self.assign(request)).addresses[0]
-
-
-def tunnel_handle(node: str) -> str:
-    """Return the handle that holds the address of a node's IP-in-IP tunnel."""
-    return f"ipip-tunnel-addr-{node}"
+    async def held_by(self, handle_id: str) -> tuple[arithmetic.Given, ...]:
+        """Return what a handle holds, according to the blocks themselves."""
+        return await self._releases.held_by(handle_id)
 
 
 def _held(stored: Stored[Block], address: IPAddress, handle_id: str) -> AssignedAddress | None:

@@ -114,6 +114,11 @@ def ordinal_of(block: Block, address: IPAddress) -> int:
     return ordinal
 
 
+def sequence_number_of(block: Block, address: IPAddress) -> int | None:
+    """Return the number with which an address was given; None while it is free."""
+    return block.sequence_numbers[ordinal_of(block, address)]
+
+
 def given(block: Block) -> tuple[Given, ...]:
     """Return all addresses in use, in ascending order."""
     return tuple(
@@ -171,19 +176,34 @@ def assign(
     return _allocate(block, [ordinal], attribute=_attribute(handle_id, attributes))
 
 
-def awake(block: Block, *, released_by: str) -> Block:
-    """Return the block with those addresses free that have rested since then or longer."""
-    rested = {
+@dataclass(frozen=True, slots=True)
+class Rested:
+    """Which releases are long enough ago: up to `by`, or in the future (a clock was set back)."""
+
+    by: str
+    now: str
+
+    def __contains__(self, released_at: object) -> bool:
+        return isinstance(released_at, str) and not self.by < released_at <= self.now
+
+
+def awake(block: Block, *, rested: Rested) -> Block:
+    """Return the block with those addresses free that have rested."""
+    over = {
         at: one.released_at
         for at, one in enumerate(block.attributes)
-        if one.released_at is not None and one.released_at <= released_by
+        if one.released_at is not None and one.released_at in rested
     }
-    if not rested:
+    if not over:
         return block
-    ordinals = [ordinal for ordinal, at in enumerate(block.allocations) if at in rested]
+    ordinals = [ordinal for ordinal, at in enumerate(block.allocations) if at in over]
     # In the order of their releases, as they would have joined the queue.
-    ordinals.sort(key=lambda ordinal: (rested[block.allocations[ordinal] or 0], ordinal))
+    ordinals.sort(key=lambda ordinal: (over[block.allocations[ordinal] or 0], ordinal))
     return _free(block, ordinals)
+
+
+EVERYTHING = Rested(by="~", now="~")
+"""As if each address had rested long enough: what is text compares less."""
 
 
 def release(
@@ -229,8 +249,12 @@ def release_by_handle(block: Block, handle_id: str, *, resting_since: str | None
 
 
 def without_affinity(block: Block) -> Block:
-    """Return the block without an owner: it disappears when its last address is released."""
-    return replace(block, affinity=None, sequence_number=block.sequence_number + 1)
+    """Return the block without an owner: it disappears when its last address is released.
+
+    Nothing rests in it any more, or that would be the last, and nobody would release it.
+    """
+    after = awake(block, rested=EVERYTHING)
+    return replace(after, affinity=None, sequence_number=after.sequence_number + 1)
 
 
 def _attribute(handle_id: str, attributes: Iterable[tuple[str, str]]) -> AllocationAttribute:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from pycni.errors import InvalidInput
 from pycni.ipam import block as arithmetic
+from pycni.ipam.block import Rested
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.reserved import Reserved
 from pycni.model.network import IPAddress
@@ -14,11 +15,11 @@ Choose = Callable[[Block], tuple[Block, IPAddress] | None]
 
 
 def any_address(
-    request: AssignRequest, *, only_of: str | None, reserved: Reserved, released_by: str
+    request: AssignRequest, *, only_of: str | None, reserved: Reserved, rested: Rested
 ) -> Choose:
     """Choose the next unreserved address, of a block of the node `only_of` (None: any node's).
 
-    `released_by`: those that rest since then or longer are free again.
+    Those that have `rested` are free again.
     """
     passed_over = reserved or None
 
@@ -26,7 +27,7 @@ def any_address(
         if only_of is not None and block.affinity != only_of:
             return None
         after, addresses = arithmetic.auto_assign(
-            arithmetic.awake(block, released_by=released_by),
+            arithmetic.awake(block, rested=rested),
             count=1,
             handle_id=request.handle_id,
             attributes=request.attributes,

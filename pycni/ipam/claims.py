@@ -17,6 +17,7 @@ from dataclasses import replace
 from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
+from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
 from pycni.model.network import IPNetwork
 from pycni.model.resources import (
@@ -31,7 +32,7 @@ from pycni.ports import Datastore, Stored
 class Claims:
     """Claims and releases blocks for one node."""
 
-    __slots__ = ("_blocks", "_clock_ns", "_datastore", "_node", "_retries")
+    __slots__ = ("_blocks", "_clock_ns", "_cooldown", "_datastore", "_node", "_retries")
 
     def __init__(
         self,
@@ -41,12 +42,14 @@ class Claims:
         node: str,
         retries: Retries,
         clock_ns: Callable[[], int],
+        cooldown: Cooldown,
     ) -> None:
         self._datastore = datastore
         self._blocks = blocks
         self._node = node
         self._retries = retries
         self._clock_ns = clock_ns
+        self._cooldown = cooldown
 
     async def claim(self, cidr: IPNetwork) -> bool:
         """Make a block the node's own and confirm it; return False when somebody else owns it.
@@ -128,8 +131,10 @@ class Claims:
             return True
         block = await self._blocks.get(cidr)
         is_ours = block is not None and block.value.affinity == self._node
-        if is_ours and block and only_if_empty and not arithmetic.is_empty(block.value):
-            return False
+        if is_ours and block and only_if_empty:
+            rested = await self._cooldown.rested()
+            if not arithmetic.is_empty(arithmetic.awake(block.value, rested=rested)):
+                return False
         leaving = replace(affinity.value, state=AffinityState.PENDING_DELETION)
         affinity = await self._datastore.update(leaving, if_revision=affinity.revision)
         # The block as it was read above: an address given meanwhile makes this a conflict, and

@@ -8,6 +8,7 @@ addresses are left.
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from pycni.ipam.block import Rested
 from pycni.ipam.requests import View
 
 _NS = 1_000_000_000
@@ -28,9 +29,12 @@ class Cooldown:
         is_wanted = (await self._view.config()).cooldown_s > 0
         return _stamp(-(-self._clock_ns() // _NS)) if is_wanted else None
 
-    async def released_by(self) -> str:
-        """Return the latest release of an address that may be given again now."""
-        return _stamp(self._clock_ns() // _NS - (await self._view.config()).cooldown_s)
+    async def rested(self) -> Rested:
+        """Return which releases are long enough ago now."""
+        now = self._clock_ns() // _NS
+        cooldown_s = (await self._view.config()).cooldown_s
+        # One second on: a release is noted rounded up.
+        return Rested(by=_stamp(now - cooldown_s), now=_stamp(now + 1))
 
 
 def _stamp(seconds: int) -> str:

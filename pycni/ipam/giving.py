@@ -8,6 +8,7 @@ one too many.
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from pycni.errors import Conflict, NotFound
+from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.choices import Choose
 from pycni.ipam.handles import Handles
@@ -77,7 +78,7 @@ class Giving:
             if stored is None or chosen is None:
                 return None
             after, address = chosen
-            planned[address] = stored.value.sequence_number
+            planned[address] = arithmetic.sequence_number_of(after, address)
             try:
                 await self._blocks.update(stored, after)
             except (Conflict, NotFound):

@@ -5,7 +5,7 @@ wrap-around.  So two hosts rarely want the same block, one host retries in the s
 everybody can predict the outcome.  Pure: knows nothing of which blocks exist.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
@@ -77,15 +77,33 @@ def block_of(address: IPAddress, *, block_size: int) -> IPNetwork:
     return IPv6Network((start, block_size))
 
 
+def none(_: IPNetwork) -> int:
+    """Pass over no block."""
+    return 0
+
+
 def candidates(
-    pool: IPNetwork, block_size: int, host: str, *, seed: int | None = None
+    pool: IPNetwork,
+    block_size: int,
+    host: str,
+    *,
+    seed: int | None = None,
+    passed_over: Callable[[IPNetwork], int] = none,
 ) -> Iterator[IPNetwork]:
-    """Yield all blocks of a pool, each once, in the order in which the host tries them."""
+    """Yield all blocks of a pool, each once, in the order in which the host tries them.
+
+    `passed_over` tells how many blocks in a row, from one on, are not to be tried.
+    """
     count = block_count(pool, block_size=block_size)
     first = start_index(pool, block_size=block_size, host=host, seed=seed)
     step = 0
     while step < count:
-        yield nth_block(pool, (first + step) % count, block_size=block_size)
+        index = (first + step) % count
+        block = nth_block(pool, index, block_size=block_size)
+        if passed := passed_over(block):
+            step += min(passed, count - index)
+            continue
+        yield block
         step += 1
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pycni.errors import AlreadyExists, Conflict, NotFound
+from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.choices import Choose
 from pycni.ipam.giving import Given, assigned
@@ -123,8 +124,8 @@ class Together:
             choice = None if wish.is_abandoned else wish.choose(block)
             if choice is None:
                 continue
-            sequence_number = block.sequence_number
             block, address = choice
+            sequence_number = arithmetic.sequence_number_of(block, address)
             is_borrowed = block.affinity != self._node
             chosen.append((wish, (assigned(address, sequence_number), is_borrowed)))
             writes.append(Creation(Handle(wish.handle_id, ((block.cidr, 1),))))

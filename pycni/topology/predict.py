@@ -11,6 +11,7 @@ from typing import TypeVar
 from pycni.datastore.memory import MemoryDatastore
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
+from pycni.ipam.tunnel import ensure_tunnel_address
 from pycni.model.bgp import Path
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
@@ -72,7 +73,9 @@ async def predict(topology: Topology) -> Prediction:
 
 async def _register_nodes(topology: Topology, datastore: Datastore) -> None:
     for node in topology.nodes:
-        assigned = await Allocator(datastore, node=node.name).ensure_tunnel_address()
+        assigned = await ensure_tunnel_address(
+            Allocator(datastore, node=node.name), datastore, node=node.name
+        )
         known = await datastore.get(Node, node.name)
         value = replace(
             known.value if known is not None else Node(node.name),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
+from pycni.ipam.tunnel import ensure_tunnel_address
+from pycni.model.endpoints import AssignedAddress
 from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, IPPool, TunnelMode
 from pycni.ports import Datastore
 
@@ -33,6 +35,10 @@ def node(datastore: Datastore, name: str = "node-0", **options: object) -> Alloc
 async def take(allocator: Allocator, handle: str, **fields: object) -> list[str]:
     assignment = await allocator.assign(AssignRequest(handle, **fields))  # type: ignore[arg-type]
     return [str(one.interface.ip) for one in assignment.addresses]
+
+
+async def tunnel_of(store: Datastore, name: str) -> AssignedAddress | None:
+    return await ensure_tunnel_address(node(store, name), store, node=name)
 
 
 async def fill(allocator: Allocator, count: int) -> list[str]:

@@ -20,13 +20,14 @@ from tests.agent.ipam.allocators import (
     fill,
     node,
     take,
+    tunnel_of,
 )
 from tests.agent.ipam.conftest import Play
 
 
 def test_the_exercise_gets_its_addresses(play: Play) -> None:
     async def story(store: Datastore) -> None:
-        tunnel = await node(store, "node-1").ensure_tunnel_address()
+        tunnel = await tunnel_of(store, "node-1")
 
         assert tunnel is not None
         assert tunnel.interface == IPv4Interface("192.168.84.128/32")

@@ -12,6 +12,7 @@ from pycni.errors import DatastoreUnusable
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.claims import Claims
+from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.requests import DatastoreView
 from pycni.ipam.retries import Retries
 from pycni.model.resources import AffinityState, Block, BlockAffinity, IPPool, cidr_name
@@ -130,7 +131,12 @@ def test_a_claim_stops_a_release_that_is_going_on(play: Play) -> None:
     async def story(store: Datastore) -> None:
         retries = Retries(sleep=no_sleep)
         claims = Claims(
-            store, blocks=Blocks(store), node="node-0", retries=retries, clock_ns=lambda: 7
+            store,
+            blocks=Blocks(store),
+            node="node-0",
+            retries=retries,
+            clock_ns=lambda: 7,
+            cooldown=Cooldown(DatastoreView(store), clock_ns=lambda: 7),
         )
         outcomes: list[bool] = []
 

@@ -5,9 +5,11 @@ from ipaddress import IPv4Network, ip_address, ip_interface
 
 import pytest
 
-from pycni.errors import Exhausted
+from pycni.datastore.faulty import Call, FaultyDatastore
+from pycni.errors import Exhausted, TryAgain
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.requests import AssignRequest
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.resources import Block, Handle, IPAMConfig, IPPool
 from pycni.ports import Datastore
@@ -169,5 +171,106 @@ def test_nothing_rests_in_a_block_without_owner(play: Play) -> None:
         await allocator.release_by_handle("a", was_used=True)
 
         assert (await store.list(Block)).items == ()
+
+    rested(play, story)
+
+
+@pytest.mark.parametrize("is_named", [False, True], ids=["any", "named"])
+@pytest.mark.parametrize("is_first", [False, True], ids=["later", "first"])
+def test_an_address_that_rested_can_be_released_by_its_number(
+    play: Play, is_named: bool, is_first: bool
+) -> None:
+    async def story(store: Datastore, allocator: Allocator, clock: Clock) -> None:
+        del store
+        await take(allocator, "a")
+        await take(allocator, "other")
+        await allocator.release_by_handle("a", was_used=True)
+        clock.seconds += 0 if is_named else 100
+        wanted = (ip_address("10.0.0.0"),) if is_named else ()
+
+        given = await allocator.assign(AssignRequest("b", addresses=wanted, is_first=is_first))
+
+        assert str(given.addresses[0].interface.ip) == "10.0.0.0"
+        outcome = await allocator.release(given.addresses, handle_id="b")
+        assert (len(outcome.released), outcome.refused) == (1, ())
+
+    rested(play, story)
+
+
+@pytest.mark.parametrize("verb", ["update", "write"])
+def test_an_answer_that_is_lost_leaves_no_address_that_rested_behind(play: Play, verb: str) -> None:
+    async def story(store: Datastore, allocator: Allocator, clock: Clock) -> None:
+        await take(allocator, "a")
+        await allocator.release_by_handle("a", was_used=True)
+        clock.seconds += 100
+        lost: list[Call] = []
+
+        async def lose(call: Call) -> None:
+            if call.verb == verb and not lost:
+                lost.append(call)
+                raise TryAgain("the answer is lost")
+
+        faulty = FaultyDatastore(store, after=lose, is_atomic=verb == "write")
+        other = node(faulty, clock_ns=clock)
+        wanted = (ip_address("10.0.0.0"),) if verb == "update" else ()
+        with pytest.raises(TryAgain):
+            await take(other, "b", addresses=wanted, is_first=verb == "write")
+
+        assert lost
+        assert arithmetic.given(await block_of(store)) == ()
+
+    rested(play, story)
+
+
+def test_a_clock_that_was_ahead_keeps_no_address_for_ever(play: Play) -> None:
+    async def story(store: Datastore, allocator: Allocator, clock: Clock) -> None:
+        del store
+        for name in "ab":
+            await take(allocator, name)
+        clock.seconds += 10 * 365 * 86400
+        await allocator.release_by_handle("a", was_used=True)
+        clock.seconds = START + 60
+
+        assert await take(allocator, "c") == ["10.0.0.0"]
+
+    rested(play, story)
+
+
+def test_a_block_that_has_rested_is_empty(play: Play) -> None:
+    async def story(store: Datastore, allocator: Allocator, clock: Clock) -> None:
+        await take(allocator, "a")
+        await allocator.release_by_handle("a", was_used=True)
+        clock.seconds += 100
+
+        assert await allocator.release_affinity((await block_of(store)).cidr, only_if_empty=True)
+        assert (await store.list(Block)).items == ()
+
+    rested(play, story)
+
+
+def test_what_rests_beside_an_address_goes_when_the_owner_leaves(play: Play) -> None:
+    async def story(store: Datastore, allocator: Allocator, clock: Clock) -> None:
+        del clock
+        for name in "ab":
+            await take(allocator, name)
+        await allocator.release_by_handle("a", was_used=True)
+
+        await allocator.release_affinity((await block_of(store)).cidr)
+        await allocator.release_by_handle("b", was_used=True)
+
+        assert (await store.list(Block)).items == ()
+
+    rested(play, story)
+
+
+def test_a_node_looks_at_the_truth_before_it_goes_beyond_its_blocks(play: Play) -> None:
+    async def story(store: Datastore, allocator: Allocator, clock: Clock) -> None:
+        for name in "ab":
+            await take(allocator, name)
+        await allocator.release_by_handle("a", was_used=True)
+        # Another process of this node: what it does is not remembered here.
+        await node(store, clock_ns=clock).release_by_handle("b")
+
+        assert await take(allocator, "c") == ["10.0.0.1"]
 
     rested(play, story)

@@ -1,13 +1,24 @@
 """Reserved addresses are given to those only who ask for them in particular."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from pycni.errors import Exhausted
-from pycni.model.resources import Block, IPReservation
+from pycni.ipam.requests import DatastoreView
+from pycni.model.resources import Block, BlockAffinity, IPPool, IPReservation
 from pycni.ports import Datastore
-from tests.agent.ipam.allocators import SMALL, check_books, node, take
+from tests.agent.ipam.allocators import (
+    SIX,
+    SMALL,
+    affinity,
+    check_books,
+    new_block,
+    node,
+    take,
+)
 from tests.agent.ipam.conftest import Play
 
 
@@ -85,3 +96,38 @@ def test_what_is_reserved_later_stays_where_it_is_and_is_not_given_again(play: P
         assert "10.0.0.12" not in given
 
     play([SMALL], story)
+
+
+def test_a_reservation_of_half_a_large_pool_is_stepped_over(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        await reserve(store, "fd00:0:0:0:8000::/65")
+
+        for number in range(4):
+            (address,) = await take(node(store, f"node-{number}"), f"h-{number}", versions=(6,))
+            assert ip_address(address) in ip_network("fd00::/65")
+
+    play([replace(SIX, block_size=122)], story)
+
+
+def test_a_change_of_reservations_counts_though_pools_stay_as_they_are(play: Play) -> None:
+    class Watching(DatastoreView):
+        """Hands out the same pools and affinities, and reservations as they are."""
+
+        async def pools(self) -> Sequence[IPPool]:
+            return POOLS
+
+        async def affinities(self, node: str) -> Sequence[BlockAffinity]:
+            del node
+            return AFFINITIES
+
+    async def story(store: Datastore) -> None:
+        allocator = node(store, view=Watching(store))
+        assert await take(allocator, "x") == ["10.0.0.4"]
+        await reserve(store, "10.0.0.5/32")
+        assert await take(allocator, "y") == ["10.0.0.6"]
+
+    play([SMALL, new_block(), affinity()], story)
+
+
+POOLS = (SMALL,)
+AFFINITIES = (affinity(),)

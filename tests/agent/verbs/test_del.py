@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
+from pycni.cni.engine import pay_debts
+from pycni.errors import TryAgain
+from pycni.model.endpoints import PendingRelease
 from pycni.model.network import SetLink
+from pycni.model.resources import Block, IPAMConfig
 from tests.agent.cluster import NodeAgent
-from tests.agent.verbs.stories import KEY, POD, leftovers, play
+from tests.agent.verbs.stories import KEY, POD, ask, leftovers, play
 
 
 def test_a_del_takes_everything_back(tmp_path: Path) -> None:
@@ -48,5 +54,59 @@ def test_links_are_never_set_by_the_verbs_themselves(tmp_path: Path) -> None:
         await node.delete(POD)
 
         assert [op for op in node.kernel.applied if isinstance(op, SetLink)] == []
+
+    play(tmp_path, story)
+
+
+RESTING = IPAMConfig(cooldown_s=60)
+
+
+async def resting(node: NodeAgent) -> list[str]:
+    """Return the addresses that nobody holds and nobody gets."""
+    return [
+        str(block.value.cidr[ordinal])
+        for block in (await node.datastore.list(Block)).items
+        for ordinal, at in enumerate(block.value.allocations)
+        if at is not None and block.value.attributes[at].released_at is not None
+    ]
+
+
+def test_an_address_that_a_pod_had_rests(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.datastore.create(RESTING)
+        address = await node.add(POD)
+
+        await node.delete(POD)
+
+        assert await resting(node) == [address]
+
+    play(tmp_path, story)
+
+
+def test_an_address_that_no_pod_had_needs_no_rest(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.datastore.create(RESTING)
+        node.podnet.fail_next(TryAgain("no memory"))
+
+        assert (await ask(node, "ADD")).status == 1
+
+        assert await resting(node) == []
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("has_address", [True, False])
+def test_an_address_rests_after_its_debt_is_paid(tmp_path: Path, has_address: bool) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.datastore.create(RESTING)
+        address = await node.add(POD)
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        addresses = record.addresses if has_address else ()
+        node.endpoints.journal(PendingRelease(KEY, record.handle_id, addresses))
+
+        assert await pay_debts(node.engine) == []
+
+        assert await resting(node) == [address]
 
     play(tmp_path, story)

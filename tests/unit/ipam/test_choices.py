@@ -5,35 +5,36 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from pycni.errors import InvalidInput
-from pycni.ipam.block import new_block
+from pycni.ipam.block import Rested, new_block
 from pycni.ipam.choices import any_address, one_address
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.reserved import NOTHING
 
 BLOCK = new_block(ip_network("192.168.0.0/30"), affinity="node-0", sequence_number=1)
+RESTED = Rested(by="", now="")
 REQUEST = AssignRequest(handle_id="h")
 
 
 def test_next_address_of_ones_own_block_is_chosen() -> None:
-    chosen = any_address(REQUEST, only_of="node-0", reserved=NOTHING, released_by="")(BLOCK)
+    chosen = any_address(REQUEST, only_of="node-0", reserved=NOTHING, rested=RESTED)(BLOCK)
 
     assert chosen is not None
     assert chosen[1] == ip_address("192.168.0.0")
 
 
 def test_anothers_block_is_passed_over() -> None:
-    assert any_address(REQUEST, only_of="node-1", reserved=NOTHING, released_by="")(BLOCK) is None
-    assert any_address(REQUEST, only_of=None, reserved=NOTHING, released_by="")(BLOCK) is not None
+    assert any_address(REQUEST, only_of="node-1", reserved=NOTHING, rested=RESTED)(BLOCK) is None
+    assert any_address(REQUEST, only_of=None, reserved=NOTHING, rested=RESTED)(BLOCK) is not None
 
 
 def test_full_block_is_passed_over() -> None:
     block = BLOCK
     for _ in range(4):
-        chosen = any_address(REQUEST, only_of="node-0", reserved=NOTHING, released_by="")(block)
+        chosen = any_address(REQUEST, only_of="node-0", reserved=NOTHING, rested=RESTED)(block)
         assert chosen is not None
         block = chosen[0]
 
-    assert any_address(REQUEST, only_of="node-0", reserved=NOTHING, released_by="")(block) is None
+    assert any_address(REQUEST, only_of="node-0", reserved=NOTHING, rested=RESTED)(block) is None
 
 
 def test_particular_address_of_anothers_block_needs_borrowing() -> None:

@@ -16,7 +16,7 @@ def reserved(*texts: str) -> Reserved:
 def test_nothing_reserved_is_false_and_holds_nothing() -> None:
     assert not NOTHING
     assert ip_address("10.0.0.1") not in NOTHING
-    assert not NOTHING.covers(ip_network("10.0.0.0/30"))
+    assert NOTHING.whole_blocks(ip_network("10.0.0.0/30")) == 0
 
 
 def test_what_is_reserved_is_held_in_both_families() -> None:
@@ -31,16 +31,21 @@ def test_what_is_reserved_is_held_in_both_families() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "is_covered"),
+    ("texts", "count"),
     [
-        (("10.0.0.0/30",), True),
-        (("10.0.0.0/8",), True),
-        (("10.0.0.0/31", "10.0.0.2/31"), True),
-        (("10.0.0.0/31", "10.0.0.2/32", "10.0.0.3/32", "10.0.0.3/32"), True),
-        (("10.0.0.0/31", "10.0.0.0/32", "10.0.0.1/32", "10.0.0.2/32"), False),
-        (("10.0.0.4/30",), False),
-        (("fd00::/8",), False),
+        (("10.0.0.0/30",), 1),
+        (("10.0.0.0/28",), 4),
+        (("10.0.0.0/31", "10.0.0.2/31"), 1),
+        (("10.0.0.0/31", "10.0.0.2/32", "10.0.0.3/32", "10.0.0.3/32"), 1),
+        (("10.0.0.0/29", "10.0.0.4/30", "10.0.0.8/29"), 4),
+        (("10.0.0.0/30", "10.0.0.4/31"), 1),
+        (("9.255.255.248/29", "10.0.0.0/29"), 2),
+        (("10.0.0.0/31", "10.0.0.0/32", "10.0.0.1/32", "10.0.0.2/32"), 0),
+        (("10.0.0.1/32", "10.0.0.2/31"), 0),
+        (("10.0.0.4/30",), 0),
+        (("9.0.0.0/8",), 0),
+        (("fd00::/8",), 0),
     ],
 )
-def test_a_block_is_covered_only_whole(texts: tuple[str, ...], is_covered: bool) -> None:
-    assert reserved(*texts).covers(ip_network("10.0.0.0/30")) is is_covered
+def test_blocks_in_a_row_are_counted_only_whole(texts: tuple[str, ...], count: int) -> None:
+    assert reserved(*texts).whole_blocks(ip_network("10.0.0.0/30")) == count
