@@ -31,9 +31,12 @@ class Clock:
         return int(self.seconds * 1e9)
 
 
-def rested(play: Play, story: Story, *, cooldown_s: int = 60) -> None:
+def rested(
+    play: Play, story: Story, *, cooldown_s: int = 60, is_strict_affinity: bool = False
+) -> None:
     async def main(store: Datastore) -> None:
-        await store.create(IPAMConfig(cooldown_s=cooldown_s))
+        config = IPAMConfig(cooldown_s=cooldown_s, is_strict_affinity=is_strict_affinity)
+        await store.create(config)
         clock = Clock()
         await story(store, node(store, clock_ns=clock), clock)
         await check_books(store)
@@ -272,5 +275,20 @@ def test_a_node_looks_at_the_truth_before_it_goes_beyond_its_blocks(play: Play) 
         await node(store, clock_ns=clock).release_by_handle("b")
 
         assert await take(allocator, "c") == ["10.0.0.1"]
+
+    rested(play, story, is_strict_affinity=True)
+
+
+def test_what_has_rested_in_anothers_block_can_be_borrowed(play: Play) -> None:
+    async def story(store: Datastore, allocator: Allocator, clock: Clock) -> None:
+        for name in "ab":
+            await take(allocator, name)
+        await allocator.release_by_handle("a", was_used=True)
+        stranger = node(store, "node-1", clock_ns=clock)
+        with pytest.raises(Exhausted):
+            await take(stranger, "c")
+        clock.seconds += 100
+
+        assert await take(stranger, "c") == ["10.0.0.0"]
 
     rested(play, story)

@@ -8,7 +8,7 @@ import pytest
 
 from pycni.errors import Exhausted
 from pycni.ipam.requests import DatastoreView
-from pycni.model.resources import Block, BlockAffinity, IPPool, IPReservation
+from pycni.model.resources import Block, BlockAffinity, IPPool, IPReservation, Node
 from pycni.ports import Datastore
 from tests.agent.ipam.allocators import (
     SIX,
@@ -127,6 +127,29 @@ def test_a_change_of_reservations_counts_though_pools_stay_as_they_are(play: Pla
         assert await take(allocator, "y") == ["10.0.0.6"]
 
     play([SMALL, new_block(), affinity()], story)
+
+
+def test_a_change_of_labels_counts_though_pools_stay_as_they_are(play: Play) -> None:
+    pools = (replace(SMALL, node_selector="rack == 'a'"),)
+
+    class Watching(DatastoreView):
+        async def pools(self) -> Sequence[IPPool]:
+            return pools
+
+        async def affinities(self, node: str) -> Sequence[BlockAffinity]:
+            del node
+            return AFFINITIES
+
+    async def story(store: Datastore) -> None:
+        stored = await store.create(Node("node-0", labels=(("rack", "a"),)))
+        allocator = node(store, view=Watching(store))
+        await take(allocator, "x")
+        await store.update(Node("node-0"), if_revision=stored.revision)
+
+        with pytest.raises(Exhausted, match="no enabled pool"):
+            await take(allocator, "y")
+
+    play([*pools, new_block(), affinity()], story)
 
 
 POOLS = (SMALL,)
