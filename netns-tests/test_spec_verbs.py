@@ -111,8 +111,9 @@ def test_no_version_is_the_oldest(host: PluginHost) -> None:
 
 
 def test_one_container_may_have_several_interfaces(host: PluginHost) -> None:
-    first = host.pod()
-    second = Pod(first.netns, first.container, "net1")
+    args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
+    first = host.pod(args=args)
+    second = Pod(first.netns, first.container, "net1", args)
     one = host.call("ADD", first)
     # A secondary network's: without a default route.
     other = host.call("ADD", second, {"isDefaultGateway": False})
@@ -120,6 +121,7 @@ def test_one_container_may_have_several_interfaces(host: PluginHost) -> None:
     assert other.status == 0, other.output
     assert other.document["routes"] == []
     assert one.addresses != other.addresses
+    assert host.call("CHECK", first, {"prevResult": one.document}).status == 0
     assert host.call("DEL", first).status == 0
     told = {"isDefaultGateway": False, "prevResult": other.document}
     reached = f"nsenter --net={first.netns} ping -c 1 -W 2 -I net1 10.10.7.20"

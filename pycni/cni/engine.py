@@ -176,8 +176,8 @@ async def _displace(engine: Engine, newcomer: WorkloadEndpoint) -> bool:
     records, _ = engine.endpoints.readable()
     for earlier in records:
         is_same_pod = pod == (earlier.pod_namespace, earlier.pod_name) and newcomer.pod_name
-        if earlier.key == newcomer.key or not is_same_pod:
-            continue
+        if earlier.key.container_id == newcomer.key.container_id or not is_same_pod:
+            continue  # another interface of the same sandbox is nobody's leftover
         if earlier.host_veth != newcomer.host_veth:
             continue
         # Briefly only: two sandboxes that displace each other must not wait for each other.

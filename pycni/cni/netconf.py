@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
-from pycni.cni.results import read_result
+from pycni.cni.results import read_dns, read_result
 from pycni.cni.wishes import Wishes, read_wishes
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ def read_config(document: Mapping[str, Any], *, version: str, command: Command) 
         allow_ip_forwarding=_typed(settings, "allow_ip_forwarding", bool, False),
         has_default_route=_typed(document, "isDefaultGateway", bool, True),
         # Read once for many pods, so that none may write to it.
-        dns=MappingProxyType(_typed(document, "dns", dict, {})),
+        dns=MappingProxyType(read_dns(document.get("dns"), bad=_bad)),
         wishes=read_wishes(document, bad=_bad) if command is Command.ADD else Wishes(),
         prev_result=_previous(document, version, command),
         valid_attachments=_attachments(document) if command is Command.GC else None,

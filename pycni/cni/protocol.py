@@ -21,6 +21,7 @@ from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointKey, host_veth_name
 _OLDEST = SUPPORTED_VERSIONS[0]
 MAX_IFNAME_LENGTH = 15
 MAX_STDIN = 1 << 20
+FIRST_INTERFACE = "eth0"
 
 # Printable ASCII but for "/", ":" and "%", a pattern that makes the kernel number interfaces.
 _INTERFACE = re.compile(r"[!-$&-.0-9;-~]{1,15}\Z")
@@ -61,21 +62,23 @@ class Request:
     @property
     def handle_id(self) -> str:
         """Return the IPAM handle; Calico's for eth0, with the interface's name for further ones."""
-        suffix = "" if self.ifname == "eth0" else f".{self.ifname}"
+        suffix = "" if self.ifname == FIRST_INTERFACE else f".{self.ifname}"
         return f"{self.config.name}.{self.container_id}{suffix}"
 
     @property
     def host_veth(self) -> str:
         """Return the host interface's name.
 
-        For Kubernetes pods it follows from namespace and name, as Calico's does.  Otherwise the
-        whole key is hashed: eleven characters of a container id collide, since cnitool's ids all
-        begin with the same eight.
+        For Kubernetes pods it follows from namespace and name, as Calico's does; a further
+        interface needs a name of its own.  Otherwise the whole key is hashed: eleven characters of
+        a container id collide, since cnitool's ids all begin with the same eight.
         """
         if self.args.host_veth:
             return self.args.host_veth
         if self.args.pod_name:
             seed = f"{self.args.pod_namespace}.{self.args.pod_name}"
+            if self.ifname != FIRST_INTERFACE:
+                seed += f"/{self.config.name}/{self.ifname}"
         else:
             seed = str(self.key)
         return host_veth_name(seed)
@@ -123,7 +126,7 @@ def _request(command: Command, config: NetworkConfig, environment: Mapping[str, 
         container_id=_container_id(environment["CNI_CONTAINERID"]),
         netns=environment.get("CNI_NETNS", ""),
         ifname=_ifname(environment["CNI_IFNAME"], "CNI_IFNAME"),
-        args=_args(environment.get("CNI_ARGS", "")),
+        args=_args(environment.get("CNI_ARGS", ""), command),
     )
 
 
@@ -194,8 +197,21 @@ def _ifname(text: str, variable: str) -> str:
     return text
 
 
-def _args(text: str) -> CniArgs:
-    """Read CNI_ARGS ("K=V;K=V"); an unknown key is an error unless IgnoreUnknown is set."""
+def _args(text: str, command: Command) -> CniArgs:
+    """Read CNI_ARGS; for a DEL what can't be read is as good as absent.
+
+    A runtime repeats the arguments of an ADD that was refused, and for as long as the DEL fails.
+    """
+    try:
+        return _read_args(text, has_wishes=command is Command.ADD)
+    except CniError:
+        if command is Command.DEL:
+            return CniArgs()
+        raise
+
+
+def _read_args(text: str, *, has_wishes: bool) -> CniArgs:
+    """Read "K=V;K=V"; an unknown key is an error unless IgnoreUnknown is set."""
     pairs: dict[str, str] = {}
     for item in filter(None, text.split(";")):
         name, equals, value = item.partition("=")
@@ -208,11 +224,12 @@ def _args(text: str) -> CniArgs:
     pairs.pop("K8S_POD_INFRA_CONTAINER_ID", None)
     pairs.pop("K8S_POD_UID", None)
     namespace, name = _pod(pairs.pop("K8S_POD_NAMESPACE", ""), pairs.pop("K8S_POD_NAME", ""))
+    wishes = pairs.pop("IP", ""), pairs.pop("MAC", "")
     args = CniArgs(
         pod_namespace=namespace,
         pod_name=name,
         host_veth=_host_veth(pairs.pop("HOST_VETH", "")),
-        wishes=_wishes(pairs.pop("IP", ""), pairs.pop("MAC", "")),
+        wishes=_wishes(*wishes) if has_wishes else Wishes(),
     )
     if pairs and not ignore:
         raise CniError(

@@ -4,7 +4,7 @@ A result is put together in the spelling of 1.1.0 and translated at the border, 
 plugin of the list handed us (`prevResult`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Any
@@ -22,6 +22,7 @@ _GATEWAY = str(GATEWAY_V4)
 # What came with 1.1.0; a route of before is `dst` and `gw`.
 _NEW_OF_INTERFACES = ("mtu", "socketPath", "pciID")
 _OLD_OF_ROUTES = ("dst", "gw")
+_DNS = ("nameservers", "domain", "search", "options")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +138,44 @@ def read_result(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
     """
     said = document.get("cniVersion") or version
     if said not in SUPPORTED_VERSIONS:
-        raise _bad(f"cniVersion {said!r} is unknown")
+        raise _bad(f"cniVersion {said!r:.60} is unknown")
     if said in _WITHOUT_INTERFACES:
         document = _from_families(document)
     read: dict[str, Any] = {}
     for key in ("interfaces", "ips", "routes"):
         read[key] = [dict(one) for one in _objects(document, key)]
+    for one in read["interfaces"]:
+        _check_texts(one, ("name", "mac", "sandbox"))
     for one in read["ips"]:
         one.pop("version", None)
         _check_address(one, len(read["interfaces"]))
+        _check_texts(one, ("gateway",))
     for route in read["routes"]:
         _check_network(route.get("dst"))
-    dns = document.get("dns") or {}
-    if not isinstance(dns, Mapping):
-        raise _bad("'dns' must be an object")
-    return {**read, "dns": dict(dns)} if dns else read
+        _check_texts(route, ("gw",))
+    dns = read_dns(document.get("dns"), bad=_bad)
+    return {**read, "dns": dns} if dns else read
+
+
+def read_dns(said: object, *, bad: Callable[[str], Exception]) -> dict[str, Any]:
+    """Read what a result says of DNS; what a runtime can't decode would fail a pod that is made."""
+    if said is None:
+        return {}
+    if not isinstance(said, Mapping):
+        raise bad("'dns' must be an object")
+    for key in ("nameservers", "search", "options"):
+        items = said.get(key) or []
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise bad(f"'dns': {key!r} must be a list of strings")
+    if not isinstance(said.get("domain") or "", str):
+        raise bad("'dns': 'domain' must be a string")
+    return {key: value for key, value in said.items() if key in _DNS and value}
+
+
+def _check_texts(document: Mapping[str, Any], keys: Sequence[str]) -> None:
+    for key in keys:
+        if not isinstance(document.get(key) or "", str):
+            raise _bad(f"{key!r} must be a string, not {document[key]!r:.60}")
 
 
 def _from_families(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +208,7 @@ def _check_address(ip: Mapping[str, Any], interfaces: int) -> None:
     if index is None:
         return
     if type(index) is not int or not 0 <= index < interfaces:
-        raise _bad(f"'interface' {index!r} of {ip['address']} is no index into 'interfaces'")
+        raise _bad(f"'interface' {index!r:.60} of {ip['address']} is no index into 'interfaces'")
 
 
 def _check_network(text: object) -> None:
@@ -193,7 +217,7 @@ def _check_network(text: object) -> None:
             raise ValueError(text)
         ip_interface(text)
     except ValueError:
-        raise _bad(f"{text!r} is no address with a prefix length") from None
+        raise _bad(f"{text!r:.60} is no address with a prefix length") from None
 
 
 def _bad(text: str) -> CniError:

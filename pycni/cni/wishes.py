@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Any
 
+from pycni.cni.results import read_dns
 from pycni.model.network import IPAddress
 
 # A capability's word for each, and the result's.
-_DNS = {"servers": "nameservers", "nameservers": "nameservers", "searches": "search"}
-_DNS |= {"search": "search", "domain": "domain", "options": "options"}
+_DNS = {"servers": "nameservers", "searches": "search"}
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 
 
@@ -79,9 +79,9 @@ def _mac(of: Mapping[str, Any]) -> str:
 
 def _dns(of: Mapping[str, Any]) -> dict[str, Any]:
     said = of.get("dns") or {}
-    if not isinstance(said, Mapping):
-        raise Unwishable("'dns' must be an object")
-    return {_DNS[key]: value for key, value in said.items() if key in _DNS and value}
+    if isinstance(said, Mapping):
+        said = {_DNS.get(key, key): value for key, value in said.items()}
+    return read_dns(said, bad=Unwishable)
 
 
 def wished_addresses(texts: Sequence[str]) -> tuple[IPAddress, ...]:
@@ -96,7 +96,7 @@ def wished_addresses(texts: Sequence[str]) -> tuple[IPAddress, ...]:
                 raise ValueError(text)
             address = ip_interface(text.strip()).ip
         except ValueError:
-            raise Unwishable(f"{text!r} is no address, such as 192.168.0.10") from None
+            raise Unwishable(f"{text!r:.60} is no address, such as 192.168.0.10") from None
         if found.setdefault(address.version, address) != address:
             raise Unwishable(
                 f"{found[address.version]} and {address}: one address of each IP version"
@@ -111,7 +111,7 @@ def wished_mac(text: str) -> str:
     if not mac:
         return ""
     if not _MAC.match(mac):
-        raise Unwishable(f"{text!r} is no MAC address, such as 02:00:00:00:00:0a")
+        raise Unwishable(f"{text!r:.60} is no MAC address, such as 02:00:00:00:00:0a")
     if int(mac[:2], 16) & 1 or not int(mac.replace(":", ""), 16):
         raise Unwishable(f"{text!r} is a group's MAC address or none: no interface can have it")
     if mac == "ee:ee:ee:ee:ee:ee":

@@ -228,6 +228,31 @@ def test_a_relay_without_its_other_half_says_so(python: Relay) -> None:
     assert "run install.sh again" in json.loads(answer.output)["msg"]
 
 
+def test_a_relay_may_be_called_by_a_symbolic_link(relay: Relay, tmp_path: Path) -> None:
+    plugin = relay.engine.with_name("pycni")
+    link = tmp_path / "elsewhere" / "pycni"
+    link.parent.mkdir()
+    link.symlink_to(plugin if plugin.is_absolute() else plugin.absolute())
+    linked = Relay([*relay.command[:-1], str(link)], relay.engine)
+    relative = tmp_path / "pycni-ipam"
+    relative.symlink_to(f"{relay.engine.parent.name}/pycni")
+
+    assert linked.run().is_engines
+    assert Relay([*relay.command[:-1], str(relative)], relay.engine).run().is_engines
+
+
+def test_nobody_else_may_write_what_is_kept_compiled(python: Relay) -> None:
+    before = os.umask(0)
+    try:
+        assert python.run().is_engines
+    finally:
+        os.umask(before)
+
+    kept = python.engine.parent / "__pycache__"
+    assert kept.stat().st_mode & 0o022 == 0
+    assert [file.stat().st_mode & 0o022 for file in kept.iterdir()] == [0]
+
+
 @pytest.mark.parametrize("mode", [None, 0o644])
 def test_a_missing_engine_is_an_error_that_names_the_next_step(
     relay: Relay, tmp_path: Path, mode: int | None

@@ -1,10 +1,11 @@
 """A pod's interface passes from an old sandbox to the new one, and to no other pod."""
 
+import json
 from pathlib import Path
 
 from pycni.model.endpoints import WorkloadEndpoint
 from tests.agent.cluster import NETWORK, NodeAgent
-from tests.agent.verbs.stories import POD, VETH, Proxy, address_in, held, play, reason
+from tests.agent.verbs.stories import POD, VETH, Proxy, address_in, ask, held, play, reason
 
 
 def test_a_late_del_leaves_the_recreated_pod_alone(tmp_path: Path) -> None:
@@ -55,6 +56,25 @@ def test_a_sandbox_whose_del_ends_meanwhile_stays_gone(tmp_path: Path) -> None:
 
         assert reply.status == 0, reply.output
         assert node.endpoints.get(old.key) is None
+
+    play(tmp_path, story)
+
+
+def test_a_further_interface_leaves_the_first_one_alone(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        first = json.loads((await ask(node, "ADD", fd=7)).output)
+        second = {"name": "other", "isDefaultGateway": False}
+
+        reply = await ask(node, "ADD", fd=7, ifname="net1", config=second)
+
+        assert reply.status == 0, reply.output
+        assert (await ask(node, "CHECK", fd=7, config={"prevResult": first})).status == 0
+        # Not even under the name of the first.
+        veth = first["interfaces"][0]["name"]
+        third = {"name": "third", "isDefaultGateway": False}
+        taken = await ask(node, "ADD", fd=7, ifname="net2", config=third, args=f"HOST_VETH={veth}")
+        assert taken.status == 1
+        assert (await ask(node, "CHECK", fd=7, config={"prevResult": first})).status == 0
 
     play(tmp_path, story)
 

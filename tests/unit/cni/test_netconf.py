@@ -107,7 +107,6 @@ WRONG_TYPES: list[tuple[str, Any]] = [
     ("log_level", 7),
     ("container_settings", []),
     ("isDefaultGateway", "true"),
-    ("dns", []),
 ]
 
 
@@ -124,6 +123,10 @@ def test_a_known_key_of_another_type_is_refused_by_name(key: str, value: object)
         ({"nodename": "Node_0"}, "is no node name"),
         ({"mtu": 67}, "outside 68–65535"),
         ({"mtu": 65536}, "outside 68–65535"),
+        ({"dns": []}, "'dns' must be an object"),
+        ({"dns": {"nameservers": "10.0.0.10"}}, "'nameservers' must be a list of strings"),
+        ({"dns": {"search": [7]}}, "'search' must be a list of strings"),
+        ({"dns": {"domain": 7}}, "'domain' must be a string"),
         ({"mtu": -1}, "outside 68–65535"),
         ({"agent_timeout": 0}, "outside 1–9999"),
         ({"agent_timeout": 10_000}, "outside 1–9999"),

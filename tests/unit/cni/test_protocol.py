@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
-from pycni.cni.protocol import Request, parse, version_of
+from pycni.cni.protocol import CniArgs, Request, parse, version_of
 from pycni.cni.wishes import Wishes
 
 ENVIRONMENT = {
@@ -234,6 +234,22 @@ def test_bad_arguments_are_refused(text: str, complaint: str) -> None:
     assert complaint in message
 
 
+@pytest.mark.parametrize(
+    "text", ["IP=nonsense", "MAC=zz", "IgnoreUnknown=1;IP=10.0.0.1,10.0.0.2", "COLOUR", "K=V"]
+)
+def test_a_del_minds_no_arguments(text: str) -> None:
+    assert parsed({"CNI_COMMAND": "DEL", "CNI_ARGS": text}).args == CniArgs()
+
+
+def test_a_del_knows_its_pod_whatever_it_wished_for() -> None:
+    text = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;MAC=zz"
+
+    request = parsed({"CNI_COMMAND": "DEL", "CNI_ARGS": text})
+
+    assert request.args.pod_name == "web"
+    assert request.wishes == Wishes()
+
+
 # --- names that follow --------------------------------------------------------------------------
 
 
@@ -241,6 +257,16 @@ def test_the_host_interface_of_a_kubernetes_pod_is_calicos() -> None:
     text = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=nginx-deployment-69df458bc5-bb87w"
 
     assert parsed({"CNI_ARGS": text}).host_veth == "calia5daa4e7a1d"
+
+
+def test_a_further_interface_of_a_pod_has_a_name_of_its_own() -> None:
+    environment = {"CNI_ARGS": "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"}
+    first = parsed(environment)
+    second = parsed(environment | {"CNI_IFNAME": "net1"})
+    elsewhere = parsed(environment | {"CNI_IFNAME": "net1"}, name="other")
+
+    assert first.host_veth == "cali68caf03a5f4"
+    assert len({one.host_veth for one in (first, second, elsewhere)}) == 3
 
 
 def test_a_stated_host_interface_counts() -> None:

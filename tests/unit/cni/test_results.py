@@ -237,11 +237,21 @@ def test_a_result_without_version_is_of_the_configurations() -> None:
         ({"ips": [{"address": "10.0.0.1/8", "interface": True}]}, "no index into 'interfaces'"),
         ({"routes": [{"gw": "10.0.0.1"}]}, "None is no address"),
         ({"dns": ["10.0.0.1"]}, "'dns' must be an object"),
+        ({"dns": {"options": "ndots:5"}}, "'options' must be a list of strings"),
+        ({"interfaces": [{"name": 5}]}, "'name' must be a string"),
+        ({"ips": [{"address": "10.0.0.1/8", "gateway": 7}]}, "'gateway' must be a string"),
+        ({"routes": [{"dst": "10.0.0.0/8", "gw": []}]}, None),
+        ({"routes": [{"dst": "10.0.0.0/8", "gw": ["10.0.0.1"]}]}, "'gw' must be a string"),
         ({"cniVersion": "0.2.0", "ip4": "10.0.0.1/8"}, "'ip4' must be an object"),
         ({"cniVersion": "0.2.0", "ip4": {"ip": 7}}, "7 is no address"),
     ],
 )
-def test_a_result_that_cannot_be_is_refused(document: dict[str, Any], complaint: str) -> None:
+def test_a_result_that_cannot_be_is_refused(
+    document: dict[str, Any], complaint: str | None
+) -> None:
+    if complaint is None:  # Go's empty values are as good as absent
+        read_result(document, version="1.1.0")
+        return
     with pytest.raises(CniError) as caught:
         read_result(document, version="1.1.0")
 

@@ -58,6 +58,11 @@ def test_the_newest_way_that_says_anything_counts() -> None:
         ({"args": {"cni": {"ips": [7]}}}, "args.cni: 'ips' must be a list"),
         ({"args": {"cni": {"ips": ["x"]}}}, "args.cni: 'x' is no address"),
         ({"runtimeConfig": {"mac": 7}}, "runtimeConfig: 'mac' must be a string"),
+        (
+            {"runtimeConfig": {"dns": {"servers": "10.0.0.1"}}},
+            "runtimeConfig: 'dns': 'nameservers'",
+        ),
+        ({"runtimeConfig": {"dns": {"searches": 5}}}, "runtimeConfig: 'dns': 'search'"),
         ({"runtimeConfig": {"dns": [1]}}, "runtimeConfig: 'dns' must be an object"),
     ],
 )
@@ -81,6 +86,13 @@ def test_what_has_the_wrong_shape_is_named(document: dict[str, Any], complaint: 
 def test_addresses_that_cannot_be(texts: list[str], complaint: str) -> None:
     with pytest.raises(Unwishable, match=complaint):
         wished_addresses(texts)
+
+
+def test_what_is_wrong_is_repeated_in_part_only() -> None:
+    with pytest.raises(Unwishable) as caught:
+        wished_addresses(["x" * 100_000])
+
+    assert len(str(caught.value)) < 200
 
 
 def test_an_address_said_twice_is_one() -> None:
