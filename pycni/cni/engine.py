@@ -352,9 +352,14 @@ async def pay(engine: Engine, pending: PendingRelease) -> None:
     if pending != engine.endpoints.get_pending(pending.key):
         return
     if pending.addresses:
-        await engine.allocator.release(
+        outcome = await engine.allocator.release(
             pending.addresses, handle_id=pending.handle_id, was_used=True
         )
+        if outcome.refused:  # rightly, where somebody else has it by now
+            _log.warning(
+                "an owed address was given anew",
+                extra={"endpoint": str(pending.key), "addresses": str(outcome.refused)},
+            )
     else:
         await engine.allocator.release_by_handle(pending.handle_id, was_used=True)
     engine.endpoints.settle(pending)

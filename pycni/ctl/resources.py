@@ -5,6 +5,7 @@ The rules of what may be written are in `pycni.model`; nothing is decided here.
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from pycni.ctl.usage import WrongUsage
 from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.pools import holds
+from pycni.ipam.requests import DatastoreView
 from pycni.model.resources import (
     BGPConfiguration,
     BGPPeer,
@@ -92,7 +95,8 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
     Block: (
         ("CIDR", lambda block: block.cidr),
         ("NODE", lambda block: block.affinity),
-        ("USED", lambda block: len(block.allocations) - arithmetic.free_count(block)),
+        ("USED", lambda block: len(arithmetic.given(block))),
+        ("RESTING", arithmetic.resting_count),
         ("FREE", arithmetic.free_count),
     ),
     BGPConfiguration: (
@@ -106,6 +110,7 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
         ("STRICT", lambda config: config.is_strict_affinity),
         ("AUTO-BLOCKS", lambda config: config.is_auto_allocating_blocks),
         ("MAX-BLOCKS", lambda config: config.max_blocks_per_host or "(20)"),
+        ("COOLDOWN", lambda config: f"{config.cooldown_s} s"),
     ),
 }
 
@@ -288,8 +293,15 @@ async def _delete_block(datastore: Datastore, stored: Stored[Block]) -> None:
         f"cannot delete block {block.cidr}: {len(arithmetic.given(block))} of its addresses are"
         " in use; delete the pods that use them first"
     )
-    if not arithmetic.is_empty(block):
+    rested = await Cooldown(DatastoreView(datastore), clock_ns=time.time_ns).rested()
+    block = arithmetic.awake(block, rested=rested)
+    if arithmetic.is_held(block):
         raise refused
+    if not arithmetic.is_empty(block):
+        raise InvalidInput(
+            f"cannot delete block {block.cidr}: {arithmetic.resting_count(block)} of its addresses rest still;"
+            " wait for ipCooldownSeconds, or set it to 0 for a moment"
+        )
     if block.affinity is None:
         await datastore.delete(Block, resource_name(block), if_revision=stored.revision)
         return

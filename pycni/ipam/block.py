@@ -86,6 +86,13 @@ def free_count(block: Block) -> int:
     return len(block.unallocated)
 
 
+def resting_count(block: Block) -> int:
+    """Return how many addresses rest: in use, and nobody's."""
+    return sum(
+        at is not None and block.attributes[at].released_at is not None for at in block.allocations
+    )
+
+
 def is_empty(block: Block) -> bool:
     """Return whether every address is free; one that rests is not."""
     return len(block.unallocated) == len(block.allocations)

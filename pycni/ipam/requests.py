@@ -69,9 +69,10 @@ class Released:
 class View(Protocol):
     """Pools, affinities and the like as somebody remembers them, perhaps a little behind.
 
-    Watches can serve these without asking the datastore.  What is behind costs a
-    detour, never a wrong assignment: every decision is made on the block itself.  One that hands
-    out the very same object again says that nothing has changed.
+    Watches can serve these without asking the datastore.  Of pools and affinities what is behind
+    costs a detour, never a wrong assignment: every decision is made on the block itself.  A change
+    of reservations, labels or settings counts from the moment at which the view has it.  One that
+    hands out the very same object again says that nothing has changed.
     """
 
     async def pools(self) -> Sequence[IPPool]:

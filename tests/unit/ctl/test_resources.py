@@ -225,10 +225,10 @@ def assign(database: Path, handle: str) -> None:
     asyncio.run(main())
 
 
-def free(database: Path, handle: str) -> None:
+def free(database: Path, handle: str, *, was_used: bool = False) -> None:
     async def main() -> None:
         store = await open_sqlite(database)
-        await Allocator(store, node="node-0").release_by_handle(handle)
+        await Allocator(store, node="node-0").release_by_handle(handle, was_used=was_used)
         await store.close()
 
     asyncio.run(main())
@@ -265,7 +265,35 @@ def test_what_is_in_use_is_not_deleted(
         "BGPPeer rack deleted",
     ]
     run("get", "blocks")
-    assert capsys.readouterr().out == "CIDR  NODE  USED  FREE\n"
+    assert capsys.readouterr().out == "CIDR  NODE  USED  RESTING  FREE\n"
+
+
+def test_a_block_is_not_deleted_while_addresses_rest_in_it(
+    run: Run,
+    apply: Callable[[str], int],
+    database: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    apply(f"{POOL}---{COOLDOWN}")
+    assign(database, "h")
+    free(database, "h", was_used=True)
+
+    run("get", "blocks")
+    shown = capsys.readouterr().out.splitlines()[1].split()
+    assert shown == ["192.168.39.192/26", "node-0", "0", "1", "63"]
+    assert run("delete", "block", "192.168.39.192/26") == 1
+    assert "1 of its addresses rest still" in capsys.readouterr().err
+
+    apply(COOLDOWN.replace("600", "0"))
+    assert run("delete", "block", "192.168.39.192/26") == 0
+
+
+COOLDOWN = """
+apiVersion: projectcalico.org/v3
+kind: IPAMConfiguration
+metadata: {name: default}
+spec: {ipCooldownSeconds: 600}
+"""
 
 
 def test_a_block_without_owner_can_be_looked_at(
@@ -281,7 +309,7 @@ def test_a_block_without_owner_can_be_looked_at(
 
     run("get", "blocks")
 
-    assert capsys.readouterr().out.splitlines()[1] == "192.168.39.192/26  -     1     63"
+    assert capsys.readouterr().out.splitlines()[1] == "192.168.39.192/26  -     1     0        63"
 
 
 def test_ipam_show_counts_pools_blocks_and_addresses(
