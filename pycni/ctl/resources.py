@@ -298,8 +298,9 @@ async def _delete_block(datastore: Datastore, stored: Stored[Block]) -> None:
     if arithmetic.is_held(block):
         raise refused
     if not arithmetic.is_empty(block):
+        count = arithmetic.resting_count(block)
         raise InvalidInput(
-            f"cannot delete block {block.cidr}: {arithmetic.resting_count(block)} of its addresses rest still;"
+            f"cannot delete block {block.cidr}: {count} of its addresses rest still;"
             " wait for ipCooldownSeconds, or set it to 0 for a moment"
         )
     if block.affinity is None:

@@ -277,6 +277,7 @@ def test_a_block_is_not_deleted_while_addresses_rest_in_it(
     apply(f"{POOL}---{COOLDOWN}")
     assign(database, "h")
     free(database, "h", was_used=True)
+    capsys.readouterr()
 
     run("get", "blocks")
     shown = capsys.readouterr().out.splitlines()[1].split()
