@@ -8,7 +8,7 @@ addresses are left.
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from pycni.ipam.block import Rested
+from pycni.ipam.block import EVERYTHING, Rested
 from pycni.ipam.requests import View
 
 _NS = 1_000_000_000
@@ -31,8 +31,10 @@ class Cooldown:
 
     async def rested(self) -> Rested:
         """Return which releases are long enough ago now."""
-        now = self._clock_ns() // _NS
         cooldown_s = (await self._view.config()).cooldown_s
+        if not cooldown_s:
+            return EVERYTHING
+        now = self._clock_ns() // _NS
         # One second on: a release is noted rounded up.
         return Rested(by=_stamp(now - cooldown_s), now=_stamp(now + 1))
 
