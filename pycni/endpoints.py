@@ -109,7 +109,7 @@ class FileEndpoints:
     def put(self, endpoint: WorkloadEndpoint) -> None:
         """Write or replace a record, atomically."""
         name = _file_name(endpoint.key)
-        mark = _write(f"{self._records}/{name}", _endpoint_document(endpoint))
+        mark = _write(f"{self._records}/{name}", endpoint_document(endpoint))
         self._written[name] = (mark, endpoint)
         if len(self._written) > _REMEMBERED:
             del self._written[next(iter(self._written))]
@@ -123,7 +123,7 @@ class FileEndpoints:
     @staticmethod
     def _read(path: str) -> WorkloadEndpoint | None:
         document = _read_json(path)
-        return None if document is None else _endpoint_value(path, document)
+        return None if document is None else parse_endpoint(path, document)
 
     # --- locks ----------------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ class FileEndpoints:
     def journal(self, pending: PendingRelease) -> None:
         """Keep a release that could not be done; it is on disk when this returns."""
         path = f"{self._journal}/{_file_name(pending.key)}"
-        _write(path, _pending_document(pending), is_durable=True)
+        _write(path, pending_document(pending), is_durable=True)
 
     def pending(self) -> Sequence[PendingRelease]:
         """Return the journalled releases."""
@@ -246,7 +246,7 @@ def _read_pending(path: str) -> PendingRelease | None:
     """Return a journalled release; a damaged one is set aside, it must not block others."""
     try:
         document = _read_json(path)
-        return None if document is None else _pending_value(path, document)
+        return None if document is None else parse_pending(path, document)
     except DatastoreUnusable as exc:
         _log.exception("a journalled release is damaged, set aside", exc_info=exc)
         os.rename(path, f"{path}.damaged")
@@ -276,7 +276,8 @@ def _key_value(item: dict[str, str]) -> EndpointKey:
     return EndpointKey(item["network"], item["containerID"], item["ifname"])
 
 
-def _endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
+def endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
+    """Return a record as it is kept, and as the agent tells it."""
     return {
         "key": _key_document(endpoint.key),
         "node": endpoint.node,
@@ -293,7 +294,8 @@ def _endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
     }
 
 
-def _endpoint_value(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
+def parse_endpoint(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
+    """Read a record; `path` is where it came from."""
     try:
         return WorkloadEndpoint(
             key=_key_value(document["key"]),
@@ -313,7 +315,8 @@ def _endpoint_value(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
         raise _damaged(path, repr(exc)) from exc
 
 
-def _pending_document(pending: PendingRelease) -> dict[str, Any]:
+def pending_document(pending: PendingRelease) -> dict[str, Any]:
+    """Return a journalled release as it is kept, and as the agent tells it."""
     return {
         "key": _key_document(pending.key),
         "handle": pending.handle_id,
@@ -321,7 +324,8 @@ def _pending_document(pending: PendingRelease) -> dict[str, Any]:
     }
 
 
-def _pending_value(path: str, document: dict[str, Any]) -> PendingRelease:
+def parse_pending(path: str, document: dict[str, Any]) -> PendingRelease:
+    """Read a journalled release; `path` is where it came from."""
     try:
         return PendingRelease(
             key=_key_value(document["key"]),

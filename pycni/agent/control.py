@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pycni.errors import PycniError
 from pycni.unix import listen_private, peer_uid
 
 _log = logging.getLogger(__name__)
@@ -56,3 +57,5 @@ class ControlServer:
         except (ValueError, KeyError, TypeError) as exc:
             known = ", ".join(self._answers)
             return {"error": f"cannot answer {line[:80]!r} ({exc!r}); known questions: {known}"}
+        except PycniError as exc:
+            return {"error": str(exc)}

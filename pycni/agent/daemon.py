@@ -93,10 +93,7 @@ class Agent:
             count_ipam=self.metrics.count_ipam,
             report=self.report,
         )
-        self.control = ControlServer(
-            self._run_dir / "control.sock",
-            {"status": lambda: report.status(self), "routes": lambda: report.routes(self)},
-        )
+        self.control = ControlServer(self._run_dir / "control.sock", report.answers(self))
 
     # --- parts ----------------------------------------------------------------------------------
 

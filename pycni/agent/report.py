@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pycni.agent.http import Page
+from pycni.endpoints import endpoint_document, pending_document
 from pycni.model.network import Route
 from pycni.plan.desired import rejected_paths, wanted_advertisements, wanted_neighbours
 from pycni.plan.iproute import route_text
@@ -101,6 +102,21 @@ def routes(agent: "Agent") -> dict[str, Any]:
     }
 
 
+def endpoints(agent: "Agent") -> dict[str, Any]:
+    """Return this node's records and journalled releases, read anew from their files.
+
+    What the facts remember may be behind, and who compares addresses with records must not take a
+    pod that is being added for a leak.  `datastore` tells which file the agent works on.
+    """
+    return {
+        "node": agent.node,
+        "datastore": list(agent.datastore.identity),
+        "stateDir": agent.config.state_dir,
+        "records": [endpoint_document(one) for one in agent.endpoints.list()],
+        "debts": [pending_document(one) for one in agent.endpoints.pending()],
+    }
+
+
 def _text(route: Route) -> str:
     return route_text(route)
 
@@ -140,6 +156,15 @@ def is_ready(agent: "Agent") -> bool:
     """Tell whether requests can be served and the kernel is as wanted."""
     health = agent.reconciler.health
     return agent.cni.is_serving and health.has_converged and not health.failures
+
+
+def answers(agent: "Agent") -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return what answers each question of the control socket."""
+    return {
+        "status": lambda: status(agent),
+        "routes": lambda: routes(agent),
+        "endpoints": lambda: endpoints(agent),
+    }
 
 
 def pages(agent: "Agent") -> dict[str, Callable[[], Page]]:

@@ -143,6 +143,10 @@ def test_agent_serves_pods_and_says_how_it_is(
         assert said["endpoints"] == 1
         assert said["blocks"] == ["192.168.39.192/26"]
         assert [p["state"] for p in said["peers"]] == ["down"]
+        told = await asyncio.to_thread(ask, run_dir, "endpoints")
+        assert (told["node"], told["debts"]) == ("node-0", [])
+        assert [one["handle"] for one in told["records"]] == ["net.c1"]
+        assert tuple(told["datastore"]) == agent.datastore.identity
         await wanted_say(run_dir, "192.168.39.193 dev ")
         with pytest.raises(InvalidInput, match="known questions"):
             await asyncio.to_thread(ask, run_dir, "nonsense")
