@@ -135,6 +135,15 @@ def given(block: Block) -> tuple[Given, ...]:
     )
 
 
+def resting(block: Block) -> tuple[tuple[IPAddress, str], ...]:
+    """Return the addresses that rest, in ascending order, each with the time of its release."""
+    return tuple(
+        (address_of(block, ordinal), since)
+        for ordinal, at in enumerate(block.allocations)
+        if at is not None and (since := block.attributes[at].released_at) is not None
+    )
+
+
 def given_to(block: Block, handle_id: str) -> tuple[Given, ...]:
     """Return the addresses that a handle holds, in ascending order."""
     return tuple(

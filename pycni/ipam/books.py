@@ -1,0 +1,110 @@
+"""The books of address management as they were read, and what the blocks in them say.
+
+Blocks decide who holds what; handles are the reverse index and affinities the claims, and both may
+be behind after a crash.  Pure: knows nothing of datastores.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pycni.errors import DatastoreUnusable
+from pycni.ipam import block as arithmetic
+from pycni.ipam.block import Given
+from pycni.model.endpoints import EndpointKey, PendingRelease, WorkloadEndpoint
+from pycni.model.network import IPNetwork
+from pycni.model.resources import (
+    AllocationAttribute,
+    Block,
+    BlockAffinity,
+    Handle,
+    IPPool,
+    resource_name,
+)
+
+Held = Mapping[IPNetwork, tuple[Given, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecords:
+    """The endpoint records of one node, and the releases that its journal still owes."""
+
+    node: str
+    endpoints: tuple[WorkloadEndpoint, ...] = ()
+    debts: tuple[PendingRelease, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Everything that address management has written; `nodes` are the names of Node objects.
+
+    `records` are those of the nodes whose records are known, by far not of all.
+    """
+
+    pools: tuple[IPPool, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    handles: tuple[Handle, ...] = ()
+    affinities: tuple[BlockAffinity, ...] = ()
+    nodes: frozenset[str] = frozenset()
+    records: tuple[NodeRecords, ...] = ()
+
+
+def corruption_of(block: Block) -> str:
+    """Return how a block contradicts itself, as a sentence; "" when it doesn't."""
+    try:
+        arithmetic.verify(block)
+    except DatastoreUnusable as exc:
+        return str(exc)
+    return ""
+
+
+def handle_name(handle_id: str) -> str:
+    """Return the name under which a handle is stored, which capital letters don't tell apart."""
+    return resource_name(Handle(handle_id))
+
+
+def held_by_name(blocks: Iterable[Block]) -> dict[str, dict[IPNetwork, tuple[Given, ...]]]:
+    """Return what each handle's name holds, block by block; what rests is held by nobody.
+
+    Handles that differ in capital letters share one object, which counts the addresses of both.
+    """
+    result: dict[str, dict[IPNetwork, tuple[Given, ...]]] = {}
+    for block in blocks:
+        for one in arithmetic.given(block):
+            if one.attribute.handle_id is not None:
+                held = result.setdefault(handle_name(one.attribute.handle_id), {})
+                held[block.cidr] = (*held.get(block.cidr, ()), one)
+    return result
+
+
+def recounted(stored: Handle | None, held: Held) -> Handle | None:
+    """Return a handle as the blocks say that it should be; None when it should not be."""
+    if not held:
+        return None
+    spellings = (one.attribute.handle_id or "" for some in held.values() for one in some)
+    handle_id = min(spellings) if stored is None else stored.id
+    counts = ((cidr, len(some)) for cidr, some in held.items())
+    return Handle(handle_id, tuple(sorted(counts, key=lambda count: network_order(count[0]))))
+
+
+def network_order(cidr: IPNetwork) -> tuple[int, int, int]:
+    """Return what to sort networks of both families by."""
+    return cidr.version, int(cidr.network_address), cidr.prefixlen
+
+
+def node_of(attribute: AllocationAttribute) -> str | None:
+    """Return the node for which an address is held, where that is written beside it."""
+    return dict(attribute.secondary).get("node")
+
+
+def key_of(attribute: AllocationAttribute) -> EndpointKey | None:
+    """Return the attachment for which we gave an address; None for what others gave."""
+    said = dict(attribute.secondary)
+    if not {"network", "container", "interface"} <= said.keys():
+        return None
+    return EndpointKey(said["network"], said["container"], said["interface"])
+
+
+def pod_of(attribute: AllocationAttribute) -> str | None:
+    """Return the pod for which an address is held, as namespace/name."""
+    said = dict(attribute.secondary)
+    return f"{said.get('namespace', '')}/{said['pod']}" if "pod" in said else None
