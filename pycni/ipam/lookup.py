@@ -3,8 +3,18 @@
 from collections.abc import Sequence
 
 from pycni.ipam.block import ordinal_of
+from pycni.ipam.books import Books
 from pycni.model.network import IPAddress
-from pycni.model.resources import AllocationAttribute, Block, Handle, cidr_name, resource_name
+from pycni.model.resources import (
+    AllocationAttribute,
+    Block,
+    BlockAffinity,
+    Handle,
+    IPPool,
+    Node,
+    cidr_name,
+    resource_name,
+)
 from pycni.ports import Datastore
 
 
@@ -37,3 +47,17 @@ async def attributes_on(datastore: Datastore, *, node: str) -> Sequence[Allocati
         for attribute in stored.value.attributes
         if dict(attribute.secondary).get("node") == node
     ]
+
+
+async def read_books(datastore: Datastore) -> Books:
+    """Read all that address management has written, one kind after the other.
+
+    Requests go on meanwhile, so that two kinds may seem to disagree: who finds that reads again.
+    """
+    return Books(
+        pools=tuple([one.value for one in (await datastore.list(IPPool)).items]),
+        blocks=tuple([one.value for one in (await datastore.list(Block)).items]),
+        handles=tuple([one.value for one in (await datastore.list(Handle)).items]),
+        affinities=tuple([one.value for one in (await datastore.list(BlockAffinity)).items]),
+        nodes=frozenset([one.value.name for one in (await datastore.list(Node)).items]),
+    )
