@@ -22,8 +22,8 @@ from pycni.ctl.output import (
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from pycni.ipam import block as arithmetic
-from pycni.ipam.allocator import Allocator
 from pycni.ipam.cooldown import Cooldown
+from pycni.ipam.mending import Mending
 from pycni.ipam.pools import holds
 from pycni.ipam.requests import DatastoreView
 from pycni.model.resources import (
@@ -263,7 +263,7 @@ async def _delete(args: argparse.Namespace) -> int:
             raise _not_found(kind, args.name)
         value = found[0].value
         if isinstance(value, Block):
-            await _delete_block(datastore, found[0])
+            await _delete_block(datastore, value)
         else:
             if isinstance(value, IPPool):
                 await _refuse_used_pool(datastore, value)
@@ -287,8 +287,7 @@ async def _refuse_used_pool(datastore: Datastore, pool: IPPool) -> None:
         )
 
 
-async def _delete_block(datastore: Datastore, stored: Stored[Block]) -> None:
-    block = stored.value
+async def _delete_block(datastore: Datastore, block: Block) -> None:
     refused = InvalidInput(
         f"cannot delete block {block.cidr}: {len(arithmetic.given(block))} of its addresses are"
         " in use; delete the pods that use them first"
@@ -303,9 +302,5 @@ async def _delete_block(datastore: Datastore, stored: Stored[Block]) -> None:
             f"cannot delete block {block.cidr}: {count} of its addresses rest still;"
             " wait for ipCooldownSeconds, or set it to 0 for a moment"
         )
-    if block.affinity is None:
-        await datastore.delete(Block, resource_name(block), if_revision=stored.revision)
-        return
-    owner = Allocator(datastore, node=block.affinity)
-    if not await owner.release_affinity(block.cidr, only_if_empty=True):
+    if not await Mending(datastore).delete_empty_block(block.cidr):
         raise refused

@@ -19,6 +19,7 @@ from pycni.ctl import ipam, resources
 from pycni.ctl.output import is_colourful, print_table
 from pycni.datastore.sqlite import open_sqlite
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.block import new_block
 from pycni.ipam.requests import AssignRequest
 
 Run = Callable[..., int]
@@ -295,6 +296,25 @@ kind: IPAMConfiguration
 metadata: {name: default}
 spec: {ipCooldownSeconds: 600}
 """
+
+
+def test_an_empty_block_that_its_owner_does_not_claim_is_deleted(
+    run: Run, apply: Callable[[str], int], database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def strand() -> None:
+        store = await open_sqlite(database)
+        await store.create(
+            new_block(IPv4Network("192.168.1.0/26"), affinity="node-0", sequence_number=1)
+        )
+        await store.close()
+
+    apply(POOL)
+    asyncio.run(strand())
+
+    assert run("delete", "block", "192.168.1.0/26") == 0
+    capsys.readouterr()
+    run("get", "blocks")
+    assert capsys.readouterr().out == "CIDR  NODE  USED  RESTING  FREE\n"
 
 
 def test_a_block_without_owner_can_be_looked_at(
