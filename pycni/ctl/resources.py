@@ -4,12 +4,11 @@ The rules of what may be written are in `pycni.model`; nothing is decided here.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from pycni.ctl.files import read_input
 from pycni.ctl.output import (
     add_output_argument,
     command,
@@ -17,7 +16,6 @@ from pycni.ctl.output import (
     open_datastore,
     print_documents,
     print_table,
-    reason_of,
 )
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
@@ -197,7 +195,7 @@ def _is_called(value: Resource, name: str) -> bool:
 
 
 async def _apply(args: argparse.Namespace) -> int:
-    manifests = parse_manifests(_read(args.filename), source=args.filename)
+    manifests = parse_manifests(read_input(args.filename), source=args.filename)
     if not manifests:
         raise InvalidInput(
             f"{args.filename} holds no object: write one as  pycnictl get pools -o yaml  shows it"
@@ -215,17 +213,6 @@ async def _apply(args: argparse.Namespace) -> int:
     finally:
         await datastore.close()
     return 0
-
-
-def _read(filename: str) -> str:
-    if filename == "-" and getattr(sys, "stdin", None) is None:
-        raise InvalidInput("cannot read -: standard input is closed; name a file")
-    try:
-        return sys.stdin.read() if filename == "-" else Path(filename).read_text("utf-8")
-    except OSError as exc:
-        raise InvalidInput(f"cannot read {filename}: {reason_of(exc)}") from exc
-    except UnicodeDecodeError as exc:
-        raise InvalidInput(f"cannot read {filename}: it is no text in UTF-8 ({exc})") from exc
 
 
 async def _existing(datastore: Datastore) -> dict[tuple[type[object], str], Stored[Any]]:

@@ -1,0 +1,19 @@
+"""Reading the file that a command line names."""
+
+import sys
+from pathlib import Path
+
+from pycni.ctl.output import reason_of
+from pycni.errors import InvalidInput
+
+
+def read_input(filename: str) -> str:
+    """Return the text of a file; - is standard input."""
+    if filename == "-" and getattr(sys, "stdin", None) is None:
+        raise InvalidInput("cannot read -: standard input is closed; name a file")
+    try:
+        return sys.stdin.read() if filename == "-" else Path(filename).read_text("utf-8")
+    except OSError as exc:
+        raise InvalidInput(f"cannot read {filename}: {reason_of(exc)}") from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidInput(f"cannot read {filename}: it is no text in UTF-8 ({exc})") from exc
