@@ -101,10 +101,6 @@ def _place(finding: Finding) -> tuple[int, tuple[int, int, int], int, str]:
 # --- blocks -------------------------------------------------------------------------------------
 
 
-def _sound(books: Books) -> list[Block]:
-    return [block for block in books.blocks if not corruption_of(block)]
-
-
 def _corrupt_blocks(books: Books) -> Iterator[Finding]:
     for block in books.blocks:
         if sentence := corruption_of(block):
@@ -126,7 +122,7 @@ def _overlapping_blocks(books: Books) -> Iterator[Finding]:
 
 
 def _blocks_without_pool(books: Books) -> Iterator[Finding]:
-    for block in _sound(books):
+    for block in books.sound_blocks:
         if pool_of(books.pools, block.cidr) is not None:
             continue
         if not arithmetic.is_held(block):
@@ -142,7 +138,7 @@ def _blocks_without_pool(books: Books) -> Iterator[Finding]:
 
 def _blocks_without_affinity(books: Books) -> Iterator[Finding]:
     claimed = {(affinity.node, affinity.cidr) for affinity in books.affinities}
-    for block in _sound(books):
+    for block in books.sound_blocks:
         if block.affinity is None or (block.affinity, block.cidr) in claimed:
             continue
         sentence = f"{block.cidr} says that it is {block.affinity}'s, which has no affinity for it"
@@ -207,7 +203,7 @@ def _of_affinity(
 
 
 def _gone_nodes(books: Books) -> Iterator[Finding]:
-    for block in _sound(books):
+    for block in books.sound_blocks:
         if block.affinity is not None and block.affinity not in books.nodes:
             yield _of_block(
                 Kind.BLOCK_OF_GONE_NODE,
@@ -266,7 +262,7 @@ def _of_address(
 
 def _addresses_without_count(books: Books) -> Iterator[Finding]:
     handles = {handle_name(handle.id): dict(handle.blocks) for handle in books.handles}
-    for block in _sound(books):
+    for block in books.sound_blocks:
         for one in arithmetic.given(block):
             handle_id = one.attribute.handle_id
             if handle_id is None:
@@ -284,7 +280,7 @@ def _addresses_without_count(books: Books) -> Iterator[Finding]:
 
 def _handles(books: Books) -> Iterator[Finding]:
     corrupt = {block.cidr for block in books.blocks if corruption_of(block)}
-    held = held_by_name(_sound(books))
+    held = held_by_name(books.sound_blocks)
     for handle in books.handles:
         if not handle.blocks:
             yield _of_handle(handle, None, f"{handle.id} counts nothing, and should not be there")
@@ -312,7 +308,7 @@ def _of_handle(handle: Handle, cidr: IPNetwork | None, sentence: str) -> Finding
 
 def _leaked_addresses(books: Books) -> Iterator[Finding]:
     known = {records.node: _answered_for(records) for records in books.records}
-    for block in _sound(books):
+    for block in books.sound_blocks:
         for one in arithmetic.given(block):
             node, handle_id = node_of(one.attribute), one.attribute.handle_id
             if node not in known or handle_id is None or key_of(one.attribute) is None:
@@ -333,7 +329,7 @@ def _answered_for(records: NodeRecords) -> set[str]:
 
 def _records_without_address(books: Books) -> Iterator[Finding]:
     """Judge finished records only: the others are in somebody's hands, or left to a DEL."""
-    holders = {one.address: one for block in _sound(books) for one in arithmetic.given(block)}
+    holders = {one.address: one for block in books.sound_blocks for one in arithmetic.given(block)}
     corrupt = [block.cidr for block in books.blocks if corruption_of(block)]
     ready = (
         endpoint

@@ -47,6 +47,11 @@ class Books:
     nodes: frozenset[str] = frozenset()
     records: tuple[NodeRecords, ...] = ()
 
+    @property
+    def sound_blocks(self) -> list[Block]:
+        """The blocks that don't contradict themselves: nothing follows from the others."""
+        return [block for block in self.blocks if not corruption_of(block)]
+
 
 def corruption_of(block: Block) -> str:
     """Return how a block contradicts itself, as a sentence; "" when it doesn't."""

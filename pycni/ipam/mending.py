@@ -18,7 +18,7 @@ from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam import block as arithmetic
 from pycni.ipam.audit import Finding, Kind
 from pycni.ipam.blocks import Blocks
-from pycni.ipam.books import corruption_of, handle_name, held_by_name, network_order, recounted
+from pycni.ipam.books import Books, handle_name, held_by_name, network_order, recounted
 from pycni.ipam.claims import Claims
 from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.pools import pool_of
@@ -96,9 +96,9 @@ class Mending:
 
     async def _recounted(self, name: str, have: Handle | None) -> Handle | None:
         """Count anew, but leave as they are the counts of blocks from which nothing follows."""
-        blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
-        corrupt = {block.cidr for block in blocks if corruption_of(block)}
-        sound = [block for block in blocks if block.cidr not in corrupt]
+        listed = [stored.value for stored in (await self._datastore.list(Block)).items]
+        sound = Books(blocks=tuple(listed)).sound_blocks
+        corrupt = {block.cidr for block in listed} - {block.cidr for block in sound}
         want = recounted(have, held_by_name(sound).get(name, {}))
         kept = [entry for entry in (have.blocks if have else ()) if entry[0] in corrupt]
         if not kept or have is None:

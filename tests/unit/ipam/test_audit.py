@@ -8,7 +8,7 @@ from pycni.ipam.audit import MEND, RELEASE_REPORTED, Finding, Kind, audit
 from pycni.ipam.books import Books, Held, recounted
 from pycni.model.endpoints import AssignedAddress, EndpointState, PendingRelease
 from pycni.model.resources import AffinityState, BlockAffinity, Handle, IPPool
-from tests.unit.ipam.written import (
+from tests.unit.written_books import (
     AFFINITY,
     CIDR,
     DETAILS,

@@ -17,7 +17,7 @@ from pycni.ipam.whereabouts import (
     rests_until,
 )
 from pycni.model.resources import AffinityState, BlockAffinity, IPReservation
-from tests.unit.ipam.written import (
+from tests.unit.written_books import (
     CIDR,
     DETAILS,
     FREE,
