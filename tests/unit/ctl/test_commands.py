@@ -14,6 +14,7 @@ from pycni.ctl.main import main
 
 CLONE = Path(__file__).resolve().parents[3]
 EXERCISE = str(CLONE / "examples" / "exercise.yaml")
+IPAM_VERBS = ("show", "candidates")
 NODE_2 = """\
 default via 10.10.32.1 dev eth0
 10.10.32.0/20 dev eth0 proto kernel scope link src 10.10.43.25
@@ -183,7 +184,15 @@ def test_delete_says_what_becomes_of_a_node_with_a_running_agent(
     assert "anew: stop it first" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["status", "--help"], ["predict", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["status", "--help"],
+        ["predict", "--help"],
+        *(["ipam", verb, "--help"] for verb in IPAM_VERBS),
+    ],
+)
 def test_help_shows_an_example(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(words)
