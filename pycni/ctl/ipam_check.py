@@ -67,8 +67,8 @@ def _print(reading: Reading, findings: Sequence[Finding], *, repaired: Sequence[
             [(one.kind.value, one.sentence, one.repair or _no_repair(one)) for one in findings],
         )
         print()
-    counts = ", ".join(f"{count} {what}" for what, count in counts_of(reading).items())
-    print(f"{len(findings)} findings in {counts}")
+    counts = ", ".join(f"{what} {count}" for what, count in counts_of(reading).items())
+    print(f"findings: {len(findings)} (read: {counts})")
     if reading.note:
         print(f"note: {reading.note}")
 

@@ -249,7 +249,10 @@ class Releasing:
         if self._endpoints is None or leak.node != self._node:
             if self._is_forced:
                 return await self._release_one(one)
-            print(f"{leak.address}: kept, because only {leak.node} knows: run this there")
+            print(
+                f"{leak.address}: kept, because its record can't be looked for here:"
+                f" run this on {leak.node}, beside its agent"
+            )
             return False
         key = key_of(one.attribute)
         if key is None:

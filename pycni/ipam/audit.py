@@ -288,7 +288,7 @@ def _handles(books: Books) -> Iterator[Finding]:
         for cidr, count in handle.blocks:
             in_fact = len(by_block.get(cidr, ()))
             if cidr not in corrupt and in_fact != count:
-                sentence = f"{handle.id} counts {count} addresses of {cidr}, and holds {in_fact}"
+                sentence = f"{handle.id} counts {count} in {cidr}, and holds {in_fact} there"
                 yield _of_handle(handle, cidr, sentence)
 
 

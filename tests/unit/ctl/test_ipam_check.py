@@ -46,8 +46,8 @@ def test_sound_books_exit_with_0(agent: Machine) -> None:
     agent.serve(endpoint())
 
     assert agent.said("check") == (
-        "0 findings in 1 pools, 1 blocks, 2 addresses, 0 resting, 2 handles, 1 affinities,"
-        " 1 nodes, 1 records"
+        "findings: 0 (read: pools 1, blocks 1, addresses 2, resting 0, handles 2, affinities 1,"
+        " nodes 1, records 1)"
     )
 
 
@@ -177,7 +177,7 @@ def test_repair_mends_says_what_it_did_and_checks_again(machine: Machine) -> Non
         "repaired: dropped node-0's affinity for 10.0.0.0/26",
     ]
     assert machine.document("check", "--repair")["repaired"] == []
-    assert "0 findings" in machine.said("check")
+    assert "findings: 0" in machine.said("check")
 
 
 def test_repair_leaves_what_needs_judgement(agent: Machine) -> None:

@@ -211,7 +211,7 @@ def test_address_that_its_handle_does_not_count_is_named() -> None:
 
     assert [one.kind for one in found] == [Kind.ADDRESS_NOT_COUNTED, Kind.HANDLE_MISCOUNTS]
     assert (found[0].address, found[0].repair) == (POD, MEND)
-    assert "counts 1 addresses of 192.168.84.128/26, and holds 0" in found[1].sentence
+    assert "counts 1 in 192.168.84.128/26, and holds 0 there" in found[1].sentence
 
 
 def test_handle_that_counts_too_many_or_too_few_is_named() -> None:
