@@ -22,6 +22,7 @@ from pycni.ctl import main as ctl
 from pycni.ctl.agentlink import ask
 from pycni.datastore.sqlite import open_sqlite
 from pycni.errors import InvalidInput, TryAgain
+from pycni.model.endpoints import EndpointKey
 from pycni.model.resources import IPPool, Node, TunnelMode
 from tests.agent.own_node import needs_root, node
 
@@ -143,10 +144,6 @@ def test_agent_serves_pods_and_says_how_it_is(
         assert said["endpoints"] == 1
         assert said["blocks"] == ["192.168.39.192/26"]
         assert [p["state"] for p in said["peers"]] == ["down"]
-        told = await asyncio.to_thread(ask, run_dir, "endpoints")
-        assert (told["node"], told["debts"]) == ("node-0", [])
-        assert [one["handle"] for one in told["records"]] == ["net.c1"]
-        assert tuple(told["datastore"]) == agent.datastore.identity
         await wanted_say(run_dir, "192.168.39.193 dev ")
         with pytest.raises(InvalidInput, match="known questions"):
             await asyncio.to_thread(ask, run_dir, "nonsense")
@@ -169,6 +166,35 @@ def test_agent_serves_pods_and_says_how_it_is(
 
     # The kernel is left as it is.
     assert "192.168.39.192/26" in ip_route("type", "blackhole")
+
+
+@needs_root
+@pytest.mark.timeout(60)
+def test_leak_is_found_by_the_agents_records_and_released(
+    node: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def story(agent: Agent, run_dir: Path) -> None:
+        async def ipam(*words: str) -> int:
+            where = ["--datastore", str(agent.config.datastore_path), "ipam"]
+            return await asyncio.to_thread(ctl.main, [*where, *words, "--run-dir", str(run_dir)])
+
+        status, _ = await call(run_dir, "ADD", node)
+        assert status == 0
+        told = await asyncio.to_thread(ask, run_dir, "endpoints")
+        assert (told["node"], told["debts"]) == ("node-0", [])
+        assert [one["handle"] for one in told["records"]] == ["net.c1"]
+        assert await ipam("check") == 0
+        await wanted_say(run_dir, "192.168.39.193 dev ")
+        capsys.readouterr()
+        assert await ipam("explain", "192.168.39.193") == 0
+        assert "192.168.39.193 dev cali" in capsys.readouterr().out
+        agent.endpoints.remove(EndpointKey("net", "c1", "eth0"))
+        assert await ipam("check", "-o", "json") == 3
+        (tmp_path / "report.json").write_text(capsys.readouterr().out)
+        assert await ipam("release", "--from-report", str(tmp_path / "report.json")) == 0
+        assert await ipam("check") == 0
+
+    asyncio.run(with_agent(tmp_path, story))
 
 
 @needs_root
