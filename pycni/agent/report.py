@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from pycni.agent.http import Page
 from pycni.endpoints import endpoint_document, pending_document
-from pycni.model.network import Route
+from pycni.errors import TryAgain
+from pycni.model.endpoints import HOST_VETH_PREFIX
+from pycni.model.network import IPNetwork, KernelState, Route
 from pycni.plan.desired import rejected_paths, wanted_advertisements, wanted_neighbours
 from pycni.plan.iproute import route_text
 
@@ -106,14 +108,20 @@ def endpoints(agent: "Agent") -> dict[str, Any]:
     """Return this node's records and journalled releases, read anew from their files.
 
     What the facts remember may be behind, and who compares addresses with records must not take a
-    pod that is being added for a leak.  `datastore` tells which file the agent works on.
+    pod that is being added for a leak.  `datastore` tells which file the agent works on;
+    `aliases` and `routed` show which pods live on though their record is lost.
     """
+    have = agent.facts.have
+    if have is None:
+        raise TryAgain("the agent has not read the kernel yet: ask again in a second")
     return {
         "node": agent.node,
         "datastore": list(agent.datastore.identity),
         "stateDir": agent.config.state_dir,
         "records": [endpoint_document(one) for one in agent.endpoints.list()],
         "debts": [pending_document(one) for one in agent.endpoints.pending()],
+        "aliases": sorted(link.alias for link in have.links.values() if link.alias),
+        "routed": sorted(str(dst.network_address) for dst in _pod_routes(have)),
     }
 
 
@@ -156,6 +164,16 @@ def is_ready(agent: "Agent") -> bool:
     """Tell whether requests can be served and the kernel is as wanted."""
     health = agent.reconciler.health
     return agent.cni.is_serving and health.has_converged and not health.failures
+
+
+def _pod_routes(have: KernelState) -> set[IPNetwork]:
+    """Return the single addresses to which a route leads by a pod's interface."""
+    return {
+        key.dst
+        for key, routes in have.routes.items()
+        if key.dst.prefixlen == key.dst.max_prefixlen
+        if any(oif.startswith(HOST_VETH_PREFIX) for route in routes for oif in route.oifs)
+    }
 
 
 def answers(agent: "Agent") -> dict[str, Callable[[], dict[str, Any]]]:

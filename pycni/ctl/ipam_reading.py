@@ -87,9 +87,11 @@ def _parse_agent(answer: dict[str, Any], run_dir: Path) -> LocalAgent:
             node=str(answer["node"]),
             endpoints=tuple([parse_endpoint(where, one) for one in answer["records"]]),
             debts=tuple([parse_pending(where, one) for one in answer["debts"]]),
+            aliases=frozenset(answer["aliases"]),
+            routed=frozenset(map(ip_address, answer["routed"])),
         )
         return LocalAgent(records, run_dir, Path(answer["stateDir"]))
-    except (KeyError, TypeError) as exc:
+    except (KeyError, TypeError, ValueError) as exc:
         raise InvalidInput(
             f"cannot read {where} ({exc!r}): pycnictl and pycni-agent must be of one version"
         ) from exc

@@ -27,6 +27,7 @@ from pycni.ipam.pools import holds, pool_of
 from pycni.model.endpoints import EndpointState, WorkloadEndpoint
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, affinity_name
+from pycni.plan.ownership import alias_of
 
 MEND = "pycnictl ipam check --repair"
 RELEASE_REPORTED = "pycnictl ipam release --from-report FILE"
@@ -307,19 +308,27 @@ def _of_handle(handle: Handle, cidr: IPNetwork | None, sentence: str) -> Finding
 
 
 def _leaked_addresses(books: Books) -> Iterator[Finding]:
-    known = {records.node: _answered_for(records) for records in books.records}
+    known = {records.node: (records, _answered_for(records)) for records in books.records}
     for block in books.sound_blocks:
         for one in arithmetic.given(block):
             node, handle_id = node_of(one.attribute), one.attribute.handle_id
             if node not in known or handle_id is None or key_of(one.attribute) is None:
                 continue
-            if handle_name(handle_id) not in known[node]:
+            records, names = known[node]
+            if handle_name(handle_id) not in names and not shows_life(one, records):
                 sentence = (
                     f"{one.address} is held by {handle_id} for {_what(one)}{node}, which has"
-                    " neither a record nor a journalled release of it"
+                    " neither a record nor a journalled release of it, nor an interface"
                 )
                 kind = Kind.ADDRESS_LEAKED
                 yield _of_address(kind, block, one, sentence, repair=RELEASE_REPORTED)
+
+
+def shows_life(one: Given, records: NodeRecords) -> bool:
+    """Tell whether the kernel has anything of the pod that was given an address."""
+    key = key_of(one.attribute)
+    has_interface = key is not None and alias_of(key) in records.aliases
+    return has_interface or one.address in records.routed
 
 
 def _answered_for(records: NodeRecords) -> set[str]:

@@ -11,7 +11,7 @@ from pycni.errors import DatastoreUnusable
 from pycni.ipam import block as arithmetic
 from pycni.ipam.block import Given
 from pycni.model.endpoints import EndpointKey, PendingRelease, WorkloadEndpoint
-from pycni.model.network import IPNetwork
+from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import (
     AllocationAttribute,
     Block,
@@ -26,11 +26,17 @@ Held = Mapping[IPNetwork, tuple[Given, ...]]
 
 @dataclass(frozen=True, slots=True)
 class NodeRecords:
-    """The endpoint records of one node, and the releases that its journal still owes."""
+    """The endpoint records of one node, and the releases that its journal still owes.
+
+    `aliases` are the ifaliases of its interfaces, `routed` the addresses to which it has a route by
+    a pod's interface: a record may be lost, and its pod live on.
+    """
 
     node: str
     endpoints: tuple[WorkloadEndpoint, ...] = ()
     debts: tuple[PendingRelease, ...] = ()
+    aliases: frozenset[str] = frozenset()
+    routed: frozenset[IPAddress] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,15 @@ async def wanted_say(run_dir: Path, words: str) -> None:
             wanted = "\n".join((await asyncio.to_thread(ask, run_dir, "routes"))["wanted"])
 
 
+async def no_interfaces(run_dir: Path) -> None:
+    """Wait until the agent has heard that no pod's interface is there any more."""
+    async with asyncio.timeout(10):
+        aliases = ["one at least"]
+        while aliases:
+            await asyncio.sleep(0.02)
+            aliases = (await asyncio.to_thread(ask, run_dir, "endpoints"))["aliases"]
+
+
 def ip_route(*selector: str) -> str:
     shown = ["ip", "route", "show", *selector]
     return subprocess.run(shown, capture_output=True, text=True, check=True).stdout
@@ -189,6 +198,11 @@ def test_leak_is_found_by_the_agents_records_and_released(
         assert await ipam("explain", "192.168.39.193") == 0
         assert "192.168.39.193 dev cali" in capsys.readouterr().out
         agent.endpoints.remove(EndpointKey("net", "c1", "eth0"))
+        assert await ipam("check") == 0  # the pod is there, and answers
+        (host_end,) = {one["hostVeth"] for one in told["records"]}
+        await asyncio.to_thread(subprocess.run, ["ip", "link", "del", host_end], check=False)
+        await no_interfaces(run_dir)
+        capsys.readouterr()
         assert await ipam("check", "-o", "json") == 3
         (tmp_path / "report.json").write_text(capsys.readouterr().out)
         assert await ipam("release", "--from-report", str(tmp_path / "report.json")) == 0

@@ -111,6 +111,8 @@ class Machine:
             "stateDir": str(self.path),
             "records": [endpoint_document(record) for record in records],
             "debts": [pending_document(debt) for debt in debts],
+            "aliases": [],
+            "routed": [],
         } | answers
 
 

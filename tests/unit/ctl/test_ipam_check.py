@@ -60,7 +60,8 @@ def test_leaked_address_exits_with_3_and_names_its_repair(agent: Machine) -> Non
     assert headings == "FINDING WHAT REPAIR"
     assert finding == (
         "address-leaked 192.168.39.193 is held by net.C1 for pod default/web of node-0, which has"
-        " neither a record nor a journalled release of it pycnictl ipam release --from-report FILE"
+        " neither a record nor a journalled release of it, nor an interface"
+        " pycnictl ipam release --from-report FILE"
     )
 
 

@@ -94,8 +94,15 @@ def test_address_with_a_record_here_is_refused(agent: Machine) -> None:
 
     said = agent.said("release", "--ip", str(POD), status=1)
 
-    assert "pod default/web has a record on node-0, this node" in said
+    assert "pod default/web has a record or an interface on node-0, this node" in said
     assert len(held(agent)) == 2
+
+
+def test_address_of_a_pod_that_lost_its_record_is_refused(agent: Machine) -> None:
+    agent.write(*GONE)
+    agent.serve(aliases=["pycni:net/C1/eth0"])
+
+    assert "or an interface on node-0" in agent.said("release", "--ip", str(POD), status=1)
 
 
 def test_force_releases_what_is_in_use(agent: Machine) -> None:
@@ -329,6 +336,17 @@ def test_address_whose_pod_has_turned_up_stays(agent: Machine, what: str) -> Non
 
     assert said == f"{POD}: kept, because pod default/web has {what} by now"
     assert len(held(agent)) == 2
+
+
+def test_address_whose_pod_shows_life_by_now_stays(agent: Machine) -> None:
+    agent.write(*THERE)
+    agent.serve()
+    path = report(agent)
+    agent.serve(routed=[str(POD)])
+
+    said = agent.said("release", "--from-report", path)
+
+    assert said == f"{POD}: kept, because the pod's interface is there"
 
 
 def test_address_of_a_node_that_can_not_be_asked_stays_unless_forced(agent: Machine) -> None:

@@ -285,6 +285,13 @@ def test_address_with_a_journalled_release_has_not_leaked() -> None:
     assert audit(books(records=(records(debts=(debt,)),))) == ()
 
 
+def test_address_of_a_pod_that_lives_on_without_its_record_has_not_leaked() -> None:
+    plugged = replace(records(), aliases=frozenset({"pycni:net/C1/eth0"}))
+    routed = replace(records(), routed=frozenset({POD}))
+
+    assert audit(books(records=(plugged,))) == audit(books(records=(routed,))) == ()
+
+
 def test_address_of_a_node_whose_records_are_unknown_is_not_judged() -> None:
     assert audit(books(records=())) == ()
 
