@@ -232,8 +232,23 @@ class Allocator:
         names = ", ".join(describe(pool) for pool in own.pools)
         raise Exhausted(
             f"cannot assign an IPv{version} address to {request.handle_id} on {self._node}:"
-            f" nothing is free in {names}{_why(config)}; add a pool, or {_SHOW}"
+            f" nothing is free in {names}{_why(config)}{await self._held_back(own)};"
+            f" add a pool, or {_SHOW}"
         )
+
+    async def _held_back(self, own: Own) -> str:
+        """Say what is nobody's and yet not given."""
+        blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
+        inside = [block for block in blocks if pool_of(own.pools, block.cidr) is not None]
+        resting = sum(map(arithmetic.resting_count, inside))
+        reserved = sum(
+            arithmetic.address_of(block, ordinal) in own.reserved
+            for block in inside
+            for ordinal in block.unallocated
+        )
+        said = [f"{resting} rest after their last use"] if resting else []
+        said += [f"{reserved} more in its blocks are reserved"] if reserved else []
+        return f" ({', '.join(said)})" if said else ""
 
     async def _assign_from_new_block(
         self, request: AssignRequest, own: Own, version: int, config: IPAMConfig

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pycni.errors import Exhausted, InvalidInput
-from pycni.ipam.pools import eligible, need_labels, pool_of
+from pycni.ipam.pools import describe, eligible, need_labels, pool_of, selects
 from pycni.ipam.requests import AssignRequest, View
 from pycni.ipam.reserved import Reserved
 from pycni.model.network import IPNetwork
@@ -94,10 +94,21 @@ class OwnBlocks:
         if not pools:
             raise Exhausted(
                 f"cannot assign an IPv{version} address to {request.handle_id}: no enabled pool"
-                f" serves {request.use.value} addresses on {self._node};"
-                " add one by `pycnictl apply -f`"
+                f" serves {request.use.value} addresses on {self._node}"
+                f"{self._turned_away(known, version)}; add one by `pycnictl apply -f`"
             )
         return pools
+
+    def _turned_away(self, known: Iterable[IPPool], version: int) -> str:
+        """Say which pools would serve if they meant this node."""
+        pools = [
+            f"{describe(pool)} is for nodes with {pool.node_selector}"
+            for pool in known
+            if pool.cidr.version == version
+            and not pool.is_disabled
+            and not selects(pool, self._labels)
+        ]
+        return f" ({'; '.join(pools)})" if pools else ""
 
 
 async def node_labels(view: View, pools: Iterable[IPPool], node: str) -> Labels:

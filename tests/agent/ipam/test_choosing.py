@@ -71,6 +71,16 @@ def test_a_pool_serves_the_nodes_that_its_selector_means(play: Play) -> None:
     play([in_rack_a, replace(POOL, node_selector="rack != 'a'")], story)
 
 
+def test_a_node_that_no_pool_means_hears_which_there_are(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        complaint = r"on node-0 \(small \(10.0.0.0/28\) is for nodes with has\(rack\)\); add one"
+        with pytest.raises(Exhausted, match=complaint):
+            await take(node(store), "x")
+
+    other = replace(POOL, is_disabled=True, node_selector="has(zone)")
+    play([replace(SMALL, node_selector="has(rack)"), other], story)
+
+
 def test_labels_are_read_only_where_a_pool_asks_for_them(play: Play) -> None:
     async def story(store: Datastore) -> None:
         asked: list[str] = []

@@ -58,7 +58,7 @@ def test_a_released_address_rests_as_long_as_it_should(play: Play) -> None:
         assert await take(allocator, "b") == ["10.0.0.1"]
 
         clock.seconds += 59.9
-        with pytest.raises(Exhausted):
+        with pytest.raises(Exhausted, match=r"\(1 rest after their last use\)"):
             await take(allocator, "c")
         clock.seconds += 0.6
         assert await take(allocator, "c") == ["10.0.0.0"]

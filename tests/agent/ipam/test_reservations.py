@@ -77,7 +77,7 @@ def test_reserved_addresses_are_not_borrowed(play: Play) -> None:
             await take(node(store, f"node-{number}"), f"owner-{number}")
         await reserve(store, "10.0.0.0/28")
 
-        with pytest.raises(Exhausted):
+        with pytest.raises(Exhausted, match=r"\(12 more in its blocks are reserved\)"):
             await take(node(store, "node-9"), "x")
 
     play([SMALL], story)

@@ -1,0 +1,113 @@
+"""Why a pod gets no address: each reason on a real node, with its sentence in docs/addresses.md.
+
+An exhausted pool and addresses borrowed across nodes: `test_scenario_pools.py`.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import namespaces
+from plugin_host import ROOT, PluginHost, plugin_host
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+
+POOL = """\
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {{name: small}}
+spec: {{cidr: 10.9.0.0/29, blockSize: 31, {more}}}
+"""
+CONFIG = """\
+apiVersion: projectcalico.org/v3
+kind: IPAMConfiguration
+metadata: {{name: default}}
+spec: {{{more}}}
+"""
+RESERVATION = """\
+apiVersion: projectcalico.org/v3
+kind: IPReservation
+metadata: {name: kept}
+spec: {reservedCIDRs: [10.9.0.0/30, 10.9.0.4/31, 10.9.0.6]}
+"""
+
+
+@pytest.fixture(params=[True, False], ids=["agent", "alone"])
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PluginHost]:
+    with (
+        namespaces() as make,
+        plugin_host(tmp_path, make, relay="c", has_agent=request.param) as made,
+    ):
+        made.ctl("delete", "pool", "default")
+        yield made
+
+
+def apply(host: PluginHost, text: str) -> None:
+    host.ctl("apply", "-f", "-", stdin=text)
+
+
+def require_documented(sentence: str) -> None:
+    """Hold a sentence against those of the document, names and numbers apart."""
+    page = (ROOT / "docs" / "addresses.md").read_text()
+    told = [_shape(line) for line in re.findall(r"^> (.*)$", page, re.MULTILINE)]
+    assert _shape(sentence) in told, sentence
+
+
+def _shape(sentence: str) -> str:
+    return re.sub(r"spec\.[\w-]+|\d+", "…", sentence)
+
+
+def test_a_node_that_owns_its_limit_of_blocks(host: PluginHost) -> None:
+    apply(host, POOL.format(more="natOutgoing: false"))
+    apply(host, CONFIG.format(more="maxBlocksPerHost: 1"))
+    pods = [host.pod(f"pod-{number}") for number in range(3)]
+    for pod in pods[:2]:
+        assert host.call("ADD", pod).status == 0
+
+    said = host.call("ADD", pods[2])
+
+    assert said.code == 11
+    require_documented(said.document["msg"])
+    apply(host, CONFIG.format(more="maxBlocksPerHost: 2"))
+    assert host.call("ADD", pods[2]).status == 0
+
+
+def test_addresses_that_rest(host: PluginHost) -> None:
+    apply(host, POOL.format(more="natOutgoing: false"))
+    apply(host, CONFIG.format(more="ipCooldownSeconds: 600, strictAffinity: true"))
+    pods = [host.pod(f"pod-{number}") for number in range(8)]
+    given = [host.call("ADD", pod).addresses[0] for pod in pods]
+    assert len(set(given)) == 8
+    assert host.call("DEL", pods[0]).status == 0
+
+    said = host.call("ADD", pods[0])
+
+    assert said.code == 11
+    require_documented(said.document["msg"])
+    apply(host, CONFIG.format(more="ipCooldownSeconds: 0, strictAffinity: true"))
+    assert host.call("ADD", pods[0]).addresses == [given[0]]
+
+
+def test_addresses_that_are_reserved(host: PluginHost) -> None:
+    apply(host, POOL.format(more="natOutgoing: false"))
+    apply(host, RESERVATION)
+    assert host.call("ADD", host.pod("one")).addresses == ["10.9.0.7/32"]
+
+    said = host.call("ADD", host.pod("two"))
+
+    assert said.code == 11
+    require_documented(said.document["msg"])
+    # Who asks for one of them gets it.
+    named = host.call("ADD", host.pod("three"), {"runtimeConfig": {"ips": ["10.9.0.2"]}})
+    assert named.addresses == ["10.9.0.2/32"]
+
+
+def test_a_pool_for_other_nodes(host: PluginHost) -> None:
+    apply(host, POOL.format(more="nodeSelector: \"rack == 'b'\""))
+
+    said = host.call("ADD", host.pod("one"))
+
+    assert said.code == 11
+    require_documented(said.document["msg"])
