@@ -1,16 +1,21 @@
 """Three nodes at once, stepped from datastore call to datastore call in any order.
 
 Operations are coroutines driven by hand: every datastore call is preceded by a suspension, and
-the test decides who goes on, who is cancelled and whose process dies.
+the test decides who goes on, who is cancelled, whose process dies and how time passes.
+
+PYCNI_EXAMPLES says how many stories each machine plays (CI: 1,000; `make soak`: 100,000).
 """
 
 import asyncio
 import itertools
-from collections import Counter
+import os
+import shutil
+import tempfile
 from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import hypothesis.strategies as st
 import pytest
@@ -19,16 +24,31 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
+from pycni.datastore.sqlite import open_sqlite
 from pycni.errors import PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.audit import Finding, audit
+from pycni.ipam.books import Books
 from pycni.ipam.requests import Assignment, AssignRequest
 from pycni.model.network import IPNetwork
-from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, IPPool
+from pycni.model.resources import (
+    AffinityState,
+    Block,
+    BlockAffinity,
+    Handle,
+    IPAMConfig,
+    IPPool,
+    IPReservation,
+    Node,
+    Resource,
+)
+from pycni.ports import Datastore
 from tests.agent.death import Died
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
+T = TypeVar("T", bound=Resource)
 POOL = IPPool("pool", IPv4Network("10.0.0.0/29"), block_size=30)
 BLOCKS = list(POOL.cidr.subnets(new_prefix=30))
 NODES = ("a", "b", "c")
@@ -77,13 +97,30 @@ class ThreeNodes(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = MemoryStore()
+        self.now = 1_000_000
+        self.is_in_a_hurry = True
+        self.prepare()
+        self.books = self.open()
         self.numbers = itertools.count(1)
         self.running: list[Operation] = []
         self.held: dict[str, Assignment] = {}
         self.unsettled: set[str] = set()
         self.processes: dict[str, Process] = {}
-        drive(MemoryDatastore(self.store).create(POOL))
+        drive(self.books.create(POOL))
+        drive(self.books.create(IPAMConfig(cooldown_s=30)))
+        for node in NODES:
+            drive(self.books.create(Node(node)))
+
+    def prepare(self) -> None:
+        """Make an empty store."""
+        self.store = MemoryStore()
+
+    def open(self) -> Datastore:
+        """Return another way to the store."""
+        return MemoryDatastore(self.store)
+
+    def all(self, kind: type[T]) -> list[T]:
+        return [stored.value for stored in drive(self.books.list(kind)).items]
 
     def process(self, node: str) -> Process:
         if node not in self.processes:
@@ -102,14 +139,33 @@ class ThreeNodes(RuleBasedStateMachine):
             await _Suspension()
 
         allocator = Allocator(
-            FaultyDatastore(MemoryDatastore(self.store), before=before, is_atomic=self.is_atomic),
+            FaultyDatastore(self.open(), before=before, is_atomic=self.is_atomic),
             node=node,
-            clock_ns=lambda: next(self.numbers) * 1000,
+            clock_ns=lambda: self.now * 1_000_000_000 + next(self.numbers),
             sleep=sleep,
         )
         return Process(allocator, died)
 
     # --- what can happen ------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 29, 30, 31, 1000]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(seconds=st.sampled_from([0, 30]))
+    def rest_is_wanted(self, seconds: int) -> None:
+        stored = drive(self.books.get(IPAMConfig, "default"))
+        config = IPAMConfig(cooldown_s=seconds)
+        drive(self.books.update(config, if_revision=stored.revision))
+
+    @rule(cidr=st.sampled_from(BLOCKS), is_wanted=st.booleans())
+    def half_a_block_is_reserved(self, cidr: IPv4Network, *, is_wanted: bool) -> None:
+        stored = drive(self.books.get(IPReservation, "kept"))
+        if stored is not None:
+            drive(self.books.delete(IPReservation, "kept", if_revision=stored.revision))
+        if is_wanted:
+            (half, _) = cidr.subnets(prefixlen_diff=1)
+            drive(self.books.create(IPReservation("kept", (half,))))
 
     @rule(node=st.sampled_from(NODES), ordinal=st.none() | st.integers(0, 7))
     def add(self, node: str, ordinal: int | None) -> None:
@@ -123,6 +179,17 @@ class ThreeNodes(RuleBasedStateMachine):
         handle = data.draw(st.sampled_from([*lost, f"h{next(self.numbers)}"]))
         self.start_adding(node, handle, ordinal, is_first=True)
 
+    def start(self, operation: Operation) -> None:
+        self.running.append(operation)
+        if self.is_in_a_hurry:
+            while operation in self.running:
+                self.step(operation)
+
+    @rule(is_so=st.booleans())
+    def hurry(self, *, is_so: bool) -> None:
+        """Let requests be done at once from now on, or step by step."""
+        self.is_in_a_hurry = is_so
+
     def start_adding(self, node: str, handle: str, ordinal: int | None, *, is_first: bool) -> None:
         process = self.process(node)
         request = AssignRequest(
@@ -133,15 +200,16 @@ class ThreeNodes(RuleBasedStateMachine):
         )
         self.unsettled.add(handle)
         work = process.allocator.assign(request)
-        self.running.append(Operation(work, process, handle, handle, may_leave=is_first))
+        self.start(Operation(work, process, handle, handle, may_leave=is_first))
 
     @precondition(lambda self: self.held)
     @rule(
         data=st.data(),
         node=st.sampled_from(NODES),
         how=st.sampled_from(["guarded", "by handle", "both"]),
+        was_used=st.booleans(),
     )
-    def remove(self, data: st.DataObject, node: str, how: str) -> None:
+    def remove(self, data: st.DataObject, node: str, how: str, *, was_used: bool) -> None:
         process = self.process(node)
         allocator = process.allocator
         handle = data.draw(st.sampled_from(sorted(self.held)))
@@ -149,18 +217,18 @@ class ThreeNodes(RuleBasedStateMachine):
         self.unsettled.add(handle)
         work: Coroutine[Any, Any, Any]
         if how == "guarded":
-            work = allocator.release(addresses, handle_id=handle)
+            work = allocator.release(addresses, handle_id=handle, was_used=was_used)
         elif how == "both":
-            work = allocator.release_by_handle(handle, addresses=addresses)
+            work = allocator.release_by_handle(handle, addresses=addresses, was_used=was_used)
         else:
-            work = allocator.release_by_handle(handle)
-        self.running.append(Operation(work, process, concerns=handle))
+            work = allocator.release_by_handle(handle, was_used=was_used)
+        self.start(Operation(work, process, concerns=handle))
 
     @rule(node=st.sampled_from(NODES), cidr=st.sampled_from(BLOCKS), only_if_empty=st.booleans())
     def leave(self, node: str, cidr: IPNetwork, *, only_if_empty: bool) -> None:
         process = self.process(node)
         work = process.allocator.release_affinity(cidr, only_if_empty=only_if_empty)
-        self.running.append(Operation(work, process))
+        self.start(Operation(work, process))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), steps=st.integers(1, 8))
@@ -198,6 +266,8 @@ class ThreeNodes(RuleBasedStateMachine):
             self.running.remove(operation)
             if operation.handle:
                 self.held[operation.handle] = stop.value
+            # All that was under it has come to light by now: nobody needs to come for the rest.
+            self.unsettled.discard(operation.concerns)
         except Died:
             self.running.remove(operation)
         except (PycniError, asyncio.CancelledError):
@@ -209,9 +279,7 @@ class ThreeNodes(RuleBasedStateMachine):
     # --- what must hold -------------------------------------------------------------------------
 
     def blocks(self) -> list[Block]:
-        return [
-            entry.value for entry in self.store.objects.values() if isinstance(entry.value, Block)
-        ]
+        return self.all(Block)
 
     @invariant()
     def every_held_address_is_recorded_for_its_holder(self) -> None:
@@ -229,14 +297,9 @@ class ThreeNodes(RuleBasedStateMachine):
         for block in self.blocks():
             arithmetic.verify(block)
         owners = {block.cidr: block.affinity for block in self.blocks()}
-        confirmed = [
-            entry.value
-            for entry in self.store.objects.values()
-            if isinstance(entry.value, BlockAffinity)
-            and entry.value.state is AffinityState.CONFIRMED
-        ]
-        for affinity in confirmed:
-            assert owners[affinity.cidr] == affinity.node
+        for affinity in self.all(BlockAffinity):
+            if affinity.state is AffinityState.CONFIRMED:
+                assert owners[affinity.cidr] == affinity.node
 
     def teardown(self) -> None:
         for operation in list(self.running):
@@ -245,29 +308,71 @@ class ThreeNodes(RuleBasedStateMachine):
         allocator = self.new_process("a").allocator
         for handle in self.unsettled - set(self.held):
             drive(allocator.release_by_handle(handle))
-        counted = {
-            (entry.value.id, cidr): count
-            for entry in self.store.objects.values()
-            if isinstance(entry.value, Handle)
-            for cidr, count in entry.value.blocks
-        }
-        recorded = Counter(
-            (one.attribute.handle_id, block.cidr)
-            for block in self.blocks()
-            for one in arithmetic.given(block)
-        )
-        assert counted == recorded
+        wrong = [finding for finding in self.audit() if not finding.is_information]
+        assert wrong == []
         for handle in self.held:
             drive(allocator.release_by_handle(handle))
-        assert all(arithmetic.is_empty(block) and block.affinity for block in self.blocks())
+        assert not any(map(arithmetic.is_held, self.blocks()))
+        assert all(block.affinity for block in self.blocks())
+        self.now += 1000
+        for node in NODES:
+            for block in self.blocks():
+                if block.affinity == node:
+                    owner = self.new_process(node).allocator
+                    assert drive(owner.release_affinity(block.cidr, only_if_empty=True))
+        assert self.blocks() == []
+        assert self.all(Handle) == []
+        drive(self.books.close())
+
+    def audit(self) -> tuple[Finding, ...]:
+        """Hold the books against each other, as `pycnictl ipam check` does."""
+        return audit(
+            Books(
+                pools=(POOL,),
+                blocks=tuple(self.blocks()),
+                handles=tuple(self.all(Handle)),
+                affinities=tuple(self.all(BlockAffinity)),
+                nodes=frozenset(NODES),
+            )
+        )
 
 
 class ThreeNodesWithTransactions(ThreeNodes):
     is_atomic = True
 
 
+class ThreeNodesOnDisk(ThreeNodesWithTransactions):
+    """The same in a file of SQLite, each process with a connection of its own."""
+
+    def prepare(self) -> None:
+        self.directory = tempfile.mkdtemp(dir="/dev/shm")
+        self.opened: list[Datastore] = []
+
+    def open(self) -> Datastore:
+        opened: Datastore = drive(open_sqlite(Path(self.directory) / "books.db"))
+        self.opened.append(opened)
+        return opened
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            for one in self.opened:
+                drive(one.close())
+            shutil.rmtree(self.directory)
+
+
+EXAMPLES = int(os.environ.get("PYCNI_EXAMPLES", "200"))
+
 TestThreeNodes = ThreeNodes.TestCase
 TestThreeNodesWithTransactions = ThreeNodesWithTransactions.TestCase
-for machine in (TestThreeNodes, TestThreeNodesWithTransactions):
-    machine.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestThreeNodesOnDisk = ThreeNodesOnDisk.TestCase
+for machine, share in (
+    (TestThreeNodes, 1),
+    (TestThreeNodesWithTransactions, 1),
+    (TestThreeNodesOnDisk, 4),  # slower
+):
+    machine.settings = settings(
+        max_examples=max(EXAMPLES // share, 1), stateful_step_count=50, deadline=None
+    )
 del machine  # or pytest would find it a third time
