@@ -164,7 +164,8 @@ def test_second_up_says_that_it_is_up_and_how_to_look_at_it(lab: Lab) -> None:
 
     assert ran.returncode == 4
     assert "is up already" in ran.stderr
-    assert "bin/lab show" in ran.stderr
+    assert f"bin/lab show --name {lab.name}," in ran.stderr
+    assert f"bin/lab down --name {lab.name}," in ran.stderr
 
 
 def test_shell_runs_a_command_in_a_pod(lab: Lab) -> None:
@@ -232,6 +233,15 @@ def test_node_has_its_tools_at_hand(lab: Lab) -> None:
 
     assert "node-1" in status
     assert "192.168.0.0/16" in pools
+
+
+def test_a_nodes_pycnictl_holds_the_books_against_its_own_agent(lab: Lab) -> None:
+    checked = lab.execute("node-0", "pycnictl", "ipam", "check")
+    explained = lab.execute("node-0", "pycnictl", "ipam", "explain", "192.168.247.10")
+
+    assert "findings: 0" in checked
+    assert "records 2" in checked
+    assert "via 10.10.43.25 dev tunl0" in explained
 
 
 def test_unknown_place_is_told_with_those_that_exist(lab: Lab) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pycni.agent.http import Page
 from pycni.endpoints import endpoint_document, pending_document
 from pycni.errors import TryAgain
-from pycni.model.endpoints import HOST_VETH_PREFIX
+from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointState, WorkloadEndpoint
 from pycni.model.network import IPNetwork, KernelState, Route
 from pycni.plan.desired import rejected_paths, wanted_advertisements, wanted_neighbours
 from pycni.plan.iproute import route_text
@@ -136,6 +136,7 @@ def problems(agent: "Agent") -> list[str]:
     found += [failure.message for failure in health.failures]
     found += [f"BGP peer {peer}: {why}" for peer, why in agent.speaker.refused.items()]
     found += _down_sessions(agent)
+    found += _lost_interfaces(agent)
     found += [
         f"{_text(c.wanted)!r} is wanted, but somebody else's {_text(c.foreign)!r} is there"
         for c in health.conflicts.values()
@@ -158,6 +159,24 @@ def _down_sessions(agent: "Agent") -> list[str]:
         for peer, since in sorted(agent.down_since.items(), key=lambda item: str(item[0]))
         if now - since >= SESSION_GRACE_S
     ]
+
+
+def _lost_interfaces(agent: "Agent") -> list[str]:
+    """Name the pods whose interface is gone: no agent can give it back."""
+    have = agent.facts.have
+    if have is None:
+        return []
+    return [
+        f"pod {_pod_of(endpoint)} has lost its interface {endpoint.host_veth}:"
+        " delete the pod, so that its runtime makes another"
+        for endpoint in agent.facts.inputs.endpoints.values()
+        if endpoint.state is EndpointState.READY and endpoint.host_veth not in have.links
+    ]
+
+
+def _pod_of(endpoint: WorkloadEndpoint) -> str:
+    pod = f"{endpoint.pod_namespace}/{endpoint.pod_name}"
+    return pod if endpoint.pod_name else str(endpoint.key)
 
 
 def is_ready(agent: "Agent") -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import time
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,8 +15,10 @@ from pycni.datastore.sqlite import SqliteDatastore
 from pycni.endpoints import FileEndpoints, parse_endpoint, parse_pending
 from pycni.errors import InvalidInput, TryAgain
 from pycni.ipam.audit import Finding, audit
-from pycni.ipam.books import Books, NodeRecords
+from pycni.ipam.books import Books, NodeRecords, awake
+from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.lookup import read_books
+from pycni.ipam.requests import DatastoreView
 from pycni.model.network import IPAddress
 
 SECOND_LOOK_S = 0.1
@@ -66,7 +69,8 @@ def address_argument(text: str) -> IPAddress:
 
 async def read(datastore: SqliteDatastore, run_dir: Path) -> Reading:
     """Read the books, then the records: whoever was given an address has a record before."""
-    books = await read_books(datastore)
+    rested = await Cooldown(DatastoreView(datastore), clock_ns=time.time_ns).rested()
+    books = awake(await read_books(datastore), rested=rested)
     if not (run_dir / "control.sock").exists():
         return Reading(books, note=f"no agent runs in {run_dir}: no records were compared")
     try:

@@ -1,6 +1,7 @@
 """`pycnictl ipam show`: how full pools and blocks are, and where each address went."""
 
 import argparse
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from pycni.ctl.output import (
 )
 from pycni.ctl.usage import EXIT_FAILED
 from pycni.ipam import block as arithmetic
-from pycni.ipam.books import Books, corruption_of, network_order, pod_of
+from pycni.ipam.books import Books, awake, corruption_of, network_order, pod_of
+from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.lookup import read_books
 from pycni.ipam.pools import holds
 from pycni.ipam.requests import DatastoreView
@@ -74,7 +76,9 @@ async def _show(args: argparse.Namespace) -> int:
 
 async def _read(datastore: Datastore) -> tuple[Books, Reserved, int]:
     view = DatastoreView(datastore)
-    return await read_books(datastore), await view.reserved(), (await view.config()).cooldown_s
+    rested = await Cooldown(view, clock_ns=time.time_ns).rested()
+    books = awake(await read_books(datastore), rested=rested)
+    return books, await view.reserved(), (await view.config()).cooldown_s
 
 
 def _show_rows(

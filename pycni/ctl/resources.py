@@ -168,6 +168,7 @@ async def _get(args: argparse.Namespace) -> int:
     datastore = await open_datastore(args, is_read_only=True)
     try:
         items: Sequence[Stored[Any]] = (await datastore.list(kind)).items
+        rested = await Cooldown(DatastoreView(datastore), clock_ns=time.time_ns).rested()
     finally:
         await datastore.close()
     values = [stored.value for stored in items]
@@ -177,6 +178,8 @@ async def _get(args: argparse.Namespace) -> int:
             raise _not_found(kind, args.name)
     if args.output == "table":
         columns = _COLUMNS[kind]
+        if kind is Block:  # as a request finds them
+            values = [arithmetic.awake(value, rested=rested) for value in values]
         rows = [[read(value) for _, read in columns] for value in values]
         print_table([header for header, _ in columns], rows)
     else:

@@ -5,11 +5,11 @@ be behind after a crash.  Pure: knows nothing of datastores.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pycni.errors import DatastoreUnusable
 from pycni.ipam import block as arithmetic
-from pycni.ipam.block import Given
+from pycni.ipam.block import Given, Rested
 from pycni.model.endpoints import EndpointKey, PendingRelease, WorkloadEndpoint
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import (
@@ -57,6 +57,15 @@ class Books:
     def sound_blocks(self) -> list[Block]:
         """The blocks that don't contradict themselves: nothing follows from the others."""
         return [block for block in self.blocks if not corruption_of(block)]
+
+
+def awake(books: Books, *, rested: Rested) -> Books:
+    """Return the books as a request finds them: what has rested long enough is free."""
+    blocks = [
+        block if corruption_of(block) else arithmetic.awake(block, rested=rested)
+        for block in books.blocks
+    ]
+    return replace(books, blocks=tuple(blocks))
 
 
 def corruption_of(block: Block) -> str:

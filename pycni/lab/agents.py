@@ -17,6 +17,7 @@ import yaml
 from pycni.errors import NotFound, TryAgain
 from pycni.lab import commands
 from pycni.lab.layout import Layout
+from pycni.lab.sockets import command
 from pycni.topology.model import TopologyNode
 
 # A number needs no entry in the password file; nobody else has this one.
@@ -102,7 +103,9 @@ class Agents:
         """Send an agent a signal that ends it, and wait until it has."""
         process = self._processes.get(node)
         if process is None or process.returncode is not None:
-            raise NotFound(f"no agent runs on {node}: start it with  bin/lab agent start {node}")
+            raise NotFound(
+                f"no agent runs on {node}: start it with  {self._command('start', node)}"
+            )
         process.send_signal(number)
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
@@ -113,6 +116,9 @@ class Agents:
                 f"the agent of {node} ignored signal {number} for {STOP_TIMEOUT_S:g} s:"
                 " it was killed"
             ) from None
+
+    def _command(self, verb: str, node: str) -> str:
+        return command(f"agent {verb} {node}", self._layout.name)
 
     async def ask(self, node: str, question: str) -> dict[str, Any]:
         """Ask an agent on its control socket; TryAgain: it does not answer (yet)."""
@@ -130,8 +136,8 @@ class Agents:
             raise TryAgain(f"the agent of {node} gave no answer in {ASK_TIMEOUT_S:g} s") from exc
         except OSError as exc:
             raise TryAgain(
-                f"the agent of {node} does not answer: start it with  bin/lab agent start {node},"
-                f" or see  bin/lab agent log {node}"
+                f"the agent of {node} does not answer: start it with"
+                f"  {self._command('start', node)}, or see  {self._command('log', node)}"
             ) from exc
         except (ValueError, KeyError) as exc:
             raise TryAgain(f"the agent of {node} answered nonsense: {exc!r}") from exc

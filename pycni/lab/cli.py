@@ -18,7 +18,6 @@ from pycni.lab.uml_guest import CLONE
 from pycni.topology.model import parse_pod
 
 DEFAULT_TOPOLOGY = CLONE / "examples" / "exercise.yaml"
-DEFAULT_NAME = "lab"
 END_TIMEOUT_S = 30.0
 OK, FAILED, NOT_UP, ALREADY_UP, INTERRUPTED = 0, 1, 3, 4, 130
 BROKEN_PIPE = 141  # as of a program that SIGPIPE ends
@@ -82,7 +81,9 @@ def _verb(
         epilog=f"example: {example}\n\n{EXIT_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    sub.add_argument("--name", default=DEFAULT_NAME, help="which lab (default: %(default)s)")
+    sub.add_argument(
+        "--name", default=sockets.DEFAULT_NAME, help="which lab (default: %(default)s)"
+    )
     return sub
 
 
@@ -205,8 +206,8 @@ def _up(options: argparse.Namespace) -> int:
     name: str = options.name
     if sockets.is_up(name):
         raise AlreadyExists(
-            f"the lab {name!r} is up already: look at it with  bin/lab show,"
-            " end it with  bin/lab down, or give this one another --name"
+            f"the lab {name!r} is up already: look at it with  {sockets.command('show', name)},"
+            f" end it with  {sockets.command('down', name)}, or give this one another --name"
         )
     tunnel, where = launch.decide_tunnel(options.tunnel, say=_say)
     plan = launch.make_plan(options.topology, tunnel=tunnel, where=where)
@@ -231,7 +232,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _name_hint(name: str) -> str:
-    return "" if name == DEFAULT_NAME else f"   (each with --name {name})"
+    return "" if name == sockets.DEFAULT_NAME else f"   (each with --name {name})"
 
 
 def _down(name: str) -> int:

@@ -14,6 +14,12 @@ PYCNICTL = """\
 case ${{1:-}} in
     status | routes) set -- "$@" --run-dir {run_dir} ;;
     -* | predict | '') ;;
+    ipam)
+        case ${{2:-}} in
+            check | explain | release) set -- "$@" --run-dir {run_dir} ;;
+        esac
+        set -- --datastore {datastore} "$@"
+        ;;
     *) set -- --datastore {datastore} "$@" ;;
 esac
 exec {python} -I -m pycni.ctl "$@"

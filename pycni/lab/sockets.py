@@ -13,6 +13,7 @@ import struct
 
 from pycni.errors import AlreadyExists, NotFound, TryAgain
 
+DEFAULT_NAME = "lab"
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -26,6 +27,11 @@ def life_address(name: str) -> str:
     return f"\0pycni-lab/{name}/life"
 
 
+def command(verb: str, name: str) -> str:
+    """Return a line to type that concerns this lab."""
+    return f"bin/lab {verb}" + ("" if name == DEFAULT_NAME else f" --name {name}")
+
+
 def take_life(name: str) -> socket.socket:
     """Bind the lab's lock; the caller, or a child of it, must `listen` once it is the holder."""
     life = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -34,8 +40,8 @@ def take_life(name: str) -> socket.socket:
     except OSError as exc:
         life.close()
         raise AlreadyExists(
-            f"the lab {name!r} is up already: look at it with  bin/lab show,"
-            " end it with  bin/lab down, or give this one another --name"
+            f"the lab {name!r} is up already: look at it with  {command('show', name)},"
+            f" end it with  {command('down', name)}, or give this one another --name"
         ) from exc
     return life
 
@@ -54,7 +60,7 @@ def _connect(address: str, name: str) -> socket.socket:
         connected.connect(address)
     except OSError as exc:
         connected.close()
-        raise NotFound(f"no lab {name!r} is up: start it with  bin/lab up") from exc
+        raise NotFound(f"no lab {name!r} is up: start it with  {command('up', name)}") from exc
     # Anybody may bind an abstract name: what answers there must be root's.
     if peer(connected)[1] != 0:
         connected.close()

@@ -22,7 +22,7 @@ from pycni.ctl import main as ctl
 from pycni.ctl.agentlink import ask
 from pycni.datastore.sqlite import open_sqlite
 from pycni.errors import InvalidInput, TryAgain
-from pycni.model.endpoints import EndpointKey
+from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.resources import IPPool, Node, TunnelMode
 from tests.agent.own_node import needs_root, node
 
@@ -229,6 +229,36 @@ def test_status_names_a_session_that_stays_down(tmp_path: Path) -> None:
                 any("BGP session with node-9 (10.10.7.99) is down" in p for p in said) == is_wrong
             )
         assert await asyncio.to_thread(ctl.main, arguments) == 3
+
+    asyncio.run(with_agent(tmp_path, story))
+
+
+@needs_root
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("node")
+def test_status_names_a_pod_whose_interface_is_gone(tmp_path: Path) -> None:
+    async def story(agent: Agent, run_dir: Path) -> None:
+        key = EndpointKey("net", "c1", "eth0")
+        record = WorkloadEndpoint(
+            key=key,
+            node="node-0",
+            netns="/run/netns/c1",
+            host_veth="calinowhere",
+            handle_id="net.c1",
+            state=EndpointState.READY,
+            pod_namespace="default",
+            pod_name="web",
+        )
+        agent.endpoints.put(record)
+        async with asyncio.timeout(10):
+            while key not in agent.facts.inputs.endpoints:  # noqa: ASYNC110  # a watch tells it
+                await asyncio.sleep(0.02)
+
+        said = (await asyncio.to_thread(ask, run_dir, "status"))["problems"]
+
+        wanted = "pod default/web has lost its interface calinowhere: delete the pod"
+        assert any(problem.startswith(wanted) for problem in said)
+        agent.endpoints.remove(key)
 
     asyncio.run(with_agent(tmp_path, story))
 

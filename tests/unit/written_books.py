@@ -1,6 +1,7 @@
 """Books without a fault, to break one rule at a time in."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
@@ -15,6 +16,11 @@ from pycni.model.endpoints import (
 )
 from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, IPPool
 
+# Of now: what has rested long enough is shown as free.
+_NOW = datetime.now(UTC)
+SINCE, UNTIL = (
+    (_NOW + timedelta(seconds=after)).strftime("%Y-%m-%dT%H:%M:%SZ") for after in (0, 60)
+)
 POOL = IPPool("default", IPv4Network("192.168.0.0/16"))
 CIDR = IPv4Network("192.168.39.192/26")
 OTHER = IPv4Network("192.168.84.128/26")

@@ -20,9 +20,11 @@ from tests.unit.written_books import (
     POD,
     POD_HANDLE,
     POOL,
+    SINCE,
     START,
     TUNNEL,
     TUNNEL_HANDLE,
+    UNTIL,
     books,
     empty_block,
     endpoint,
@@ -30,7 +32,6 @@ from tests.unit.written_books import (
     give,
 )
 
-SINCE, UNTIL = "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"
 RESTING = arithmetic.release_by_handle(full_block(), POD_HANDLE, resting_since=SINCE).block
 SOUND: tuple[Resource, ...] = (POOL, Node("node-0"), full_block(), AFFINITY, *books().handles)
 RESTED: tuple[Resource, ...] = (POOL, RESTING, AFFINITY, IPAMConfig(cooldown_s=60))

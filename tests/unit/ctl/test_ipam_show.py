@@ -19,15 +19,16 @@ from tests.unit.written_books import (
     POD,
     POD_HANDLE,
     POOL,
+    SINCE,
     TUNNEL,
     TUNNEL_HANDLE,
+    UNTIL,
     books,
     empty_block,
     full_block,
     give,
 )
 
-SINCE, UNTIL = "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"
 RESTING = arithmetic.release_by_handle(full_block(), POD_HANDLE, resting_since=SINCE).block
 SOUND: tuple[Resource, ...] = (POOL, Node("node-0"), full_block(), AFFINITY, *books().handles)
 RESTED: tuple[Resource, ...] = (POOL, RESTING, AFFINITY, IPAMConfig(cooldown_s=60))
@@ -116,3 +117,11 @@ def test_corrupt_block_is_left_out_and_said(machine: Machine) -> None:
 
 def test_what_is_no_address_exits_with_2(machine: Machine) -> None:
     assert machine.ctl("show", "--ip", "192.168.39") == 2
+
+
+def test_what_has_rested_long_enough_is_free(machine: Machine) -> None:
+    since = "2026-01-01T00:00:00Z"
+    block = arithmetic.release_by_handle(full_block(), POD_HANDLE, resting_since=since).block
+    machine.write(POOL, block, AFFINITY, IPAMConfig(cooldown_s=60))
+
+    assert machine.said("show", "--ip", str(POD)) == f"IP {POD} is not assigned"
