@@ -2,7 +2,7 @@
 LOCK = .venv/bin/pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header \
        --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
-.PHONY: check fast format lock netns peers uml
+.PHONY: check fast format lock netns peers soak uml
 
 fast:            ## Format, lint, types, imports and everything that needs no root.
 	bin/test fast
@@ -12,6 +12,11 @@ check:           ## Everything that CI runs.
 
 netns uml peers: ## Tests on a real kernel (root).
 	bin/test $@
+
+soak:            ## 200,000 stories of nodes that act at once (hours).
+	bin/test --prepare
+	PYCNI_EXAMPLES=100000 PYCNI_HYPOTHESIS=soak .venv/bin/pytest -q \
+	    tests/agent/ipam/test_interleaving.py
 
 format:          ## Rewrite the sources in the house format.
 	bin/test --prepare

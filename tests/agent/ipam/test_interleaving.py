@@ -46,7 +46,8 @@ from pycni.model.resources import (
 from pycni.ports import Datastore
 from tests.agent.death import Died
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+EXAMPLES = int(os.environ.get("PYCNI_EXAMPLES", "200"))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 + EXAMPLES // 5)]
 
 T = TypeVar("T", bound=Resource)
 POOL = IPPool("pool", IPv4Network("10.0.0.0/29"), block_size=30)
@@ -361,8 +362,6 @@ class ThreeNodesOnDisk(ThreeNodesWithTransactions):
                 drive(one.close())
             shutil.rmtree(self.directory)
 
-
-EXAMPLES = int(os.environ.get("PYCNI_EXAMPLES", "200"))
 
 TestThreeNodes = ThreeNodes.TestCase
 TestThreeNodesWithTransactions = ThreeNodesWithTransactions.TestCase
