@@ -14,7 +14,7 @@ CNI_PLUGINS='main/bridge main/ptp main/loopback ipam/host-local ipam/static
 note() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { note "error: $*"; exit 1; }
 is_root() { [ "$(id -u)" = 0 ]; }
-need_root() { is_root || die "this needs root: run  sudo $0 $*"; }
+need_root() { is_root || die "this needs root: as root run  $0${*:+ $*}"; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # A bare environment has no HOME; pip, go and the cache need one.

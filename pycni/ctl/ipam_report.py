@@ -87,7 +87,7 @@ def parse_leaks(text: str, *, source: str) -> list[Leak]:
         raise InvalidInput(f"{source} is no report: {' '.join(str(exc).split())}") from exc
     if not isinstance(document, dict) or document.get("kind") != REPORT_KIND:
         raise InvalidInput(
-            f"{source} is no report: write one by  pycnictl ipam check -o json > {source}"
+            f"{source} is no report: write one by  pycnictl ipam check -o json > report.json"
         )
     if document.get("version") != REPORT_VERSION:
         raise InvalidInput(f"{source} is of another version of pycnictl: write the report anew")

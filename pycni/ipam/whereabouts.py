@@ -26,6 +26,7 @@ class Standing(Enum):
     RESTING = "resting"
     RESERVED = "reserved"
     FREE = "free"
+    OUTSIDE = "in no pool"
     UNKNOWN = "unknown"
 
 
@@ -66,6 +67,8 @@ def locate(address: IPAddress, *, books: Books, reserved: Reserved) -> Whereabou
         for resting, since in arithmetic.resting(block):
             if resting == address:
                 return Whereabouts(address, Standing.RESTING, pool, block, released_at=since)
+    if pool is None and block is None:
+        return Whereabouts(address, Standing.OUTSIDE)
     standing = Standing.RESERVED if address in reserved else Standing.FREE
     return Whereabouts(address, standing, pool, block)
 

@@ -120,7 +120,7 @@ def test_address_that_nobody_knows_is_explained(machine: Machine) -> None:
 
     said = machine.said("explain", "10.0.0.1")
 
-    assert "standing free" in said
+    assert "standing in no pool" in said
     assert "block none\npool none\nadvertised not at all: it lies in no pool" in said
     assert "block 192.168.39.192/26 without owner, borrowed" in machine.said("explain", str(TUNNEL))
 

@@ -64,10 +64,10 @@ def test_address_of_a_block_is_free_until_given() -> None:
     assert (where.standing, where.node, where.is_borrowed) == (Standing.FREE, None, False)
 
 
-def test_address_beyond_all_blocks_is_free() -> None:
+def test_address_in_no_pool_is_not_ours_to_give() -> None:
     where = at(IPv4Address("10.0.0.1"))
 
-    assert (where.standing, where.pool, where.block) == (Standing.FREE, None, None)
+    assert (where.standing, where.pool, where.block) == (Standing.OUTSIDE, None, None)
     assert not where.is_borrowed
 
 
