@@ -4,6 +4,7 @@ An exhausted pool and addresses borrowed across nodes: `test_scenario_pools.py`.
 """
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PluginHost]
 
 def apply(host: PluginHost, text: str) -> None:
     host.ctl("apply", "-f", "-", stdin=text)
+    # The CNI server hears of it by a watch, within some tens of milliseconds.
+    time.sleep(1.0)
 
 
 def require_documented(sentence: str) -> None:
