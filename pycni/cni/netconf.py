@@ -183,11 +183,11 @@ def _pools(ipam: Mapping[str, Any], key: str) -> tuple[str, ...]:
     for item in _typed(ipam, key, list, []):
         if not isinstance(item, str) or not item:
             raise _bad(f"ipam.{key} must hold strings: pool names or CIDRs")
-        pools.append(item)
         if "/" not in item:
+            pools.append(item)
             continue
         try:
-            ip_network(item)
+            pools.append(str(ip_network(item)))  # however it is spelled
         except ValueError as exc:
             raise _bad(f"ipam.{key}: {item!r} is no CIDR: {exc}") from exc
     return tuple(pools)

@@ -83,6 +83,12 @@ def test_null_is_as_good_as_absent() -> None:
     assert config(mtu=None, ipam=None, dns=None, run_dir=None) == config()
 
 
+def test_a_pool_may_be_spelled_at_length() -> None:
+    pools = ["fd00:0000:0000:001a::/64", "named"]
+
+    assert config(ipam={"ipv6_pools": pools}).ipv6_pools == ("fd00:0:0:1a::/64", "named")
+
+
 @pytest.mark.parametrize("value", [False, "false"])
 def test_a_switch_may_be_off_in_both_spellings(value: object) -> None:
     assert config(ipam={"assign_ipv6": value}).assign_ipv6 is False
