@@ -16,6 +16,7 @@ from pathlib import Path
 from pycni.cni.engine import Engine, remove
 from pycni.errors import DatastoreUnusable, PycniError
 from pycni.ipam import block as arithmetic
+from pycni.ipam.books import key_of, node_of
 from pycni.ipam.giving import assigned
 from pycni.ipam.pools import pool_of
 from pycni.ipam.requests import View
@@ -217,10 +218,7 @@ def _is_dead(record: WorkloadEndpoint, living: frozenset[str]) -> bool:
 def _claimed(block: Block, *, node: str) -> Iterator[Leak]:
     """Yield the addresses of a block that say that they are endpoints' of a node."""
     for one in arithmetic.given(block):
-        said = dict(one.attribute.secondary)
-        key = EndpointKey(
-            said.get("network", ""), said.get("container", ""), said.get("interface", "")
-        )
-        if said.get("node") == node and all((key.network, key.container_id, key.ifname)):
+        key = key_of(one.attribute)
+        if key is not None and node_of(one.attribute) == node:
             address = assigned(one.address, one.sequence_number)
             yield Leak(key, address, one.attribute.handle_id or "")

@@ -12,6 +12,7 @@ from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam import lookup
+from pycni.ipam.books import key_of
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.resources import IPAMConfig
 
@@ -104,19 +105,15 @@ async def _collect_handles(
     """
     failures = []
     for attribute in await lookup.attributes_on(engine.datastore, node=engine.node):
-        said = dict(attribute.secondary)
-        key = EndpointKey(
-            said.get("network", ""), said.get("container", ""), said.get("interface", "")
-        )
-        is_ours = key.network == request.config.name and attribute.handle_id is not None
-        if not is_ours or (key.container_id, key.ifname) in keep:
+        key = key_of(attribute)
+        if key is None or key.network != request.config.name or attribute.handle_id is None:
+            continue
+        if (key.container_id, key.ifname) in keep:
             continue
         try:
             async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
                 if engine.endpoints.get(key) is None:
-                    await engine.allocator.release_by_handle(
-                        attribute.handle_id or "", was_used=True
-                    )
+                    await engine.allocator.release_by_handle(attribute.handle_id, was_used=True)
         except PycniError as exc:
             failures.append(f"{attribute.handle_id}: {exc}")
     return failures

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pycni.ipam.block import ordinal_of
-from pycni.ipam.books import Books
+from pycni.ipam.books import Books, node_of
 from pycni.model.network import IPAddress
 from pycni.model.resources import (
     AllocationAttribute,
@@ -45,7 +45,7 @@ async def attributes_on(datastore: Datastore, *, node: str) -> Sequence[Allocati
         attribute
         for stored in (await datastore.list(Block)).items
         for attribute in stored.value.attributes
-        if dict(attribute.secondary).get("node") == node
+        if node_of(attribute) == node
     ]
 
 
