@@ -9,7 +9,7 @@ endpoint's lock, and whatever shows life in the kernel stays.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pycni.ipam.pools import pool_of
 from pycni.ipam.requests import View
 from pycni.model.endpoints import AssignedAddress, EndpointKey, WorkloadEndpoint
 from pycni.model.network import IPNetwork
-from pycni.model.resources import AffinityState, Block, cidr_name
+from pycni.model.resources import AffinityState, Block, BlockAffinity, cidr_name
 from pycni.plan.ownership import alias_of
 
 _log = logging.getLogger(__name__)
@@ -111,10 +111,13 @@ class Janitor:
 
     async def once(self, *, is_whole: bool = True, is_certain: bool = False) -> None:
         """Look once; take back what the last look of this kind has seen, too."""
+        living = self._engine.podnet.aliases()
+        own = await self._view.affinities(self._engine.node)
+        blocks = await self._blocks(own, is_whole=is_whole)
         suspects: list[Suspect] = [
-            *self._dead_endpoints(),
-            *await self._leaks(is_whole=is_whole),
-            *await self._idle_blocks(),
+            *self._dead_endpoints(living),
+            *self._leaks(blocks, living),
+            *await self._idle_blocks(own, blocks),
         ]
         before = self._seen.get(is_whole, frozenset())
         self._seen[is_whole] = frozenset(suspects)
@@ -124,26 +127,23 @@ class Janitor:
 
     # --- suspects -------------------------------------------------------------------------------
 
-    def _dead_endpoints(self) -> list[WorkloadEndpoint]:
+    def _dead_endpoints(self, living: frozenset[str]) -> list[WorkloadEndpoint]:
         """Return the records of pods whose network namespace is gone."""
         records, _ = self._engine.endpoints.readable()
-        living = self._engine.podnet.aliases()
         return [record for record in records if _is_dead(record, living)]
 
-    async def _leaks(self, *, is_whole: bool) -> list[Leak]:
-        living = self._engine.podnet.aliases()
+    def _leaks(self, blocks: Sequence[Block], living: frozenset[str]) -> list[Leak]:
         return [
             leak
-            for block in await self._blocks(is_whole=is_whole)
+            for block in blocks
             for leak in _claimed(block, node=self._engine.node)
             if self._is_leaked(leak, living)
         ]
 
-    async def _blocks(self, *, is_whole: bool) -> list[Block]:
+    async def _blocks(self, own: Sequence[BlockAffinity], *, is_whole: bool) -> list[Block]:
         datastore = self._engine.datastore
         if is_whole:
             return [stored.value for stored in (await datastore.list(Block)).items]
-        own = await self._view.affinities(self._engine.node)
         read = [await datastore.get(Block, cidr_name(affinity.cidr)) for affinity in own]
         return [stored.value for stored in read if stored is not None]
 
@@ -160,19 +160,21 @@ class Janitor:
             and not engine.podnet.leads_to_pod(leak.address.interface.ip)
         )
 
-    async def _idle_blocks(self) -> list[IdleBlock]:
+    async def _idle_blocks(
+        self, own: Sequence[BlockAffinity], blocks: Sequence[Block]
+    ) -> list[IdleBlock]:
         """Return the node's empty blocks, but for one in each pool: the next pod wants one."""
         pools = await self._view.pools()
+        empty = {block.cidr for block in blocks if arithmetic.is_empty(block)}
         owned = [
             (pool_of(pools, affinity.cidr), affinity.cidr)
-            for affinity in await self._view.affinities(self._engine.node)
+            for affinity in own
             if affinity.state is AffinityState.CONFIRMED
         ]
         count = Counter(pool for pool, _ in owned)
         idle = []
         for pool, cidr in owned:
-            stored = await self._engine.datastore.get(Block, cidr_name(cidr))
-            if count[pool] > 1 and stored is not None and arithmetic.is_empty(stored.value):
+            if count[pool] > 1 and cidr in empty:
                 count[pool] -= 1
                 idle.append(IdleBlock(cidr))
         return idle
