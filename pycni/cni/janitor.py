@@ -9,7 +9,7 @@ endpoint's lock, and whatever shows life in the kernel stays.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pycni.ipam.books import key_of, node_of
 from pycni.ipam.giving import assigned
 from pycni.ipam.pools import pool_of
 from pycni.ipam.requests import View
+from pycni.ipam.retries import Observe, observe_nothing
 from pycni.model.endpoints import AssignedAddress, EndpointKey, WorkloadEndpoint
 from pycni.model.network import IPNetwork
 from pycni.model.resources import AffinityState, Block, BlockAffinity, cidr_name
@@ -87,11 +88,11 @@ class Janitor:
         engine: Engine,
         *,
         view: View,
-        on_collected: Callable[[], None] = lambda: None,
+        observe: Observe = observe_nothing,
     ) -> None:
         self._engine = engine
         self._view = view
-        self._on_collected = on_collected
+        self._observe = observe
         self._seen: dict[bool, frozenset[Suspect]] = {}
 
     async def run(self, *, is_new_boot: bool = False) -> None:
@@ -190,7 +191,7 @@ class Janitor:
             return
         if is_done:
             _log.warning("took back what nobody holds", extra={"what": str(suspect)})
-            self._on_collected()
+            self._observe("collected")
 
     async def _take_back(self, suspect: Suspect) -> bool:
         """Look again under the endpoint's lock, and take back; tell whether there was anything."""

@@ -166,7 +166,8 @@ class Service:
 
     async def _look_around(self) -> None:
         """Take back what nobody holds any more."""
-        await Janitor(self._engine, view=self._view).run(is_new_boot=self._boots.is_new())
+        janitor = Janitor(self._engine, view=self._view, observe=self._count_ipam)
+        await janitor.run(is_new_boot=self._boots.is_new())
 
     # --- the channel ----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ EVENTS = (
     "claim",
     "claim-conflict",
     "borrow",
+    "collected",  # by the janitor: an endpoint, address or block that nobody holds any more
 )
 
 Sleep = Callable[[float], Awaitable[None]]

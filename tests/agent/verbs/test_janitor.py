@@ -130,6 +130,23 @@ def test_an_address_without_endpoint_is_released_at_the_second_look(tmp_path: Pa
     watched(tmp_path, story)
 
 
+def test_what_is_taken_back_is_counted(tmp_path: Path) -> None:
+    events: list[str] = []
+
+    async def story(node: NodeAgent) -> None:
+        janitor = Janitor(node.engine, view=DatastoreView(node.datastore), observe=events.append)
+        await node.allocator.assign(lost())
+        await janitor.once()
+        assert events == []
+
+        await janitor.once()
+        await janitor.once()
+
+        assert events == ["collected"]
+
+    play(tmp_path, story)
+
+
 def test_after_a_reboot_an_address_without_endpoint_is_released_at_once(tmp_path: Path) -> None:
     async def story(node: NodeAgent, janitor: Janitor) -> None:
         await node.allocator.assign(lost())
