@@ -14,7 +14,15 @@ from pycni.model.endpoints import (
     PendingRelease,
     WorkloadEndpoint,
 )
-from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, IPPool
+from pycni.model.resources import (
+    AffinityState,
+    Block,
+    BlockAffinity,
+    Handle,
+    IPPool,
+    Node,
+    Resource,
+)
 
 # Of now: what has rested long enough is shown as free.
 _NOW = datetime.now(UTC)
@@ -84,3 +92,9 @@ def books(**changes: Any) -> Books:  # noqa: ANN401  # replace checks
         records=(records(endpoint()),),
     )
     return replace(sound, **changes)
+
+
+GONE: tuple[Resource, ...] = (POOL, full_block(), AFFINITY, *books().handles)
+"""What is stored of a node that is gone: its block with a pod and a tunnel."""
+
+THERE: tuple[Resource, ...] = (*GONE, Node("node-0"))

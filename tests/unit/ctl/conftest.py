@@ -15,8 +15,9 @@ import pytest
 from pycni.ctl.main import main
 from pycni.datastore.sqlite import SqliteDatastore, open_sqlite
 from pycni.endpoints import FileEndpoints, endpoint_document, pending_document
+from pycni.ipam import block as arithmetic
 from pycni.model.endpoints import PendingRelease, WorkloadEndpoint
-from pycni.model.resources import Resource
+from pycni.model.resources import Block, Resource
 
 Work = Callable[[SqliteDatastore], Awaitable[object]]
 
@@ -114,6 +115,11 @@ class Machine:
             "aliases": [],
             "routed": [],
         } | answers
+
+
+def held(machine: Machine) -> list[str]:
+    """Return the addresses that somebody holds."""
+    return [str(one.address) for block in machine.kinds(Block) for one in arithmetic.given(block)]
 
 
 async def _identity(store: SqliteDatastore) -> tuple[int, int]:
