@@ -85,7 +85,7 @@ def spelled(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
     if version in _WITHOUT_INTERFACES:
         return _by_family(document, version)
     ips = document.get("ips", ())
-    old: dict[str, Any] = {
+    return {
         "cniVersion": version,
         "interfaces": [
             {key: value for key, value in one.items() if key not in _NEW_OF_INTERFACES}
@@ -97,7 +97,6 @@ def spelled(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
         "routes": [_old_route(route) for route in document.get("routes", ())],
         "dns": dict(document.get("dns", {})),
     }
-    return old
 
 
 def _by_family(document: Mapping[str, Any], version: str) -> dict[str, Any]:
