@@ -85,14 +85,7 @@ class Agent:
             address=self._address,
             report=self.report,
         )
-        self.cni = CniChild(
-            config,
-            node=node,
-            datastore_file=datastore.identity,
-            count=self.metrics.count,
-            count_ipam=self.metrics.count_ipam,
-            report=self.report,
-        )
+        self.cni = self._make_cni()
         self.control = ControlServer(self._run_dir / "control.sock", report.answers(self))
 
     # --- parts ----------------------------------------------------------------------------------
@@ -117,6 +110,16 @@ class Agent:
                 user=self.config.bgp_user or None,
                 listen=listen,
             )
+        )
+
+    def _make_cni(self) -> CniChild:
+        return CniChild(
+            self.config,
+            node=self.node,
+            datastore_file=self.datastore.identity,
+            count=self.metrics.count,
+            count_ipam=self.metrics.count_ipam,
+            report=self.report,
         )
 
     def _tell_mtu(self) -> None:
