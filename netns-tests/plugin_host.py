@@ -10,16 +10,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import pytest
 
 from cluster import NotYet, eventually
-from conftest import Namespace, link
+from conftest import Namespace, link, namespaces
 from pycni.ctl.agentlink import ask
 from pycni.errors import PycniError
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "10.10.7.20/20"
 NETWORK = "spec"
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 POOL = """\
 apiVersion: projectcalico.org/v3
 kind: IPPool
@@ -165,6 +168,37 @@ def plugin_host(
         return
     with _agent(host):
         yield host
+
+
+def installed_by(
+    *ways: tuple[str, bool], scope: Literal["function", "module"] = "module"
+) -> object:
+    """Return a fixture `installed`, once for each way: the relay's language, and if with agent."""
+
+    def installed(
+        request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[PluginHost]:
+        relay, has_agent = request.param
+        with (
+            namespaces() as make,
+            plugin_host(
+                tmp_path_factory.mktemp("h"), make, relay=relay, has_agent=has_agent
+            ) as host,
+        ):
+            yield host
+
+    ids = [f"{relay}-{'agent' if has_agent else 'alone'}" for relay, has_agent in ways]
+    return pytest.fixture(scope=scope, params=ways, ids=ids)(installed)
+
+
+@pytest.fixture
+def clean_host(installed: PluginHost) -> Iterator[PluginHost]:
+    """Hand out the host, and hold against it what a test leaves behind."""
+    yield installed
+    left = installed.leftovers()
+    if left:  # one failure, not one for each test that follows
+        installed.call("GC", Pod("", "none"), {"cni.dev/valid-attachments": []})
+    assert left == []
 
 
 def _config(directory: Path) -> dict[str, Any]:

@@ -5,13 +5,10 @@ An exhausted pool and addresses borrowed across nodes: `test_scenario_pools.py`.
 
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from conftest import namespaces
-from plugin_host import ROOT, PluginHost, plugin_host
+from plugin_host import ROOT, PluginHost, installed_by
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
@@ -35,14 +32,14 @@ spec: {reservedCIDRs: [10.9.0.0/30, 10.9.0.4/31, 10.9.0.6]}
 """
 
 
-@pytest.fixture(params=[True, False], ids=["agent", "alone"])
-def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PluginHost]:
-    with (
-        namespaces() as make,
-        plugin_host(tmp_path, make, relay="c", has_agent=request.param) as made,
-    ):
-        made.ctl("delete", "pool", "default")
-        yield made
+installed = installed_by(("c", True), ("c", False), scope="function")
+
+
+@pytest.fixture
+def host(installed: PluginHost) -> PluginHost:
+    """Hand out a host without pool."""
+    installed.ctl("delete", "pool", "default")
+    return installed
 
 
 def apply(host: PluginHost, text: str) -> None:

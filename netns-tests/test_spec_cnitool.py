@@ -6,40 +6,17 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cluster import cni_tools
-from conftest import namespaces
-from plugin_host import NETWORK, PluginHost, Pod, Said, plugin_host
+from plugin_host import NETWORK, VERSIONS, PluginHost, Pod, Said, clean_host, installed_by
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-
-
-@pytest.fixture(scope="module", params=[("c", True), ("python", False)], ids=["agent", "alone"])
-def installed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PluginHost]:
-    relay, has_agent = request.param
-    with (
-        namespaces() as make,
-        plugin_host(tmp_path_factory.mktemp("h"), make, relay=relay, has_agent=has_agent) as host,
-    ):
-        yield host
-
-
-@pytest.fixture
-def host(installed: PluginHost) -> Iterator[PluginHost]:
-    """Hand out the host, and hold against it what a test leaves behind."""
-    yield installed
-    left = installed.leftovers()
-    if left:
-        installed.call("GC", Pod("", "none"), {"cni.dev/valid-attachments": []})
-    assert left == []
+installed = installed_by(("c", True), ("python", False))
+host = clean_host
 
 
 def cnitool(

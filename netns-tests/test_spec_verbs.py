@@ -4,43 +4,17 @@
 """
 
 import json
-from collections.abc import Iterator
 from ipaddress import ip_interface
 from typing import Any
 
 import pytest
 
-from conftest import namespaces
-from plugin_host import PluginHost, Pod, plugin_host
+from plugin_host import VERSIONS, PluginHost, Pod, clean_host, installed_by
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
-WAYS = [("c", True), ("python", True), ("c", False), ("python", False)]
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-
-
-@pytest.fixture(
-    scope="module", params=WAYS, ids=["c-agent", "python-agent", "c-alone", "python-alone"]
-)
-def installed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PluginHost]:
-    relay, has_agent = request.param
-    with (
-        namespaces() as make,
-        plugin_host(tmp_path_factory.mktemp("h"), make, relay=relay, has_agent=has_agent) as host,
-    ):
-        yield host
-
-
-@pytest.fixture
-def host(installed: PluginHost) -> Iterator[PluginHost]:
-    """Hand out the host, and hold against it what a test leaves behind."""
-    yield installed
-    left = installed.leftovers()
-    if left:  # one failure, not one for each test that follows
-        installed.call("GC", Pod("", "none"), {"cni.dev/valid-attachments": []})
-    assert left == []
+installed = installed_by(("c", True), ("python", True), ("c", False), ("python", False))
+host = clean_host
 
 
 def is_since(version: str, since: str) -> bool:
