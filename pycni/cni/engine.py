@@ -209,7 +209,8 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
         handle_id=request.handle_id,
         attributes=tuple(attributes.items()),
         versions=versions,
-        pools=request.config.ipv4_pools + request.config.ipv6_pools,
+        ipv4_pools=request.config.ipv4_pools,
+        ipv6_pools=request.config.ipv6_pools,
         addresses=addresses,
         # A record may be lost (a reboot empties its directory) while the address is still held.
         is_first=True,

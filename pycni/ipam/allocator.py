@@ -153,7 +153,7 @@ class Allocator:
         own = await self._own.serving(request, version)
         if given := await self._assign_own(request, own):
             return given
-        if not request.pools:
+        if not request.pools_for(version):
             await self._release_unselected(own.affinities, own.known)
         return await self._assign_beyond(request, own, version=version)
 
@@ -316,9 +316,11 @@ class Allocator:
     async def _assign_particular(self, request: AssignRequest, address: IPAddress) -> Given:
         pools = [pool for pool in await self._truth.pools() if not pool.is_disabled]
         pool = pool_of(pools, address)
-        if request.pools:
-            named = eligible(pools, labels={}, use=request.use, requested=request.pools)
-            pool = pool_of(named, address)
+        if named := request.pools_for(address.version):
+            serving = eligible(
+                pools, labels={}, use=request.use, version=address.version, requested=named
+            )
+            pool = pool_of(serving, address)
         if pool is None or request.use not in pool.allowed_uses:
             names = ", ".join(describe(one) for one in pools) or "none"
             raise InvalidInput(

@@ -18,6 +18,7 @@ from pycni.model.selector import Labels
 # As many kinds of requests as configurations and families make; a bound for the odd case.
 _REMEMBERED = 64
 _NO_LABELS: Labels = {}
+_Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class OwnBlocks:
         self._labels: Labels = {}
         self._known: Sequence[IPPool] = ()
         self._affinities: Sequence[BlockAffinity] = ()
-        self._answers: dict[tuple[int, PoolUse, tuple[str, ...]], Own] = {}
+        self._answers: dict[tuple[int, PoolUse, _Names, _Names], Own] = {}
 
     async def serving(self, request: AssignRequest, version: int) -> Own:
         """Return what may serve a request; raise `Exhausted` when no pool does."""
@@ -69,7 +70,7 @@ class OwnBlocks:
             self._known, self._affinities, self._labels = known, affinities, labels
             self._answers.clear()
         reserved = await self._view.reserved()
-        key = (version, request.use, request.pools)
+        key = (version, request.use, request.ipv4_pools, request.ipv6_pools)
         answer = self._answers.get(key)
         if answer is None or answer.reserved is not reserved:
             pools = self._eligible(request, known, version)
@@ -84,13 +85,13 @@ class OwnBlocks:
     def _eligible(
         self, request: AssignRequest, known: Iterable[IPPool], version: int
     ) -> tuple[IPPool, ...]:
-        chosen = eligible(
+        pools = eligible(
             known,
             labels=self._labels,
             use=request.use,
-            requested=request.pools,
+            version=version,
+            requested=request.pools_for(version),
         )
-        pools = tuple(pool for pool in chosen if pool.cidr.version == version)
         if not pools:
             raise Exhausted(
                 f"cannot assign an IPv{version} address to {request.handle_id}: no enabled pool"

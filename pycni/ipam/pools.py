@@ -30,11 +30,13 @@ def eligible(
     *,
     labels: Labels,
     use: PoolUse,
+    version: int,
     requested: Sequence[str] = (),
 ) -> tuple[IPPool, ...]:
-    """Return the pools that may serve a node with these labels, in the order of their names.
+    """Return the pools of a family that may serve a node with these labels.
 
-    Raises `InvalidInput` when a requested pool does not exist or is disabled.
+    They come in the order in which they are requested, or of their names.  Raises `InvalidInput`
+    when a requested pool does not exist or is disabled.
     """
     enabled = sorted((pool for pool in pools if not pool.is_disabled), key=lambda pool: pool.name)
     if requested:
@@ -45,7 +47,11 @@ def eligible(
             for pool in enabled
             if pool.assignment_mode is AssignmentMode.AUTOMATIC and selects(pool, labels)
         ]
-    return tuple(pool for pool in dict.fromkeys(chosen) if use in pool.allowed_uses)
+    return tuple(
+        pool
+        for pool in dict.fromkeys(chosen)
+        if pool.cidr.version == version and use in pool.allowed_uses
+    )
 
 
 def _named(pools: Sequence[IPPool], text: str) -> IPPool:

@@ -19,8 +19,9 @@ FAMILIES = (4, 6)
 class AssignRequest:
     """One address of each family in `versions` (4, 6), held by a handle.
 
-    `addresses` asks for particular ones, each of which serves its family; `pools` restricts to
-    pools of these names or CIDRs; `attributes` are kept beside the address for people and garbage
+    `addresses` asks for particular ones, each of which serves its family; `ipv4_pools` and
+    `ipv6_pools` restrict their family to pools of these names or CIDRs, while a family without
+    any takes what serves the node; `attributes` are kept beside the address for people and garbage
     collectors (Calico's `namespace`, `pod`, `node`, `timestamp`).  `is_first`: the handle is to
     hold nothing yet, so what a crash left under it is released before.
     """
@@ -28,7 +29,8 @@ class AssignRequest:
     handle_id: str
     attributes: tuple[tuple[str, str], ...] = ()
     versions: tuple[int, ...] = (4,)
-    pools: tuple[str, ...] = ()
+    ipv4_pools: tuple[str, ...] = ()
+    ipv6_pools: tuple[str, ...] = ()
     addresses: tuple[IPAddress, ...] = ()
     use: PoolUse = PoolUse.WORKLOAD
     is_first: bool = False
@@ -40,6 +42,10 @@ class AssignRequest:
             raise InvalidInput(f"cannot assign nothing to {self.handle_id}: name 4, 6 or both")
         if not set(self.versions) <= set(FAMILIES):
             raise InvalidInput(f"cannot assign IP versions {self.versions}: 4 and 6 exist")
+
+    def pools_for(self, version: int) -> tuple[str, ...]:
+        """Return the pools named for a family; none: any that serves the node."""
+        return self.ipv4_pools if version == 4 else self.ipv6_pools
 
     @property
     def wants(self) -> tuple[IPAddress | int, ...]:

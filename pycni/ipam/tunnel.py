@@ -27,8 +27,8 @@ async def ensure_tunnel_address(
     labels = await node_labels(view, known, node)
     pools = [
         pool
-        for pool in eligible(known, labels=labels, use=PoolUse.TUNNEL)
-        if pool.cidr.version == _VERSION and pool.ipip_mode is not TunnelMode.NEVER
+        for pool in eligible(known, labels=labels, use=PoolUse.TUNNEL, version=_VERSION)
+        if pool.ipip_mode is not TunnelMode.NEVER
     ]
     held = await allocator.held_by(handle_id)
     described = [one.attribute.secondary for one in held if pool_of(pools, one.address)]
@@ -40,7 +40,7 @@ async def ensure_tunnel_address(
     request = AssignRequest(
         handle_id=handle_id,
         attributes=attributes,
-        pools=tuple(pool.name for pool in pools),
+        ipv4_pools=tuple(pool.name for pool in pools),
         use=PoolUse.TUNNEL,
     )
     return (await allocator.assign(request)).addresses[0]

@@ -15,6 +15,7 @@ from pycni.ports import Datastore
 from tests.agent.ipam.allocators import (
     CIDR,
     POOL,
+    SIX,
     SMALL,
     affinities,
     change_pool,
@@ -30,12 +31,46 @@ def test_a_manual_pool_serves_those_who_name_it(play: Play, name: str) -> None:
     async def story(store: Datastore) -> None:
         with pytest.raises(Exhausted, match="no enabled pool"):
             await take(node(store), "x")
-        assert await take(node(store), "x", pools=(name,)) != []
+        assert await take(node(store), "x", ipv4_pools=(name,)) != []
 
     play([replace(SMALL, assignment_mode=AssignmentMode.MANUAL)], story)
 
 
-@pytest.mark.parametrize("fields", [{}, {"pools": ("small",)}, {"addresses": (CIDR[1],)}])
+def test_two_named_pools_serve_one_after_the_other(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        allocator = node(store)
+        given = [
+            (await take(allocator, f"x{number}", ipv4_pools=("zz", "small")))[0]
+            for number in range(4)
+        ]
+
+        assert [address[:5] for address in given] == ["10.9.", "10.9.", "10.0.", "10.0."]
+
+    play([POOL, SMALL, IPPool("zz", IPv4Network("10.9.0.0/31"), block_size=31)], story)
+
+
+@pytest.mark.parametrize("block_size", [30, 26, 20], ids=["small", "usual", "large"])
+def test_pools_named_for_one_family_leave_the_other_one_free(play: Play, block_size: int) -> None:
+    async def story(store: Datastore) -> None:
+        four, six = await take(node(store), "x", versions=(4, 6), ipv4_pools=("named",))
+
+        assert four.startswith("10.7.")
+        assert six.startswith("fd00:")
+        four, six = await take(node(store), "y", versions=(4, 6), ipv6_pools=("six",))
+        assert four.startswith("192.168.")
+        assert six.startswith("fd00:")
+        await check_books(store)
+
+    named = IPPool(
+        "named",
+        IPv4Network("10.7.0.0/16"),
+        block_size=block_size,
+        assignment_mode=AssignmentMode.MANUAL,
+    )
+    play([POOL, named, replace(SIX, block_size=block_size + 96)], story)
+
+
+@pytest.mark.parametrize("fields", [{}, {"ipv4_pools": ("small",)}, {"addresses": (CIDR[1],)}])
 def test_nobody_is_refused_on_a_view_that_is_behind(play: Play, fields: dict[str, Any]) -> None:
     class Behind(DatastoreView):
         async def pools(self) -> Sequence[IPPool]:
@@ -50,7 +85,7 @@ def test_nobody_is_refused_on_a_view_that_is_behind(play: Play, fields: dict[str
 def test_unknown_and_disabled_pools_are_refused_by_name(play: Play) -> None:
     async def story(store: Datastore) -> None:
         with pytest.raises(InvalidInput, match=r"pool small: .*enabled are default \("):
-            await take(node(store), "x", pools=("small",))
+            await take(node(store), "x", ipv4_pools=("small",))
 
     play([POOL, replace(SMALL, is_disabled=True)], story)
 
@@ -64,7 +99,9 @@ def test_a_pool_serves_the_nodes_that_its_selector_means(play: Play) -> None:
         assert (await take(node(store, "node-1"), "y"))[0].startswith("192.168.")
         # One that is not known has no labels; and who names the pool needs none.
         assert (await take(node(store, "node-2"), "z"))[0].startswith("192.168.")
-        assert (await take(node(store, "node-1"), "w", pools=("small",)))[0].startswith("10.0.0.")
+        assert (await take(node(store, "node-1"), "w", ipv4_pools=("small",)))[0].startswith(
+            "10.0.0."
+        )
         await check_books(store)
 
     in_rack_a = replace(SMALL, node_selector="rack == 'a'")
@@ -171,7 +208,7 @@ def test_an_address_outside_the_pools_is_refused(
 ) -> None:
     async def story(store: Datastore) -> None:
         with pytest.raises(InvalidInput, match=f"cannot assign {address} to x"):
-            await take(node(store), "x", addresses=(IPv4Address(address),), pools=pools)
+            await take(node(store), "x", addresses=(IPv4Address(address),), ipv4_pools=pools)
 
     off = IPPool("off", IPv4Network("10.8.0.0/16"), is_disabled=True)
     play([POOL, SMALL, off], story)

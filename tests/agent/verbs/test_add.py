@@ -13,6 +13,8 @@ from pycni.model.resources import Block, IPPool
 from tests.agent.cluster import NETWORK, POOL, NodeAgent
 from tests.agent.verbs.stories import CONTAINER, KEY, POD, VETH, ask, held, leftovers, play, reason
 
+SIX = IPPool("six", ip_network("fd00::/48"), block_size=122)
+
 
 def test_an_add_gives_address_interface_route_and_record(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
@@ -98,7 +100,20 @@ def test_both_families_are_given_on_request(tmp_path: Path) -> None:
         assert len(await held(node)) == 2
         assert [line for line in await node.ip_route(6) if VETH in line]
 
-    play(tmp_path, story, pools=(POOL, IPPool("six", ip_network("fd00::/48"), block_size=122)))
+    play(tmp_path, story, pools=(POOL, SIX))
+
+
+@pytest.mark.parametrize("named", [{"ipv4_pools": [POOL.name]}, {"ipv6_pools": ["fd00::/48"]}])
+def test_naming_pools_of_one_family_leaves_the_other_one_free(
+    tmp_path: Path, named: dict[str, Any]
+) -> None:
+    async def story(node: NodeAgent) -> None:
+        reply = await ask(node, "ADD", config={"ipam": {"assign_ipv6": "true", **named}})
+
+        assert reply.status == 0, reply.output
+        assert len(await held(node)) == 2
+
+    play(tmp_path, story, pools=(POOL, SIX))
 
 
 def test_a_stated_mtu_counts(tmp_path: Path) -> None:

@@ -256,8 +256,8 @@ def test_empty_blocks_are_given_up_but_for_one_of_each_pool(tmp_path: Path) -> N
 
     async def story(node: NodeAgent, janitor: Janitor) -> None:
         for number in range(9):
-            await node.allocator.assign(AssignRequest(f"h{number}", pools=("a",)))
-        await node.allocator.assign(AssignRequest("other", pools=("b",)))
+            await node.allocator.assign(AssignRequest(f"h{number}", ipv4_pools=("a",)))
+        await node.allocator.assign(AssignRequest("other", ipv4_pools=("b",)))
         await node.allocator.release_by_handle("other")
         for number in range(9):
             if number != 4:  # in the second block
