@@ -79,6 +79,8 @@ def read_config(document: Mapping[str, Any], *, version: str, command: Command) 
         raise _bad("'name' must be a string of letters, digits, '_', '.' and '-'")
     _check_datastore_type(document)
     ipam = _ipam(document)
+    if command is Command.ADD:  # only it looks at them: what an older release made must go
+        _check_families(ipam)
     assign_ipv4 = _switch(ipam, "assign_ipv4", default=True)
     assign_ipv6 = _switch(ipam, "assign_ipv6", default=False)
     if not (assign_ipv4 or assign_ipv6):
@@ -191,6 +193,16 @@ def _pools(ipam: Mapping[str, Any], key: str) -> tuple[str, ...]:
         except ValueError as exc:
             raise _bad(f"ipam.{key}: {item!r} is no CIDR: {exc}") from exc
     return tuple(pools)
+
+
+def _check_families(ipam: Mapping[str, Any]) -> None:
+    """Refuse CIDRs of the other family; of pools that go by their names the allocator does."""
+    for version in (4, 6):
+        for text in _pools(ipam, f"ipv{version}_pools"):
+            if "/" in text and (other := ip_network(text).version) != version:
+                raise _bad(
+                    f"ipam.ipv{version}_pools: {text} is IPv{other}: name it in ipv{other}_pools"
+                )
 
 
 def _switch(ipam: Mapping[str, Any], key: str, *, default: bool) -> bool:

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from pycni.errors import Exhausted, InvalidInput
+from pycni.errors import Exhausted
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.choices import Choose, any_address, one_address
@@ -33,7 +33,7 @@ from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.giving import Given, Giving, assigned
 from pycni.ipam.handles import Handles
 from pycni.ipam.own import Own, OwnBlocks, node_labels, within
-from pycni.ipam.pools import describe, eligible, holds, pool_of, selects
+from pycni.ipam.pools import describe, holds, pool_of, selects
 from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.requests import Assignment, AssignRequest, DatastoreView, Released, View
 from pycni.ipam.retries import (
@@ -314,19 +314,7 @@ class Allocator:
         return rank(block.cidr, pool=pool.cidr, host=self._node)
 
     async def _assign_particular(self, request: AssignRequest, address: IPAddress) -> Given:
-        pools = [pool for pool in await self._truth.pools() if not pool.is_disabled]
-        pool = pool_of(pools, address)
-        if named := request.pools_for(address.version):
-            serving = eligible(
-                pools, labels={}, use=request.use, version=address.version, requested=named
-            )
-            pool = pool_of(serving, address)
-        if pool is None or request.use not in pool.allowed_uses:
-            names = ", ".join(describe(one) for one in pools) or "none"
-            raise InvalidInput(
-                f"cannot assign {address} to {request.handle_id}: it lies in no enabled pool for"
-                f" {request.use.value} addresses that the request allows; enabled are {names}"
-            )
+        pool = await self._own.holding(request, address)
         cidr = block_of(address, block_size=pool.block_size)
         is_strict = (await self._truth.config()).is_strict_affinity
         choose = one_address(request, address, only_of=self._node if is_strict else None)

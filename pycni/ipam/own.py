@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pycni.errors import Exhausted, InvalidInput
-from pycni.ipam.pools import describe, eligible, need_labels, pool_of, selects
-from pycni.ipam.requests import AssignRequest, View
+from pycni.ipam.pools import describe, eligible, named, need_labels, pool_of, selects
+from pycni.ipam.requests import FAMILIES, AssignRequest, View
 from pycni.ipam.reserved import Reserved
-from pycni.model.network import IPNetwork
+from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import AffinityState, BlockAffinity, IPPool, PoolUse
 from pycni.model.selector import Labels
 
@@ -85,6 +85,7 @@ class OwnBlocks:
     def _eligible(
         self, request: AssignRequest, known: Iterable[IPPool], version: int
     ) -> tuple[IPPool, ...]:
+        _require_usable_names(request, known)
         pools = eligible(
             known,
             labels=self._labels,
@@ -100,6 +101,24 @@ class OwnBlocks:
             )
         return pools
 
+    async def holding(self, request: AssignRequest, address: IPAddress) -> IPPool:
+        """Return the pool that a particular address lies in, as pools are now.
+
+        Who asks for an address in particular may have it wherever pods of other nodes live.
+        """
+        enabled = [pool for pool in await self._truth.pools() if not pool.is_disabled]
+        _require_usable_names(request, enabled)
+        texts = request.pools_for(address.version)
+        pools = named(enabled, texts, version=address.version) if texts else enabled
+        pool = pool_of(pools, address)
+        if pool is None or request.use not in pool.allowed_uses:
+            names = ", ".join(describe(one) for one in enabled) or "none"
+            raise InvalidInput(
+                f"cannot assign {address} to {request.handle_id}: it lies in no enabled pool for"
+                f" {request.use.value} addresses that the request allows; enabled are {names}"
+            )
+        return pool
+
     def _turned_away(self, known: Iterable[IPPool], version: int) -> str:
         """Say which pools would serve if they meant this node."""
         pools = [
@@ -110,6 +129,12 @@ class OwnBlocks:
             and not selects(pool, self._labels)
         ]
         return f" ({'; '.join(pools)})" if pools else ""
+
+
+def _require_usable_names(request: AssignRequest, known: Iterable[IPPool]) -> None:
+    """Refuse a bad name before an address of the other family is given."""
+    for version in FAMILIES:
+        named(known, request.pools_for(version), version=version)
 
 
 async def node_labels(view: View, pools: Iterable[IPPool], node: str) -> Labels:

@@ -36,32 +36,47 @@ def eligible(
     """Return the pools of a family that may serve a node with these labels.
 
     They come in the order in which they are requested, or of their names.  Raises `InvalidInput`
-    when a requested pool does not exist or is disabled.
+    when one cannot be used, as `named` does.
     """
-    enabled = sorted((pool for pool in pools if not pool.is_disabled), key=lambda pool: pool.name)
     if requested:
-        chosen = [_named(enabled, text) for text in requested]
+        chosen = named(pools, requested, version=version)
     else:
         chosen = [
             pool
-            for pool in enabled
-            if pool.assignment_mode is AssignmentMode.AUTOMATIC and selects(pool, labels)
+            for pool in _enabled(pools)
+            if pool.cidr.version == version
+            and pool.assignment_mode is AssignmentMode.AUTOMATIC
+            and selects(pool, labels)
         ]
-    return tuple(
-        pool
-        for pool in dict.fromkeys(chosen)
-        if pool.cidr.version == version and use in pool.allowed_uses
-    )
+    return tuple(pool for pool in chosen if use in pool.allowed_uses)
 
 
-def _named(pools: Sequence[IPPool], text: str) -> IPPool:
-    for pool in pools:
-        if text in (pool.name, str(pool.cidr)):
-            return pool
-    known = ", ".join(describe(pool) for pool in pools) or "none"
-    raise InvalidInput(
-        f"cannot assign from pool {text}: it does not exist or is disabled; enabled are {known}"
-    )
+def named(pools: Iterable[IPPool], texts: Sequence[str], *, version: int) -> Sequence[IPPool]:
+    """Return the pools of these names or CIDRs, each once, in this order.
+
+    Raises `InvalidInput` when one does not exist, is disabled or is of the other family.
+    """
+    enabled = _enabled(pools)
+    return list(dict.fromkeys(_named(enabled, text, version=version) for text in texts))
+
+
+def _named(pools: Sequence[IPPool], text: str, *, version: int) -> IPPool:
+    pool = next((pool for pool in pools if text in (pool.name, str(pool.cidr))), None)
+    if pool is None:
+        known = ", ".join(describe(pool) for pool in pools) or "none"
+        raise InvalidInput(
+            f"cannot assign from pool {text}: it does not exist or is disabled; enabled are {known}"
+        )
+    if pool.cidr.version != version:
+        raise InvalidInput(
+            f"cannot assign an IPv{version} address from pool {describe(pool)}:"
+            f" name it in ipv{pool.cidr.version}_pools"
+        )
+    return pool
+
+
+def _enabled(pools: Iterable[IPPool]) -> list[IPPool]:
+    return sorted((pool for pool in pools if not pool.is_disabled), key=lambda pool: pool.name)
 
 
 def holds(network: IPNetwork, inner: IPNetwork | IPAddress) -> bool:

@@ -90,6 +90,27 @@ def test_unknown_and_disabled_pools_are_refused_by_name(play: Play) -> None:
     play([POOL, replace(SMALL, is_disabled=True)], story)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ipv4_pools": ("six",)},
+        {"ipv4_pools": ("default", "six")},
+        {"ipv6_pools": ("default",)},
+        {"ipv6_pools": ("default",), "versions": (4, 6)},
+        {"ipv6_pools": ("default",), "addresses": (IPv4Address("192.168.0.9"),)},
+    ],
+)
+def test_a_pool_of_the_wrong_family_is_refused_before_anything_is_given(
+    play: Play, fields: dict[str, Any]
+) -> None:
+    async def story(store: Datastore) -> None:
+        with pytest.raises(InvalidInput, match="name it in ipv"):
+            await take(node(store), "x", **fields)
+        assert await affinities(store) == []
+
+    play([POOL, SIX], story)
+
+
 def test_a_pool_serves_the_nodes_that_its_selector_means(play: Play) -> None:
     async def story(store: Datastore) -> None:
         await store.create(Node("node-0", labels=(("rack", "a"),)))

@@ -132,6 +132,11 @@ def test_a_stated_mtu_counts(tmp_path: Path) -> None:
         ({"config": {"ipam": {"ipv4_pools": ["nothing"]}}}, 7, "nothing"),
         ({"args": "IP=10.9.9.9"}, 7, "10.9.9.9"),
         ({"config": {"mtu": 60}}, 7, "mtu"),
+        (
+            {"config": {"ipam": {"ipv4_pools": ["six"]}}},
+            7,
+            "six (fd00::/48): name it in ipv6_pools",
+        ),
         ({"fd": -1}, 4, "CNI_NETNS: the pod's network namespace is the host's own"),
     ],
 )
@@ -146,7 +151,7 @@ def test_a_bad_request_leaves_the_node_unchanged(
         assert words in reason(reply)[1]
         assert await leftovers(node) == []
 
-    play(tmp_path, story)
+    play(tmp_path, story, pools=(POOL, SIX))
 
 
 def test_an_exhausted_pool_says_try_again(tmp_path: Path) -> None:

@@ -150,6 +150,8 @@ def test_a_known_key_of_another_type_is_refused_by_name(key: str, value: object)
         ({"ipam": {"ipv4_pools": [""]}}, "must hold strings"),
         ({"ipam": {"ipv6_pools": ["fd00::/x"]}}, "is no CIDR"),
         ({"ipam": {"ipv4_pools": ["10.0.0.1/8"]}}, "is no CIDR"),
+        ({"ipam": {"ipv4_pools": ["fd00::/48"]}}, "fd00::/48 is IPv6: name it in ipv6_pools"),
+        ({"ipam": {"ipv6_pools": ["six", "10.0.0.0/8"]}}, "is IPv4: name it in ipv4_pools"),
         ({"ipam": {"assign_ipv6": "yes"}}, 'must be "true" or "false"'),
         ({"ipam": {"assign_ipv4": "false"}}, "a pod needs an address"),
         ({"container_settings": {"allow_ip_forwarding": 1}}, "must be of type bool"),
@@ -190,6 +192,8 @@ def test_what_only_an_add_looks_at_cannot_fail_other_verbs(command: Command) -> 
     made = config(command=command, prevResult=[], runtimeConfig={"ips": 7}, args=7)
 
     assert made == config(command=command)
+    swapped = {"ipv4_pools": ["fd00::/48"], "ipv6_pools": ["10.0.0.0/8"]}
+    assert config(command=command, ipam=swapped).ipv4_pools == ("fd00::/48",)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,15 @@ def test_one_bad_name_among_good_ones_is_refused(pair: Pair, version: int, order
             serving(*pools, version=version, named=(a.name, bad)[::order])
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_named_pool_of_the_other_family_is_refused_with_its_place(version: int) -> None:
+    right, wrong = (FOUR[0], SIX[0]) if version == 4 else (SIX[0], FOUR[0])
+
+    for text in (wrong.name, str(wrong.cidr)):
+        with pytest.raises(InvalidInput, match=rf"pool {wrong.name} \(.*: name it in ipv"):
+            serving(right, wrong, version=version, named=(right.name, text))
+
+
 def test_a_pool_serves_its_family_only() -> None:
     assert serving(*FOUR, *SIX, version=4) == ["a4", "b4"]
     assert serving(*FOUR, *SIX, version=6) == ["a6", "b6"]
