@@ -125,6 +125,10 @@ BAD_CONFIGURATIONS: list[tuple[dict[str, Any], int, str]] = [
     ({"runtimeConfig": {"mac": "01:00:5e:00:00:01"}}, 7, "MAC"),
     ({"args": {"cni": {"ips": "x"}}}, 7, "args.cni"),
     ({"prevResult": {"ips": [{"address": "x"}]}}, 7, "prevResult"),
+    ({"ipam": {"ipv4_pools": ["fd00::/48"]}}, 7, "name it in ipv6_pools"),
+    ({"dataplane_options": {"type": "grpc"}}, 7, "'dataplane_options'"),
+    ({"feature_control": {"ip_addrs_no_ipam": True}}, 7, "'feature_control'"),
+    ({"readiness_gates": ["http://127.0.0.1:9099"]}, 7, "'readiness_gates'"),
     ({"prevResult": []}, 7, "prevResult"),
 ]
 

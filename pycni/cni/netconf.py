@@ -79,8 +79,8 @@ def read_config(document: Mapping[str, Any], *, version: str, command: Command) 
         raise _bad("'name' must be a string of letters, digits, '_', '.' and '-'")
     _check_datastore_type(document)
     ipam = _ipam(document)
-    if command is Command.ADD:  # only it looks at them: what an older release made must go
-        _check_families(ipam)
+    if command is Command.ADD:
+        _check_for_add(document, ipam)
     assign_ipv4 = _switch(ipam, "assign_ipv4", default=True)
     assign_ipv6 = _switch(ipam, "assign_ipv6", default=False)
     if not (assign_ipv4 or assign_ipv6):
@@ -195,6 +195,12 @@ def _pools(ipam: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(pools)
 
 
+def _check_for_add(document: Mapping[str, Any], ipam: Mapping[str, Any]) -> None:
+    """Refuse what no other verb looks at: what an older release made of it has to go, too."""
+    _check_families(ipam)
+    _check_features(document)
+
+
 def _check_families(ipam: Mapping[str, Any]) -> None:
     """Refuse CIDRs of the other family; of pools that go by their names the allocator does."""
     for version in (4, 6):
@@ -203,6 +209,21 @@ def _check_families(ipam: Mapping[str, Any]) -> None:
                 raise _bad(
                     f"ipam.ipv{version}_pools: {text} is IPv{other}: name it in ipv{other}_pools"
                 )
+
+
+def _check_features(document: Mapping[str, Any]) -> None:
+    """Refuse what Calico's plugin has and ours has not, where a pod would come out differently."""
+    plane = _typed(document, "dataplane_options", dict, {}).get("type", "linux")
+    if plane != "linux":
+        raise _bad(
+            f"'dataplane_options' asks for type {plane!r}: there is 'linux' only, leave it out"
+        )
+    for feature, is_wanted in _typed(document, "feature_control", dict, {}).items():
+        if is_wanted:
+            raise _bad(f"'feature_control' asks for {feature!r}, which pycni lacks: leave it out")
+    if gates := _typed(document, "readiness_gates", list, []):
+        names = ", ".join(map(str, gates))
+        raise _bad(f"'readiness_gates' asks to wait for {names}, which pycni can't: leave it out")
 
 
 def _switch(ipam: Mapping[str, Any], key: str, *, default: bool) -> bool:

@@ -152,6 +152,14 @@ def test_a_known_key_of_another_type_is_refused_by_name(key: str, value: object)
         ({"ipam": {"ipv4_pools": ["10.0.0.1/8"]}}, "is no CIDR"),
         ({"ipam": {"ipv4_pools": ["fd00::/48"]}}, "fd00::/48 is IPv6: name it in ipv6_pools"),
         ({"ipam": {"ipv6_pools": ["six", "10.0.0.0/8"]}}, "is IPv4: name it in ipv4_pools"),
+        ({"dataplane_options": {"type": "grpc"}}, "'dataplane_options' asks for type 'grpc'"),
+        ({"dataplane_options": "grpc"}, "'dataplane_options' must be of type dict"),
+        ({"feature_control": {"ip_addrs_no_ipam": True}}, "asks for 'ip_addrs_no_ipam', which"),
+        ({"feature_control": {"ip_addrs_no_ipam": False, "floating_ips": True}}, "'floating_ips'"),
+        (
+            {"readiness_gates": ["http://127.0.0.1:9099/readiness"]},
+            "wait for http://127.0.0.1:9099",
+        ),
         ({"ipam": {"assign_ipv6": "yes"}}, 'must be "true" or "false"'),
         ({"ipam": {"assign_ipv4": "false"}}, "a pod needs an address"),
         ({"container_settings": {"allow_ip_forwarding": 1}}, "must be of type bool"),
@@ -185,6 +193,28 @@ def test_check_needs_the_result_of_the_add() -> None:
         "ips": [],
         "routes": [],
     }
+
+
+MISSING: dict[str, Any] = {
+    "dataplane_options": {"type": "grpc"},
+    "feature_control": {"floating_ips": True},
+    "readiness_gates": ["http://127.0.0.1:9099"],
+}
+
+
+@pytest.mark.parametrize("absent", [None, {}, {"type": "linux"}])
+def test_what_asks_for_nothing_that_is_missing_passes(absent: dict[str, Any] | None) -> None:
+    off = {"ip_addrs_no_ipam": False, "floating_ips": False}
+
+    assert config(dataplane_options=absent, feature_control=absent and off) == config()
+    assert config(feature_control={}, readiness_gates=[]) == config(readiness_gates=None)
+
+
+@pytest.mark.parametrize("command", [Command.CHECK, Command.DEL, Command.GC, Command.STATUS])
+def test_what_is_missing_fails_no_other_verb(command: Command) -> None:
+    said: dict[str, Any] = {"prevResult": {}} if command is Command.CHECK else {}
+
+    assert config(command=command, **said, **MISSING) == config(command=command, **said)
 
 
 @pytest.mark.parametrize("command", [Command.DEL, Command.GC, Command.STATUS])
