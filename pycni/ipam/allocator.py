@@ -256,18 +256,19 @@ class Allocator:
         choose = await self._any(request, own)
         limit = config.max_blocks_per_host or DEFAULT_MAX_BLOCKS
         for _ in range(ATTEMPTS):
-            blocks = await self._datastore.list(Block)
-            cidr = self._first_unclaimed(own, {stored.value.cidr for stored in blocks.items})
-            if cidr is None:
-                return None
             owned = await self._truth.affinities(self._node)
             if sum(affinity.cidr.version == version for affinity in owned) >= limit:
-                # No borrowing here: the limit is there to stop a node from taking more.
+                # As in Calico before anything is looked for: the limit is there to stop a node from
+                # taking more, borrowed addresses of others' blocks included.
                 raise Exhausted(
                     f"cannot assign an IPv{version} address to {request.handle_id}:"
                     f" {self._node} owns {limit} blocks, the limit (maxBlocksPerHost of"
                     f" IPAMConfiguration), and they are full; {_SHOW}"
                 )
+            blocks = await self._datastore.list(Block)
+            cidr = self._first_unclaimed(own, {stored.value.cidr for stored in blocks.items})
+            if cidr is None:
+                return None
             if await self._claims.claim(cidr):
                 self._retries.count("claim")
                 if given := await self._give(cidr, choose, request.handle_id):

@@ -124,6 +124,24 @@ def test_the_limit_of_blocks_holds_and_forbids_borrowing(play: Play) -> None:
     play([SMALL, IPAMConfig(max_blocks_per_host=1)], story)
 
 
+def test_the_limit_forbids_borrowing_where_nothing_is_left_to_claim_too(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        for name in "cde":
+            await take(node(store, name), name)
+        await fill(node(store, "b"), 4)
+
+        with pytest.raises(Exhausted, match="b owns 1 blocks, the limit"):
+            await take(node(store, "b"), "one-more")
+        # Raised, it counts at once.
+        stored = await store.get(IPAMConfig, "default")
+        assert stored is not None
+        await store.update(IPAMConfig(max_blocks_per_host=2), if_revision=stored.revision)
+        assignment = await node(store, "b").assign(AssignRequest("one-more"))
+        assert assignment.borrowed == {assignment.addresses[0].interface.ip}
+
+    play([SMALL, IPAMConfig(max_blocks_per_host=1)], story)
+
+
 def test_without_auto_allocation_no_block_is_claimed(play: Play) -> None:
     async def story(store: Datastore) -> None:
         with pytest.raises(Exhausted, match="autoAllocateBlocks is off"):
