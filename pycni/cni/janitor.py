@@ -18,7 +18,8 @@ from pycni.errors import DatastoreUnusable, PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.books import key_of, node_of
 from pycni.ipam.giving import assigned
-from pycni.ipam.pools import pool_of
+from pycni.ipam.own import node_labels
+from pycni.ipam.pools import pool_of, turned_away
 from pycni.ipam.requests import View
 from pycni.ipam.retries import Observe, observe_nothing
 from pycni.model.endpoints import AssignedAddress, EndpointKey, WorkloadEndpoint
@@ -69,7 +70,7 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class IdleBlock:
-    """An empty block of this node, which has others in the same pool."""
+    """An empty block of this node, which has others in the same pool or should have none there."""
 
     cidr: IPNetwork
 
@@ -164,8 +165,12 @@ class Janitor:
     async def _idle_blocks(
         self, own: Sequence[BlockAffinity], blocks: Sequence[Block]
     ) -> list[IdleBlock]:
-        """Return the node's empty blocks, but for one in each pool: the next pod wants one."""
+        """Return the node's empty blocks, but for one in each pool: the next pod wants one.
+
+        Not of a pool that no longer means this node.
+        """
         pools = await self._view.pools()
+        labels = await node_labels(self._view, pools, self._engine.node)
         empty = {block.cidr for block in blocks if arithmetic.is_empty(block)}
         owned = [
             (pool_of(pools, affinity.cidr), affinity.cidr)
@@ -175,7 +180,8 @@ class Janitor:
         count = Counter(pool for pool, _ in owned)
         idle = []
         for pool, cidr in owned:
-            if count[pool] > 1 and cidr in empty:
+            is_spare = count[pool] > 1 or (pool is not None and turned_away(pool, labels))
+            if is_spare and cidr in empty:
                 count[pool] -= 1
                 idle.append(IdleBlock(cidr))
         return idle

@@ -33,7 +33,7 @@ from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.giving import Given, Giving, assigned
 from pycni.ipam.handles import Handles
 from pycni.ipam.own import Own, OwnBlocks, node_labels, within
-from pycni.ipam.pools import describe, holds, pool_of, selects
+from pycni.ipam.pools import describe, holds, pool_of, turned_away
 from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.requests import Assignment, AssignRequest, DatastoreView, Released, View
 from pycni.ipam.retries import (
@@ -134,7 +134,7 @@ class Allocator:
         Going ahead is safe where the handle proves to be new before anything else is written.
         """
         if isinstance(want, int):
-            own = await self._own.serving(request, want)
+            own = await self._serving(request, want)
             if given := await self._assign_own(request, own, is_first=True):
                 return (given,)
         await self.release_by_handle(request.handle_id)
@@ -150,12 +150,22 @@ class Allocator:
             await self.release(given, handle_id=handle_id)
 
     async def _assign_any(self, request: AssignRequest, version: int) -> Given:
-        own = await self._own.serving(request, version)
+        own = await self._serving(request, version)
         if given := await self._assign_own(request, own):
             return given
         if not request.pools_for(version):
             await self._release_unselected(own.affinities, own.known)
         return await self._assign_beyond(request, own, version=version)
+
+    async def _serving(self, request: AssignRequest, version: int) -> Own:
+        """Return what may serve; where no pool means this node any more, let go of what it has."""
+        try:
+            return await self._own.serving(request, version)
+        except Exhausted:
+            if not request.pools_for(version):
+                affinities = await self._truth.affinities(self._node)
+                await self._release_unselected(affinities, await self._truth.pools())
+            raise
 
     async def _assign_own(
         self, request: AssignRequest, own: Own, *, is_first: bool = False
@@ -208,10 +218,10 @@ class Allocator:
         self, affinities: Sequence[BlockAffinity], known: Sequence[IPPool]
     ) -> None:
         """Give up empty blocks of pools that have turned away from this node."""
-        labels = await node_labels(self._view, known, self._node)
+        labels = await node_labels(self._truth, known, self._node)
         for affinity in affinities:
-            pool = pool_of((pool for pool in known if not pool.is_disabled), affinity.cidr)
-            if pool is not None and not selects(pool, labels):
+            pool = pool_of(known, affinity.cidr)
+            if pool is not None and turned_away(pool, labels):
                 await self._claims.release(affinity.cidr, only_if_empty=True)
 
     async def _assign_beyond(self, request: AssignRequest, own: Own, *, version: int) -> Given:

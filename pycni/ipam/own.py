@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pycni.errors import Exhausted, InvalidInput
-from pycni.ipam.pools import describe, eligible, named, need_labels, pool_of, selects
+from pycni.ipam.pools import describe, eligible, named, need_labels, pool_of, turned_away
 from pycni.ipam.requests import FAMILIES, AssignRequest, View
 from pycni.ipam.reserved import Reserved
 from pycni.model.network import IPAddress, IPNetwork
@@ -124,9 +124,7 @@ class OwnBlocks:
         pools = [
             f"{describe(pool)} is for nodes with {pool.node_selector}"
             for pool in known
-            if pool.cidr.version == version
-            and not pool.is_disabled
-            and not selects(pool, self._labels)
+            if pool.cidr.version == version and turned_away(pool, self._labels)
         ]
         return f" ({'; '.join(pools)})" if pools else ""
 

@@ -20,6 +20,11 @@ def selects(pool: IPPool, labels: Labels) -> bool:
     return pool.node_selector in _FOR_EVERYONE or selector(pool.node_selector)(labels)
 
 
+def turned_away(pool: IPPool, labels: Labels) -> bool:
+    """Return whether a pool would serve, and means other nodes."""
+    return not pool.is_disabled and not selects(pool, labels)
+
+
 def need_labels(pools: Iterable[IPPool]) -> bool:
     """Return whether a node's labels make any difference to these pools."""
     return any(pool.node_selector not in _FOR_EVERYONE for pool in pools)

@@ -20,6 +20,8 @@ from tests.agent.ipam.allocators import (
     affinities,
     change_pool,
     check_books,
+    fill,
+    held_by,
     node,
     take,
 )
@@ -172,6 +174,33 @@ def test_a_node_whose_labels_change_gives_up_its_empty_blocks(play: Play) -> Non
 
     in_rack_a = replace(SMALL, node_selector="rack == 'a'")
     play([in_rack_a, replace(POOL, name="zz", node_selector="rack == 'b'")], story)
+
+
+def test_a_node_that_no_pool_means_any_more_gives_up_its_empty_blocks(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        stored = await store.create(Node("node-0", labels=(("rack", "a"),)))
+        allocator = node(store)
+        await fill(allocator, 5)  # one block full, one begun
+        for number in range(4):
+            await allocator.release_by_handle(f"fill-{number}")
+        await store.update(replace(stored.value, labels=()), if_revision=stored.revision)
+
+        for is_first in (True, False):
+            with pytest.raises(Exhausted, match="is for nodes with rack == 'a'"):
+                await take(allocator, "x", is_first=is_first)
+            # What is in use stays with its block.
+            assert len(await affinities(store)) == 1
+        assert await held_by(store, "fill-4") != []
+        await allocator.release_by_handle("fill-4")
+        # Who names another pool leaves it alone.
+        assert (await take(allocator, "y", ipv4_pools=("default",)))[0].startswith("192.168.")
+        assert len(await affinities(store)) == 2
+        with pytest.raises(Exhausted):
+            await take(allocator, "x", is_first=True)
+        assert [block[:8] for _, block, _ in await affinities(store)] == ["192.168."]
+
+    by_name = replace(POOL, assignment_mode=AssignmentMode.MANUAL)
+    play([replace(SMALL, node_selector="rack == 'a'"), by_name], story)
 
 
 def test_a_pool_serves_only_its_uses(play: Play) -> None:

@@ -12,7 +12,7 @@ from pycni.cni.janitor import BOOT_ID, PERIOD_S, Boots, Janitor
 from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.model.endpoints import PendingRelease
 from pycni.model.network import NextHop, Route, RouteKey, Scope
-from pycni.model.resources import Block, IPPool
+from pycni.model.resources import Block, BlockAffinity, IPPool, Node
 from tests.agent.cluster import NETWORK, NodeAgent
 from tests.agent.verbs.stories import CONTAINER, KEY, POD, VETH, ask, held, leftovers, play
 
@@ -274,6 +274,28 @@ def test_empty_blocks_are_given_up_but_for_one_of_each_pool(tmp_path: Path) -> N
         assert len(await held(node)) == 1
 
     watched(tmp_path, story, pools=pools)
+
+
+def test_an_empty_block_of_a_pool_that_no_longer_means_the_node_is_given_up(tmp_path: Path) -> None:
+    pool = IPPool("a", ip_network("10.0.0.0/28"), block_size=30, node_selector="rack == 'a'")
+
+    async def story(node: NodeAgent, janitor: Janitor) -> None:
+        stored = await node.datastore.create(Node("node-0", labels=(("rack", "a"),)))
+        await node.add(POD)
+        moved = replace(stored.value, labels=(("rack", "b"),))
+        await node.datastore.update(moved, if_revision=stored.revision)
+        for _ in range(3):
+            await janitor.once()
+        assert len(await held(node)) == 1  # what is in use stays
+
+        await node.delete(POD)
+        for _ in range(2):
+            await janitor.once()
+
+        assert not (await node.datastore.list(Block)).items
+        assert not (await node.datastore.list(BlockAffinity)).items
+
+    watched(tmp_path, story, pools=(pool,))
 
 
 # --- the whole ----------------------------------------------------------------------------------
