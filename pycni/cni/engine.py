@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pycni.cni.debts import settle
 from pycni.cni.protocol import Request
 from pycni.cni.results import AddResult, render_result
 from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
@@ -91,7 +92,7 @@ async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> Workl
         await remove(engine, record)
     # Last: what could not be released just now is a debt, too, and paid later it would take the
     # new address away.
-    await _settle(engine, request.key)
+    await settle(engine, request.key)
     return None
 
 
@@ -321,49 +322,6 @@ async def _release(
         engine.endpoints.journal(
             PendingRelease(endpoint.key, handle_id=endpoint.handle_id, addresses=tuple(addresses))
         )
-
-
-async def _settle(engine: Engine, key: EndpointKey) -> None:
-    """Do the release that an earlier DEL of this key still owes, before anything is assigned."""
-    pending = engine.endpoints.get_pending(key)
-    if pending is not None:
-        await pay(engine, pending)
-
-
-async def pay_debts(engine: Engine) -> Sequence[str]:
-    """Do the releases that DELs left in the journal; return why some could not be done."""
-    problems = []
-    for pending in engine.endpoints.pending():
-        is_locked = False
-        try:
-            async with engine.endpoints.lock(pending.key, timeout_s=0):
-                is_locked = True
-                await pay(engine, pending)
-        except PycniError as exc:
-            if is_locked or not isinstance(exc, TryAgain):  # else a request has it in hand
-                problems.append(str(exc))
-    return problems
-
-
-async def pay(engine: Engine, pending: PendingRelease) -> None:
-    """Do one journalled release, under the lock of its key.
-
-    An ADD may have settled it since the journal was read, and been given the address again.
-    """
-    if pending != engine.endpoints.get_pending(pending.key):
-        return
-    if pending.addresses:
-        outcome = await engine.allocator.release(
-            pending.addresses, handle_id=pending.handle_id, was_used=True
-        )
-        if outcome.refused:  # rightly, where somebody else has it by now
-            _log.warning(
-                "an owed address was given anew",
-                extra={"endpoint": str(pending.key), "addresses": str(outcome.refused)},
-            )
-    else:
-        await engine.allocator.release_by_handle(pending.handle_id, was_used=True)
-    engine.endpoints.settle(pending)
 
 
 async def _in_time(key: EndpointKey, work: Awaitable[R]) -> R:

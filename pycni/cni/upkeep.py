@@ -7,7 +7,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from pycni.cni.engine import LOCK_TIMEOUT_S, Engine, pay_debts, plug_request, remove
+from pycni.cni.debts import pay_debts
+from pycni.cni.engine import LOCK_TIMEOUT_S, Engine, plug_request, remove
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.errors import PycniError, TryAgain
