@@ -104,6 +104,27 @@ def test_one_container_may_have_several_interfaces(host: PluginHost) -> None:
     assert host.call("DEL", second).status == 0
 
 
+def rename(host: PluginHost, name: str, to: str) -> None:
+    # Kernels before 6.2 rename what is down only.
+    host.namespace.sh(f"ip link set {name} down; ip link set {name} name {to}; ip link set {to} up")
+
+
+def test_a_repeated_add_makes_anew_what_somebody_renamed(host: PluginHost) -> None:
+    pod = host.pod()
+    first = host.call("ADD", pod)
+    veth = first.document["interfaces"][0]["name"]
+    rename(host, veth, "lan0")
+
+    again = host.call("ADD", pod)
+
+    assert again.status == 0, again.output
+    assert again.document == first.document
+    assert host.call("CHECK", pod, {"prevResult": again.document}).status == 0
+    rename(host, veth, "lan0")
+    assert host.call("DEL", pod).status == 0
+    assert "lan0" not in host.namespace.sh("ip -o link")
+
+
 def test_a_second_default_route_is_refused_with_the_way_out(host: PluginHost) -> None:
     first = host.pod()
     result = host.call("ADD", first).document

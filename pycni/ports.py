@@ -219,7 +219,9 @@ class PodNet(Protocol):
         ...
 
     async def unplug(self, *, host_veth: str, alias: str) -> bool:
-        """Delete the pair when its ifalias is `alias`; return whether there was one of ours.
+        """Delete the pair whose ifalias is `alias`; return whether there was one.
+
+        Its host end is called `host_veth`, or whatever somebody has renamed it to.
 
         Concurrent calls share one kernel transaction.  Returns when the interface is gone.
         """

@@ -20,6 +20,7 @@ from pycni.cni.debts import settle
 from pycni.cni.protocol import Request
 from pycni.cni.results import AddResult, render_result
 from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
+from pycni.ipam import lookup
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.model.endpoints import (
@@ -82,18 +83,42 @@ async def _ensure(engine: Engine, request: Request, *, netns_fd: int) -> Workloa
 
 
 async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint | None:
-    """Return the endpoint of a repeated ADD; remove what an unfinished one left behind."""
+    """Return the endpoint of a repeated ADD, mended; remove what an unfinished one left behind."""
     record = _known(engine, request)
     if record is not None and record.state is EndpointState.READY:
         plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)
         if not engine.podnet.check(plug):
             return record
+        if await _holds_addresses(engine, record):
+            return await _rebuild(engine, request, record, netns_fd=netns_fd)
     if record is not None:
         await remove(engine, record)
     # Last: what could not be released just now is a debt, too, and paid later it would take the
     # new address away.
     await settle(engine, request.key)
     return None
+
+
+async def _holds_addresses(engine: Engine, record: WorkloadEndpoint) -> bool:
+    """Tell whether a record's addresses are still its own."""
+    for address in record.addresses:
+        holder = await lookup.holder(
+            engine.datastore, address.interface.ip, expected=record.handle_id
+        )
+        if holder != record.handle_id:
+            return False
+    return True
+
+
+async def _rebuild(
+    engine: Engine, request: Request, record: WorkloadEndpoint, *, netns_fd: int
+) -> WorkloadEndpoint:
+    """Make the interface of a repeated ADD anew; the pod keeps its addresses."""
+    # Unfinished: or the agent would mend the interface while it is being deleted.
+    endpoint = replace(record, state=EndpointState.INTENT, netns=request.netns)
+    engine.endpoints.put(endpoint)
+    await _unplug(engine, endpoint)
+    return await _build(engine, request, endpoint, netns_fd=netns_fd)
 
 
 def _known(engine: Engine, request: Request) -> WorkloadEndpoint | None:
@@ -106,7 +131,7 @@ def _known(engine: Engine, request: Request) -> WorkloadEndpoint | None:
 
 
 async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
-    """Intent, address, interface, record: undo all of it when one fails."""
+    """Intent, then address, interface and record: undo all of it when one fails."""
     endpoint = WorkloadEndpoint(
         key=request.key,
         node=engine.node,
@@ -120,19 +145,30 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
         pod_name=request.args.pod_name,
     )
     engine.endpoints.put(endpoint)
-    is_plugged = False
     try:
         assignment = await engine.allocator.assign(_assign_request(engine, request))
-        # A crash from here on leaves the intent: whoever finds it releases by the handle.
+    except BaseException:
+        await _undo(engine, endpoint, is_plugged=False)
+        raise
+    # A crash from here on leaves the intent: whoever finds it releases by the handle.
+    endpoint = replace(endpoint, addresses=assignment.addresses)
+    return await _build(engine, request, endpoint, netns_fd=netns_fd)
+
+
+async def _build(
+    engine: Engine, request: Request, endpoint: WorkloadEndpoint, *, netns_fd: int
+) -> WorkloadEndpoint:
+    """Make the interface of an endpoint that has its addresses, and complete the record."""
+    is_plugged = False
+    try:
         plug = plug_request(
-            engine, request, endpoint, addresses=assignment.addresses, netns_fd=netns_fd
+            engine, request, endpoint, addresses=endpoint.addresses, netns_fd=netns_fd
         )
         built = await _plug(engine, endpoint, plug)
         is_plugged = True
         endpoint = replace(
             endpoint,
             state=EndpointState.READY,
-            addresses=assignment.addresses,
             host_mac=built.host_mac,
             pod_mac=built.pod_mac,
         )

@@ -31,7 +31,7 @@ class FakePodNet:
     def __init__(self, kernel: FakeKernel, *, host_netns_fd: int = -1) -> None:
         self._kernel = kernel
         self._host_netns_fd = host_netns_fd
-        self._plugged: dict[str, _Plugged] = {}
+        self._plugged: dict[str, _Plugged] = {}  # by alias, which a renamed link keeps
         self._failures: list[PycniError] = []
         self._count = 0
 
@@ -63,20 +63,14 @@ class FakePodNet:
             self._kernel.write_sysctl(name, value)
         self._count += 1
         pod_mac = request.pod_mac or f"02:00:00:00:{self._count >> 8:02x}:{self._count & 0xFF:02x}"
-        self._plugged[request.host_veth] = _Plugged(request, pod_mac)
+        self._plugged[request.alias] = _Plugged(request, pod_mac)
         return PlugResult(host_mac=podplan.HOST_MAC, pod_mac=pod_mac)
 
     async def unplug(self, *, host_veth: str, alias: str) -> bool:
         """Delete the pair when it is the one made for `alias`."""
         podplan.require_ifname(host_veth)
         await asyncio.sleep(0)
-        self._forget_gone()
-        plugged = self._plugged.get(host_veth)
-        if plugged is None or plugged.request.alias != alias:
-            return False
-        del self._plugged[host_veth]
-        self._kernel.delete_link(host_veth)
-        return True
+        return self._delete(alias)
 
     def aliases(self) -> frozenset[str]:
         """Return the ifaliases of all interfaces of the host."""
@@ -94,8 +88,9 @@ class FakePodNet:
         """Compare what is there with what `plug` builds."""
         podplan.require_plausible(request)
         self._forget_gone()
-        plugged = self._plugged.get(request.host_veth)
-        host = podcheck.Side(self._kernel.link(request.host_veth))
+        link = self._kernel.link(request.host_veth)
+        plugged = self._plugged.get(link.alias) if link is not None else None
+        host = podcheck.Side(link)
         host.routes = set(self._kernel.routes())
         host.sysctls = {n: self._kernel.sysctl(n) for n in podplan.host_sysctls(request)}
         pod = podcheck.Side()
@@ -107,9 +102,28 @@ class FakePodNet:
             pod.sysctls = dict(podplan.pod_sysctls(plugged.request))
         return podcheck.differences(request, host=host, pod=pod)
 
+    def _in_pod(self, request: PlugRequest) -> _Plugged | None:
+        """Return what has the pod's end of that name."""
+        for other in self._plugged.values():
+            theirs = (other.request.netns_fd, other.request.ifname)
+            if theirs == (request.netns_fd, request.ifname):
+                return other
+        return None
+
+    def _delete(self, alias: str) -> bool:
+        """Delete the pair with this alias, whatever its name is by now."""
+        self._forget_gone()
+        if self._plugged.pop(alias, None) is None:
+            return False
+        self._kernel.delete_link(self._names()[alias])
+        return True
+
+    def _names(self) -> dict[str, str]:
+        return {link.alias: link.name for link in self._kernel.links() if link.alias}
+
     def _forget_gone(self) -> None:
-        for name in [n for n in self._plugged if self._kernel.link(n) is None]:
-            del self._plugged[name]
+        names = self._names()
+        self._plugged = {alias: one for alias, one in self._plugged.items() if alias in names}
 
     def _make_room(self, request: PlugRequest) -> None:
         holder = self._kernel.link(request.host_veth)
@@ -118,14 +132,16 @@ class FakePodNet:
                 raise AlreadyExists(
                     f"cannot make {request.host_veth}: an interface of that name is not ours"
                 )
-            self._plugged.pop(request.host_veth, None)
+            self._plugged.pop(request.alias, None)
             self._kernel.delete_link(request.host_veth)
-        for other in self._plugged.values():
-            theirs = (other.request.netns_fd, other.request.ifname)
-            if theirs == (request.netns_fd, request.ifname):
+        other = self._in_pod(request)
+        if other is not None:
+            if other.request.alias != request.alias:
                 raise InvalidInput(
                     f"interface {request.ifname} exists already in the pod's network namespace"
                 )
+            self._delete(request.alias)
+        for other in self._plugged.values():
             have_default = (other.request.has_default_route, request.has_default_route)
             if all(have_default) and other.request.netns_fd == request.netns_fd:
                 raise podplan.second_default_route(request)

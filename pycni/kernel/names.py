@@ -4,6 +4,7 @@ import errno
 import fcntl
 import struct
 
+from pycni.kernel import wire_link
 from pycni.kernel.netlink import KernelError, NetlinkSocket
 
 _SIOCGIFNAME = 0x8910
@@ -26,6 +27,15 @@ def link_index(socket: NetlinkSocket, name: str) -> int:
         raise KernelError(exc.errno or errno.ENODEV, f"no interface {name!r}") from exc
     index: int = _IFREQ_INDEX.unpack(packed)[1]
     return index
+
+
+def pairs_by_alias(socket: NetlinkSocket) -> dict[str, int]:
+    """Return the indexes of the host ends of pairs by their ifaliases, which no renaming changes.
+
+    Lists all interfaces: for the case in which a name leads nowhere.
+    """
+    links = (wire_link.read_link(message.body) for message in socket.dump(wire_link.dump_links()))
+    return {link.alias: link.index for link in links if link and link.kind == "veth" and link.alias}
 
 
 class LinkIndexes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pycni.errors import AlreadyExists, InvalidInput, PycniError, TryAgain, WrongNamespace
 from pycni.kernel import netns, podcheck, podplan, podwire, wire_link, wire_route
 from pycni.kernel.hostend import HostEnd
-from pycni.kernel.names import LinkIndexes, link_index
+from pycni.kernel.names import LinkIndexes, link_index, pairs_by_alias
 from pycni.kernel.netlink import KernelError, NetlinkSocket
 from pycni.kernel.sysctl import ensure_sysctl
 from pycni.kernel.wire import Ack, Message
@@ -105,6 +105,10 @@ class LinuxPodNet:
         _, replies = self._host.exchange([wire_link.get_link(name=request.host_veth)])
         holder = _first_link(replies)
         if holder is None:
+            # Then it is the pod's end; perhaps of a pair of ours whose host end was renamed.
+            if (renamed := pairs_by_alias(self._host).get(request.alias)) is not None:
+                self._host.call(wire_link.delete_link(index=renamed))
+                return
             raise InvalidInput(
                 f"interface {request.ifname} exists already in the pod's network namespace"
             )

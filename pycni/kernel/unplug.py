@@ -18,6 +18,7 @@ from functools import partial
 from pycni.errors import PycniError
 from pycni.kernel import wire_link
 from pycni.kernel.event_filter import hear_only
+from pycni.kernel.names import pairs_by_alias
 from pycni.kernel.netlink import KernelError, NetlinkSocket, join_group, open_socket
 from pycni.kernel.wire import messages
 
@@ -184,14 +185,11 @@ def delete_verified(
 ) -> list[bool]:
     """Delete those (name, alias) pairs that exist with that alias; say for each whether it did.
 
+    The alias decides: a pair that has another name by now is found by it.
+
     `expect` hears the indexes that are about to be deleted (None: no such link of ours).
     """
-    found: list[int | None] = []
-    for name, alias in targets:
-        acks, replies = socket.exchange([wire_link.get_link(name=name)])
-        link = wire_link.read_link(replies[0].body) if not acks[0].errno and replies else None
-        is_ours = link is not None and link.kind == "veth" and link.alias == alias
-        found.append(link.index if link is not None and is_ours else None)
+    found = _find(socket, targets)
     expect(found)
     indexes = sorted({index for index in found if index is not None})
     if len(indexes) > 1:
@@ -199,6 +197,22 @@ def delete_verified(
     elif indexes:
         _delete_one(socket, indexes[0])
     return [index is not None for index in found]
+
+
+def _find(socket: NetlinkSocket, targets: Sequence[tuple[str, str]]) -> list[int | None]:
+    found: list[int | None] = []
+    for name, alias in targets:
+        acks, replies = socket.exchange([wire_link.get_link(name=name)])
+        link = wire_link.read_link(replies[0].body) if not acks[0].errno and replies else None
+        is_ours = link is not None and link.kind == "veth" and link.alias == alias
+        found.append(link.index if link is not None and is_ours else None)
+    if None in found:  # gone, mostly; but somebody may have renamed it
+        indexes = pairs_by_alias(socket)
+        return [
+            indexes.get(alias) if index is None else index
+            for (_, alias), index in zip(targets, found, strict=True)
+        ]
+    return found
 
 
 def _delete_one(socket: NetlinkSocket, index: int) -> None:

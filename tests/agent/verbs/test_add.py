@@ -76,9 +76,41 @@ def test_a_repeated_add_repairs_what_was_broken(tmp_path: Path) -> None:
 
         again = await node.add(POD, fd=7)
 
+        assert again == first
         assert await node.routes() == [f"{again} dev {VETH} scope link"]
         assert len(await held(node)) == 1
-        assert first.startswith("192.168.39.")
+
+    play(tmp_path, story)
+
+
+def test_a_repeated_add_after_the_host_end_was_renamed_keeps_the_address(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        first = await node.add(POD, fd=7)
+        node.kernel.rename_link(VETH, to="lan0")
+
+        assert await node.add(POD, fd=7) == first
+        assert node.kernel.link("lan0") is None
+        assert await node.routes() == [f"{first} dev {VETH} scope link"]
+        assert len(await held(node)) == 1
+
+    play(tmp_path, story)
+
+
+def test_a_repeated_add_gives_another_address_for_one_that_is_somebody_elses_by_now(
+    tmp_path: Path,
+) -> None:
+    async def story(node: NodeAgent) -> None:
+        first = await node.add(POD, fd=7)
+        await node.allocator.release_by_handle(f"{NETWORK}.{CONTAINER}")
+        node.kernel.delete_link(VETH)
+        assert await node.add("default/other", args=f"IP={first}") == first
+
+        again = await node.add(POD, fd=7)
+
+        assert await held(node) == [
+            f"{first} {NETWORK}.default.other",
+            f"{again} {NETWORK}.{CONTAINER}",
+        ]
 
     play(tmp_path, story)
 

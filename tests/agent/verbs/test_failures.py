@@ -98,6 +98,21 @@ def test_nothing_leaks_when_the_interface_can_not_be_made(tmp_path: Path) -> Non
     play(tmp_path, story)
 
 
+def test_nothing_leaks_when_an_interface_can_not_be_made_anew(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.add(POD, fd=7)
+        node.kernel.rename_link(VETH, to="lan0")
+        node.podnet.fail_next(PycniError("cannot make the pair: no memory"))
+
+        reply = await ask(node, "ADD", fd=7)
+
+        assert reason(reply) == (5, "cannot make the pair: no memory")
+        assert node.kernel.link("lan0") is None
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
 def test_a_strangers_interface_of_that_name_stays(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
         node.kernel.add_link(VETH, alias="somebody's")

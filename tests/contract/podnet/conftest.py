@@ -37,6 +37,9 @@ class FakeNode:
     def delete_host_link(self, name: str) -> None:
         self.kernel.delete_link(name)
 
+    def rename_host_link(self, name: str, *, to: str) -> None:
+        self.kernel.rename_link(name, to=to)
+
     def has_host_link(self, name: str) -> bool:
         return self.kernel.link(name) is not None
 
@@ -84,6 +87,12 @@ class RealNode:
 
     def delete_host_link(self, name: str) -> None:
         _run("ip", "link", "delete", name)
+
+    def rename_host_link(self, name: str, *, to: str) -> None:
+        # Kernels before 6.2 rename what is down only.
+        _run("ip", "link", "set", name, "down")
+        _run("ip", "link", "set", name, "name", to)
+        _run("ip", "link", "set", to, "up")
 
     def has_host_link(self, name: str) -> bool:
         words = ["ip", "link", "show", name]

@@ -21,6 +21,7 @@ class Node(Protocol):
 
     def add_host_link(self, name: str, *, alias: str = "") -> None: ...
     def delete_host_link(self, name: str) -> None: ...
+    def rename_host_link(self, name: str, *, to: str) -> None: ...
     def has_host_link(self, name: str) -> bool: ...
     def add_host_route(self, dst: IPNetwork, *, dev: str) -> None: ...
     def host_routes(self) -> list[str]: ...
@@ -153,6 +154,45 @@ def test_unplug_spares_the_interface_of_another_container(node: Node) -> None:
 
     assert unplug(node, replace(request, alias="pycni net/older/eth0")) == [False]
     assert node.podnet.check(request) == []
+
+
+def test_unplug_finds_a_pair_whose_host_end_was_renamed(node: Node) -> None:
+    requests = [request_for(node, number) for number in range(3)]
+    for request in requests:
+        node.podnet.plug(request)
+    node.rename_host_link(requests[0].host_veth, to="lan0")
+    node.rename_host_link(requests[1].host_veth, to="lan1")
+    # Its name is a stranger's by now.
+    node.add_host_link(requests[1].host_veth)
+
+    assert unplug(node, *requests) == [True, True, True]
+
+    assert not node.has_host_link("lan0")
+    assert not node.has_host_link("lan1")
+    assert node.has_host_link(requests[1].host_veth)
+    assert unplug(node, requests[0]) == [False]
+
+
+def test_plug_replaces_a_leftover_whose_host_end_was_renamed(node: Node) -> None:
+    request = request_for(node)
+    node.podnet.plug(request)
+    node.rename_host_link(request.host_veth, to="lan0")
+
+    node.podnet.plug(request)
+
+    assert node.podnet.check(request) == []
+    assert not node.has_host_link("lan0")
+
+
+def test_plug_spares_another_containers_pair_whose_host_end_was_renamed(node: Node) -> None:
+    request = request_for(node)
+    node.podnet.plug(request)
+    node.rename_host_link(request.host_veth, to="lan0")
+
+    with pytest.raises(InvalidInput, match="eth0 exists already"):
+        node.podnet.plug(replace(request, alias="pycni net/newer/eth0"))
+
+    assert node.has_host_link("lan0")
 
 
 def test_plug_replaces_a_leftover_of_the_same_container(node: Node) -> None:
