@@ -1,14 +1,14 @@
 """Why a pod gets no address: each reason on a real node, with its sentence in docs/addresses.md.
 
-An exhausted pool and addresses borrowed across nodes: `test_scenario_pools.py`.
+Those that take several nodes, borrowed addresses first of all: `test_scenario_pools.py`.
 """
 
-import re
 import time
 
 import pytest
 
-from plugin_host import ROOT, PluginHost, installed_by
+from addresses_page import require_documented
+from plugin_host import PluginHost, installed_by
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
@@ -48,15 +48,21 @@ def apply(host: PluginHost, text: str) -> None:
     time.sleep(1.0)
 
 
-def require_documented(sentence: str) -> None:
-    """Hold a sentence against those of the document, names and numbers apart."""
-    page = (ROOT / "docs" / "addresses.md").read_text()
-    told = [_shape(line) for line in re.findall(r"^> (.*)$", page, re.MULTILINE)]
-    assert _shape(sentence) in told, sentence
+def test_a_pool_that_is_full(host: PluginHost) -> None:
+    apply(host, POOL.format(more="natOutgoing: false"))
+    for number in range(8):
+        assert host.call("ADD", host.pod(f"pod-{number}")).status == 0
+    late = host.pod()
 
+    said = host.call("ADD", late)
 
-def _shape(sentence: str) -> str:
-    return re.sub(r"spec\.[\w-]+|\d+", "…", sentence)
+    assert said.code == 11
+    require_documented(said.document["msg"])
+    apply(
+        host,
+        POOL.format(more="natOutgoing: false").replace("small", "more").replace("10.9", "10.8"),
+    )
+    assert host.call("ADD", late).addresses[0].startswith("10.8.0.")
 
 
 def test_a_node_that_owns_its_limit_of_blocks(host: PluginHost) -> None:

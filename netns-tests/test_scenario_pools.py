@@ -1,6 +1,7 @@
 """Pools and blocks in a running cluster: the last block, borrowed addresses, pools that change."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from addresses_page import require_documented
 from cluster import LAB, ROOT, Cluster, eventually, lab
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
@@ -15,6 +17,7 @@ pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 def topology(directory: Path, *, cidr: str, block_size: int, pods: list[dict[str, str]]) -> Path:
     document = yaml.safe_load((ROOT / "examples" / "exercise.yaml").read_text())
+    document["resources"][0] |= {"metadata": {"name": "small"}}
     document["resources"][0]["spec"] |= {"cidr": cidr, "blockSize": block_size}
     document["pods"] = pods
     path = directory / "topology.yaml"
@@ -65,14 +68,56 @@ def test_exhausted_pool_fails_the_add_and_leaves_nothing(small: Cluster) -> None
         small.lab("pod", "add", f"default/fill{number}", "--node", "node-2", check=False)
     links = small.run("node-2", "ip -o link show type veth | wc -l")
 
-    refused = subprocess.run(
-        [LAB, "pod", "--name", small.name, "add", "default/toomany", "--node", "node-2"],
+    require_documented(refusal(small, "default/toomany", node="node-2"))
+
+    assert small.run("node-2", "ip -o link show type veth | wc -l") == links
+
+
+def test_an_address_of_another_nodes_block_is_reached_where_it_is_borrowed(small: Cluster) -> None:
+    small.lab("pod", "add", "default/owner", "--node", "node-0")
+    small.lab("pod", "add", "default/guest", "--node", "node-1")
+    address = address_of(small, "default/guest")
+
+    require_documented(ctl(small, "ipam", "show", "--show-borrowed"))
+    eventually(
+        lambda: any(
+            line.startswith(f"{address} via 10.10.24.89") for line in small.routes("node-2")
+        ),
+        within_s=5,
+        what=lambda: small.routes("node-2"),
+    )
+    for neighbour in ("default/owner", "default/p20"):
+        eventually(
+            lambda n=neighbour: (
+                "1 received"  # type: ignore[misc]
+                in small.run(n, f"ping -c 1 -W 1 {address}", check=False)
+            ),
+            within_s=5,
+            what=lambda: small.routes("node-0"),
+        )
+
+    ctl(small, "ipam", "configure", "--strict-affinity", "true")
+    require_documented(refusal(small, "default/another", node="node-1"))
+    small.lab("pod", "add", "default/of-the-owner", "--node", "node-0")
+
+
+def refusal(cluster: Cluster, pod: str, *, node: str) -> str:
+    """Add a pod that gets no address; return the plugin's sentence."""
+    ran = subprocess.run(
+        [LAB, "pod", "--name", cluster.name, "add", pod, "--node", node],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+    assert ran.returncode != 0, ran.stdout
+    said = re.search(r"cannot assign .*`pycnictl ipam show`", ran.stdout + ran.stderr)
+    assert said is not None, ran.stdout + ran.stderr
+    return said[0]
 
-    assert refused.returncode != 0
-    assert "pycnictl ipam show" in refused.stdout + refused.stderr
-    assert small.run("node-2", "ip -o link show type veth | wc -l") == links
+
+def ctl(cluster: Cluster, *words: str) -> str:
+    """Run pycnictl on the cluster's datastore."""
+    base = f"/run/pycni-lab/{cluster.name}"
+    command = f"{base}/venv/bin/python -I -m pycni.ctl --datastore {base}/datastore.db"
+    return cluster.run("node-0", f"{command} {' '.join(words)}")
 
 
 def address_of(cluster: Cluster, pod: str) -> str:
