@@ -205,8 +205,9 @@ def test_a_node_that_no_pool_means_any_more_gives_up_its_empty_blocks(play: Play
 
 def test_a_pool_serves_only_its_uses(play: Play) -> None:
     async def story(store: Datastore) -> None:
-        with pytest.raises(Exhausted, match="serves Workload"):
-            await take(node(store), "x")
+        for named in ((), ("small",)):
+            with pytest.raises(Exhausted, match="serves Workload"):
+                await take(node(store), "x", ipv4_pools=named)
 
     play([replace(SMALL, allowed_uses=frozenset({PoolUse.TUNNEL}))], story)
 
