@@ -13,10 +13,11 @@ check:           ## Everything that CI runs.
 netns uml peers: ## Tests on a real kernel (root).
 	bin/test $@
 
-soak:            ## 200,000 stories of nodes that act at once (hours).
+soak:            ## 200,000 stories of nodes that act at once (hours), crashes at every call (root).
 	bin/test --prepare
 	PYCNI_EXAMPLES=100000 PYCNI_HYPOTHESIS=soak .venv/bin/pytest -q \
 	    tests/agent/ipam/test_interleaving.py
+	PYCNI_FAULT_STEP=1 .venv/bin/pytest -q --timeout=7200 netns-tests/test_faults.py
 
 format:          ## Rewrite the sources in the house format.
 	bin/test --prepare

@@ -249,14 +249,15 @@ def _agent(host: PluginHost) -> Iterator[None]:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     try:
-        eventually(lambda: _serves(host), within_s=20, what=log.read_text)
+        eventually(lambda: serves(host), within_s=20, what=log.read_text)
         yield
     finally:
         agent.send_signal(signal.SIGTERM)
         agent.wait(timeout=20)
 
 
-def _serves(host: PluginHost) -> bool:
+def serves(host: PluginHost) -> bool:
+    """Tell whether the host's agent has converged and serves; raise `NotYet` before it answers."""
     try:
         status = ask(host.directory / "run", "status")
     except PycniError as exc:

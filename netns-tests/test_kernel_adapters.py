@@ -17,6 +17,7 @@ import pytest
 
 from pycni.errors import AlreadyExists, InvalidInput
 from pycni.kernel import podplan
+from pycni.kernel.birthmark import birth_group
 from pycni.kernel.event_filter import hear_only
 from pycni.kernel.hostend import HostEnd
 from pycni.kernel.linux import LinuxKernel
@@ -101,18 +102,61 @@ def test_only_a_network_namespace_is_plugged(netns: Callable[[], Namespace]) -> 
         podnet.close()
 
 
+def leave_half_made(host: Namespace, *, alias: str) -> None:
+    """Leave what a crash between a pair's making and its naming leaves."""
+    group = birth_group(alias)
+    host.sh(f"ip link add cali0 address ee:ee:ee:ee:ee:ee group {group} type veth peer name left")
+
+
 def test_a_pair_left_without_alias_by_a_crash_is_replaced(
     netns: Callable[[], Namespace],
 ) -> None:
     host, pod = netns(), netns()
-    host.sh("ip link add cali0 address ee:ee:ee:ee:ee:ee type veth peer name left")
+    request = request_for(pod.fd)
+    leave_half_made(host, alias=request.alias)
     with host.entered():
         podnet = LinuxPodNet()
-        podnet.plug(request_for(pod.fd))
-        told = podnet.check(request_for(pod.fd))
+        podnet.plug(request)
+        told = podnet.check(request)
         podnet.close()
 
     assert told == []
+    assert " group default" in host.run("ip", "link", "show", "cali0").stdout
+
+
+def test_a_pair_left_without_alias_by_a_crash_is_removed(
+    netns: Callable[[], Namespace],
+) -> None:
+    host = netns()
+    leave_half_made(host, alias="pycni a/b/eth0")
+
+    async def story() -> list[bool]:
+        podnet = LinuxPodNet()
+        try:
+            aliases = ("pycni another/b/eth0", "pycni a/b/eth0")
+            return [await podnet.unplug(host_veth="cali0", alias=alias) for alias in aliases]
+        finally:
+            podnet.close()
+
+    with host.entered():
+        assert asyncio.run(story()) == [False, True]
+
+    assert "cali0" not in host.run("ip", "link").stdout
+
+
+@pytest.mark.parametrize("group", [0, birth_group("pycni another/b/eth0")])
+def test_a_pair_without_alias_that_another_made_is_left_alone(
+    netns: Callable[[], Namespace], group: int
+) -> None:
+    host, pod = netns(), netns()
+    host.sh(f"ip link add cali0 address ee:ee:ee:ee:ee:ee group {group} type veth peer name left")
+    with host.entered():
+        podnet = LinuxPodNet()
+        with pytest.raises(AlreadyExists, match="without alias is not ours"):
+            podnet.plug(request_for(pod.fd))
+        podnet.close()
+
+    assert "left" in host.run("ip", "link").stdout
 
 
 def test_a_stranger_keeps_its_alias_after_a_refused_plug(

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import ip_interface
 from pathlib import Path
+from string import hexdigits
 from typing import Any
 
 from pycni.errors import DatastoreUnusable
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 _encode = json.JSONEncoder(check_circular=False).encode
 
 _Mark = tuple[int, int, int]
+_UNFINISHED = ".new"
+_DIGEST_LENGTH = 40
 _CHUNK = 1 << 16
 # Many more than a node has pods; what is forgotten is read again.
 _REMEMBERED = 1024
@@ -118,7 +121,21 @@ class FileEndpoints:
         """Remove a record; absent is success."""
         name = _file_name(key)
         self._written.pop(name, None)
+        # First what a crash in `put` may have left: afterwards nothing would tell of it.
+        _remove(_unfinished(f"{self._records}/{name}"))
         _remove(f"{self._records}/{name}")
+
+    def sweep(self) -> None:
+        """Remove what crashes left of records and releases while these were being written.
+
+        Whoever holds a key's lock may be writing now; its file stays for the next time.
+        """
+        for directory in (self._records, self._journal):
+            for name in filter(_is_unfinished, os.listdir(directory)):
+                place = _lock_place(name)
+                if self._locks.take(place):
+                    _remove(f"{directory}/{name}")
+                    self._locks.free(place)
 
     @staticmethod
     def _read(path: str) -> WorkloadEndpoint | None:
@@ -130,7 +147,7 @@ class FileEndpoints:
     def lock(self, key: EndpointKey, *, timeout_s: float) -> Lock:
         """Hold the lock of one key across processes; raise `TryAgain` after `timeout_s`."""
         # Two keys that met in sixty bits would wait for each other, and nothing worse.
-        return self._locks.lock(int(_digest(key)[:15], 16), timeout_s=timeout_s, what=str(key))
+        return self._locks.lock(_lock_place(_digest(key)), timeout_s=timeout_s, what=str(key))
 
     # --- journal --------------------------------------------------------------------------------
 
@@ -160,11 +177,28 @@ class FileEndpoints:
 def _digest(key: EndpointKey) -> str:
     """Return what files of a key are called; a request asks several times on end."""
     # Container ids may be longer than a file name may be; the key itself is in the record.
-    return hashlib.sha256(str(key).encode()).hexdigest()[:40]
+    return hashlib.sha256(str(key).encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
 def _file_name(key: EndpointKey) -> str:
     return f"{_digest(key)}.json"
+
+
+def _lock_place(name: str) -> int:
+    """Return where the lock lies of the key with that digest, or with a file of that name."""
+    return int(name[:15], 16)
+
+
+def _unfinished(path: str) -> str:
+    """Return where a file is written before it takes its place; the key's lock is held."""
+    return path + _UNFINISHED
+
+
+def _is_unfinished(name: str) -> bool:
+    """Tell whether a file of ours was begun under that name."""
+    digest, dot, _ = name.partition(".")
+    is_digest = len(digest) == _DIGEST_LENGTH and set(digest) <= set(hexdigits)
+    return is_digest and bool(dot) and name.endswith(_UNFINISHED)
 
 
 def _json_files(directory: str) -> list[str]:
@@ -178,7 +212,7 @@ def _mark(status: os.stat_result) -> _Mark:
 
 def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> _Mark:
     """Write a file, atomically; return what tells it from another of the same name."""
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = _unfinished(path)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         rest = _encode(document).encode()

@@ -279,11 +279,15 @@ class Endpoints(Protocol):
         ...
 
     def put(self, endpoint: WorkloadEndpoint) -> None:
-        """Write or replace a record, atomically."""
+        """Write or replace a record, atomically; the caller holds the lock of its key."""
         ...
 
     def remove(self, key: EndpointKey) -> None:
         """Remove a record; absent is success."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove what crashes left of records and releases while these were being written."""
         ...
 
     def lock(self, key: EndpointKey, *, timeout_s: float) -> AbstractAsyncContextManager[None]:
@@ -291,7 +295,7 @@ class Endpoints(Protocol):
         ...
 
     def journal(self, pending: PendingRelease) -> None:
-        """Keep a release that could not be done, durably."""
+        """Keep a release that could not be done, durably; the caller holds the key's lock."""
         ...
 
     def pending(self) -> Sequence[PendingRelease]:

@@ -25,7 +25,11 @@ async def settle(engine: "Engine", key: EndpointKey) -> None:
 
 
 async def pay_debts(engine: "Engine") -> Sequence[str]:
-    """Do the releases that DELs left in the journal; return why some could not be done."""
+    """Do the releases that DELs left in the journal; return why some could not be done.
+
+    What crashes left while records and releases were being written goes as well.
+    """
+    engine.endpoints.sweep()
     problems = []
     for pending in engine.endpoints.pending():
         is_locked = False

@@ -10,6 +10,8 @@ from pycni.ports import PlugRequest
 
 # How a kernel says that it doesn't know a message, and not that something is wrong with it now.
 _UNKNOWN = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOENT})
+# Named, the pair needs no `birthmark` any more.
+_NO_GROUP = 0
 _IPV4 = wire_conf.ipv4_conf(IPV4_CONF)
 
 
@@ -24,7 +26,7 @@ class HostEnd:
         """Write alias and settings; raise OSError that names what could not be set."""
         needs_files = self._needs_files or not self._settle_by_netlink(request, index=index)
         if needs_files:
-            self._socket.call(wire_link.set_link(index=index, alias=request.alias))
+            self._socket.call(wire_link.set_link(index=index, alias=request.alias, group=_NO_GROUP))
             sysctls = podplan.host_sysctls(request)
         elif podplan.has_version(request, 6):
             sysctls = host_veth_ipv6_sysctls(request.host_veth)
@@ -37,7 +39,7 @@ class HostEnd:
 
     def _settle_by_netlink(self, request: PlugRequest, *, index: int) -> bool:
         requests = [
-            wire_link.set_link(index=index, alias=request.alias, settings=_IPV4),
+            wire_link.set_link(index=index, alias=request.alias, group=_NO_GROUP, settings=_IPV4),
             wire_conf.set_proxy_delay(PROXY_DELAY, index=index),
         ]
         if not podplan.has_version(request, 6):

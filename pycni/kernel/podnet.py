@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pycni.errors import AlreadyExists, InvalidInput, PycniError, TryAgain, WrongNamespace
 from pycni.kernel import netns, podcheck, podplan, podwire, wire_link, wire_route
+from pycni.kernel.birthmark import bears, birth_group
 from pycni.kernel.hostend import HostEnd
 from pycni.kernel.names import LinkIndexes, link_index, pairs_by_alias
 from pycni.kernel.netlink import KernelError, NetlinkSocket
@@ -86,6 +87,7 @@ class LinuxPodNet:
         create = wire_link.create_veth(
             host=request.host_veth,
             host_mac=_HOST_MAC,
+            host_group=birth_group(request.alias),
             peer=request.ifname,
             peer_mac=pod_mac,
             peer_netns_fd=request.netns_fd,
@@ -112,9 +114,8 @@ class LinuxPodNet:
             raise InvalidInput(
                 f"interface {request.ifname} exists already in the pod's network namespace"
             )
-        # A crash between creation and alias leaves a pair of ours without one, never up.
-        is_half_made = (holder.alias, holder.mac, holder.is_up) == ("", podplan.HOST_MAC, False)
-        if holder.kind != "veth" or not (holder.alias == request.alias or is_half_made):
+        group = wire_link.read_group(replies[0].body)
+        if holder.kind != "veth" or not bears(request.alias, found=holder.alias, group=group):
             owner = f"with alias {holder.alias!r}" if holder.alias else "without alias"
             raise AlreadyExists(
                 f"cannot make {request.host_veth}: an interface of that name {owner} is not ours"

@@ -17,6 +17,7 @@ from functools import partial
 
 from pycni.errors import PycniError
 from pycni.kernel import wire_link
+from pycni.kernel.birthmark import bears
 from pycni.kernel.event_filter import hear_only
 from pycni.kernel.names import pairs_by_alias
 from pycni.kernel.netlink import KernelError, NetlinkSocket, join_group, open_socket
@@ -204,7 +205,11 @@ def _find(socket: NetlinkSocket, targets: Sequence[tuple[str, str]]) -> list[int
     for name, alias in targets:
         acks, replies = socket.exchange([wire_link.get_link(name=name)])
         link = wire_link.read_link(replies[0].body) if not acks[0].errno and replies else None
-        is_ours = link is not None and link.kind == "veth" and link.alias == alias
+        is_ours = (
+            link is not None
+            and link.kind == "veth"
+            and bears(alias, found=link.alias, group=wire_link.read_group(replies[0].body))
+        )
         found.append(link.index if link is not None and is_ours else None)
     if None in found:  # gone, mostly; but somebody may have renamed it
         indexes = pairs_by_alias(socket)

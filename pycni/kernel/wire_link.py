@@ -65,7 +65,14 @@ _KIND_VETH = attribute(_IFLA_INFO_KIND, b"veth")
 
 
 def create_veth(
-    *, host: str, host_mac: bytes, peer: str, peer_mac: bytes, peer_netns_fd: int, mtu: int
+    *,
+    host: str,
+    host_mac: bytes,
+    host_group: int,
+    peer: str,
+    peer_mac: bytes,
+    peer_netns_fd: int,
+    mtu: int,
 ) -> Request:
     """Make a pair whose peer appears at once in another namespace: no move, one RCU wait less."""
     alike = u32(_IFLA_MTU, mtu) + _ONE_QUEUE
@@ -79,6 +86,7 @@ def create_veth(
     body = _link_body(
         text(_IFLA_IFNAME, host),
         attribute(_IFLA_ADDRESS, host_mac),
+        u32(_IFLA_GROUP, host_group),
         alike,
         nested(_IFLA_LINKINFO, _KIND_VETH, pair),
     )

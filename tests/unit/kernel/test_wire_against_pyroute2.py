@@ -159,6 +159,7 @@ def test_pyroute2_reads_our_veth_pair() -> None:
     request = wire_link.create_veth(
         host="cali0",
         host_mac=b"\xee" * 6,
+        host_group=0x4000_0001,
         peer="eth0",
         peer_mac=b"\x02\0\0\0\0\x07",
         peer_netns_fd=5,
@@ -170,6 +171,7 @@ def test_pyroute2_reads_our_veth_pair() -> None:
 
     assert seen.get_attr("IFLA_IFNAME") == "cali0"
     assert seen.get_attr("IFLA_ADDRESS") == "ee:ee:ee:ee:ee:ee"
+    assert seen.get_attr("IFLA_GROUP") == 0x4000_0001
     assert seen.get_attr("IFLA_MTU") == 1480
     peer = seen.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
     assert peer.get_attr("IFLA_IFNAME") == "eth0"
