@@ -14,8 +14,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cluster import eventually
@@ -46,6 +48,8 @@ spec: {bgp: {ipv4Address: 10.10.7.20/20}}
 """
 TWO_FAMILIES = {"ipam": {"type": "pycni-ipam", "assign_ipv6": "true"}}
 EVERYTHING_INVALID = {"cni.dev/valid-attachments": list[object]()}
+MOST_CALLS = 20_000
+"""A sweep that has not come to its end by then never will."""
 QUIET_S = 0.2
 """How long an agent may take to hear of what its CNI server did."""
 FILES = ("pycni.db", "pycni.db-wal", "pycni.db-shm")
@@ -189,6 +193,11 @@ class FaultyHost:
             raise
         return pid
 
+    def agent_rests(self) -> None:
+        """Let an agent do what it does in any case."""
+        self.agent_killed("ADD", at=MOST_CALLS)
+        self.engine("DEL")
+
     # --- asking -----------------------------------------------------------------------------
 
     def ask(self, verb: str, **config: object) -> Said | None:
@@ -274,6 +283,54 @@ class FaultyHost:
 
     def _files(self, suffix: str) -> Sequence[Path]:
         return [self.installed.directory / f"{name}{suffix}" for name in FILES]
+
+
+def sweep(
+    hosts: Sequence[FaultyHost],
+    kill: Callable[[FaultyHost, int], Ran],
+    mend: Callable[[FaultyHost], Callable[[], None]],
+    *,
+    least: int,
+    step: int = 1,
+) -> None:
+    """Kill at each call in turn, mend after each; there must be `least` of them at least.
+
+    The hosts share the calls among them, each in a process of its own; `mend` is told its host once
+    and called after each crash.
+    """
+    files = [host.installed.directory / "sweep" for host in hosts]
+    workers = []
+    for number, host in enumerate(hosts):
+        files[number].unlink(missing_ok=True)
+        calls = range(1 + number * step, MOST_CALLS, len(hosts) * step)
+        workers.append(start(lambda: None, partial(_sweep, host, calls, kill, mend, files[number])))
+    ended = [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
+    told = [file.read_text(encoding="utf-8") for file in files]
+    assert ended == [0] * len(hosts), "\n".join(told)
+    assert min(map(int, told)) > least, f"too few calls were seen: {told}"
+
+
+def _sweep(
+    host: FaultyHost,
+    calls: Iterable[int],
+    kill: Callable[[FaultyHost, int], Ran],
+    mend: Callable[[FaultyHost], Callable[[], None]],
+    report: Path,
+) -> int:
+    """Go through calls up to the first that never comes; report its number, or what went wrong."""
+    ran = None
+    try:
+        make_good = mend(host)
+        for at in calls:
+            ran = kill(host, at)
+            make_good()
+            if not ran.was_killed:
+                report.write_text(str(at), encoding="utf-8")
+                return 0
+        raise AssertionError(f"there is no end after {MOST_CALLS} calls")
+    except Exception:  # noqa: BLE001  # told to the process that waits
+        report.write_text(f"{ran}:\n{traceback.format_exc()}", encoding="utf-8")
+        return 1
 
 
 class _Call:

@@ -7,64 +7,49 @@ lists nothing.  Then the host has to be as if the request had been made once, or
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from conftest import namespaces
-from faults import EVERYTHING_INVALID, FaultyHost
+from faults import EVERYTHING_INVALID, FaultyHost, sweep
 from killing import Ran
 from plugin_host import plugin_host
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(600)]
 
-MOST_CALLS = 20_000
-"""A sweep that has not come to its end by then never will."""
+WORKERS = 4
+"""Hosts that go through the calls side by side: most of the time is spent waiting for RCU."""
 STEP = int(os.environ.get("PYCNI_FAULT_STEP", "80"))
 """While the executables load they only read; `make soak` takes each of these thousands of calls."""
 AFTER_ADD = ("ADD", "DEL", "GC")
 AFTER_DEL = ("DEL", "GC")
 
+Kill = Callable[[FaultyHost, int], Ran]
+
 
 @contextlib.contextmanager
-def faulty_host(factory: pytest.TempPathFactory, *, relay: str) -> Iterator[FaultyHost]:
-    """Make a host without agent."""
-    with (
-        namespaces() as make,
-        plugin_host(factory.mktemp("h"), make, relay=relay, has_agent=False) as installed,
-    ):
-        yield FaultyHost.of(installed)
+def faulty_hosts(factory: pytest.TempPathFactory, *, relay: str) -> Iterator[list[FaultyHost]]:
+    """Make hosts without agent."""
+    with contextlib.ExitStack() as stack:
+        make = stack.enter_context(namespaces())
+        directories = (factory.mktemp("h") for _ in range(WORKERS))
+        made = (plugin_host(d, make, relay=relay, has_agent=False) for d in directories)
+        yield [FaultyHost.of(stack.enter_context(one)) for one in made]
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHost]:
-    """Return a host with the relay in C."""
-    with faulty_host(tmp_path_factory, relay="c") as made:
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[FaultyHost]]:
+    """Return hosts with the relay in C."""
+    with faulty_hosts(tmp_path_factory, relay="c") as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def python_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHost]:
-    """Return a host with the relay in Python."""
-    with faulty_host(tmp_path_factory, relay="python") as made:
+def python_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[FaultyHost]]:
+    """Return hosts with the relay in Python."""
+    with faulty_hosts(tmp_path_factory, relay="python") as made:
         yield made
-
-
-def sweep(
-    kill: Callable[[int], Ran], mend: Callable[[], None], *, least: int, step: int = 1
-) -> None:
-    """Kill at each call in turn, mend after each; there must be `least` of them at least."""
-    for at in range(1, MOST_CALLS, step):
-        ran = kill(at)
-        try:
-            mend()
-        except AssertionError as exc:
-            exc.add_note(str(ran))
-            raise
-        if not ran.was_killed:
-            assert at > least, f"only {at} calls were seen"
-            return
-    pytest.fail(f"there is no end after {MOST_CALLS} calls")
 
 
 def require_one_pod(host: FaultyHost) -> None:
@@ -72,117 +57,129 @@ def require_one_pod(host: FaultyHost) -> None:
     added = host.engine("ADD")
     host.engine("CHECK", prevResult=added.document)
     assert host.findings() == []
-    assert sorted(f"{address}" for address in host.given()) == sorted(
-        address.partition("/")[0] for address in added.addresses
-    )
+    assert sorted(host.given()) == sorted(ip.partition("/")[0] for ip in added.addresses)
 
 
-def mender(host: FaultyHost, first: str) -> Callable[[], None]:
+def mend_by(first: str) -> Callable[[FaultyHost], Callable[[], None]]:
     """Return what the runtime does after a crash, and what must be there then: nothing."""
-    before = host.things()
 
-    def mend() -> None:
-        if first == "ADD":
-            require_one_pod(host)
-        if first == "GC":
-            host.engine("GC", **EVERYTHING_INVALID)
-        else:
-            host.engine("DEL")
-        assert host.things() == before
-        assert host.findings() == []
+    def at(host: FaultyHost) -> Callable[[], None]:
+        before = host.things()
 
-    return mend
+        def mend() -> None:
+            if first == "ADD":
+                require_one_pod(host)
+            if first == "GC":
+                host.engine("GC", **EVERYTHING_INVALID)
+            else:
+                host.engine("DEL")
+            assert host.things() == before
+            assert host.findings() == []
+
+        return mend
+
+    return at
+
+
+def added_before(kill: Kill) -> Kill:
+    """Let the pod be there before the request that is killed."""
+
+    def kill_later(host: FaultyHost, at: int) -> Ran:
+        host.engine("ADD")
+        return kill(host, at)
+
+    return kill_later
 
 
 @pytest.mark.parametrize("first", AFTER_ADD)
-def test_the_engine_dies_during_add(host: FaultyHost, first: str) -> None:
-    sweep(lambda at: host.engine_killed("ADD", at=at), mender(host, first), least=200)
+def test_the_engine_dies_during_add(hosts: Sequence[FaultyHost], first: str) -> None:
+    sweep(hosts, lambda host, at: host.engine_killed("ADD", at=at), mend_by(first), least=200)
 
 
 @pytest.mark.parametrize("first", ["ADD", "GC"])
-def test_the_engine_dies_during_the_first_add_of_a_node(host: FaultyHost, first: str) -> None:
-    def kill(at: int) -> Ran:
+def test_the_engine_dies_during_the_first_add_of_a_node(
+    hosts: Sequence[FaultyHost], first: str
+) -> None:
+    def kill(host: FaultyHost, at: int) -> Ran:
         host.restore_books()
         return host.engine_killed("ADD", at=at)
 
-    sweep(kill, mender(host, first), least=300)
+    sweep(hosts, kill, mend_by(first), least=300)
 
 
 @pytest.mark.parametrize("first", AFTER_DEL)
-def test_the_engine_dies_during_del(host: FaultyHost, first: str) -> None:
-    def kill(at: int) -> Ran:
-        host.engine("ADD")
+def test_the_engine_dies_during_del(hosts: Sequence[FaultyHost], first: str) -> None:
+    def kill(host: FaultyHost, at: int) -> Ran:
         return host.engine_killed("DEL", at=at)
 
-    sweep(kill, mender(host, first), least=200)
+    sweep(hosts, added_before(kill), mend_by(first), least=200)
 
 
-def test_the_engine_dies_during_gc(host: FaultyHost) -> None:
-    def kill(at: int) -> Ran:
-        host.engine("ADD")
+def test_the_engine_dies_during_gc(hosts: Sequence[FaultyHost]) -> None:
+    def kill(host: FaultyHost, at: int) -> Ran:
         return host.engine_killed("GC", at=at, **EVERYTHING_INVALID)
 
-    sweep(kill, mender(host, "GC"), least=200)
+    sweep(hosts, added_before(kill), mend_by("GC"), least=200)
 
 
 @pytest.mark.parametrize("first", AFTER_ADD)
-def test_the_server_dies_during_add(host: FaultyHost, first: str) -> None:
-    sweep(lambda at: host.server_killed("ADD", at=at), mender(host, first), least=30)
+def test_the_server_dies_during_add(hosts: Sequence[FaultyHost], first: str) -> None:
+    sweep(hosts, lambda host, at: host.server_killed("ADD", at=at), mend_by(first), least=30)
 
 
 @pytest.mark.parametrize("first", AFTER_DEL)
-def test_the_server_dies_during_del(host: FaultyHost, first: str) -> None:
-    def kill(at: int) -> Ran:
-        host.engine("ADD")
+def test_the_server_dies_during_del(hosts: Sequence[FaultyHost], first: str) -> None:
+    def kill(host: FaultyHost, at: int) -> Ran:
         return host.server_killed("DEL", at=at)
 
-    sweep(kill, mender(host, first), least=30)
+    sweep(hosts, added_before(kill), mend_by(first), least=30)
+
+
+def relay_killed(verb: str) -> Kill:
+    """Let a CNI server serve a relay that dies."""
+
+    def kill(host: FaultyHost, at: int) -> Ran:
+        with host.server():
+            return host.relay_killed(verb, at=at)
+
+    return kill
 
 
 @pytest.mark.parametrize("first", AFTER_ADD)
-def test_the_c_relay_dies_during_add(host: FaultyHost, first: str) -> None:
-    relay_dies_during_add(host, first, least=10)
+def test_the_c_relay_dies_during_add(hosts: Sequence[FaultyHost], first: str) -> None:
+    sweep(hosts, relay_killed("ADD"), mend_by(first), least=10)
 
 
 @pytest.mark.parametrize("first", AFTER_DEL)
-def test_the_c_relay_dies_during_del(host: FaultyHost, first: str) -> None:
-    relay_dies_during_del(host, first, least=10)
+def test_the_c_relay_dies_during_del(hosts: Sequence[FaultyHost], first: str) -> None:
+    sweep(hosts, added_before(relay_killed("DEL")), mend_by(first), least=10)
 
 
-def test_the_python_relay_dies_during_add(python_host: FaultyHost) -> None:
-    relay_dies_during_add(python_host, "ADD", least=100)
+def test_the_python_relay_dies_during_add(python_hosts: Sequence[FaultyHost]) -> None:
+    sweep(python_hosts, relay_killed("ADD"), mend_by("ADD"), least=100)
 
 
-def test_the_python_relay_dies_during_del(python_host: FaultyHost) -> None:
-    relay_dies_during_del(python_host, "GC", least=100)
+def test_the_python_relay_dies_during_del(python_hosts: Sequence[FaultyHost]) -> None:
+    sweep(python_hosts, added_before(relay_killed("DEL")), mend_by("GC"), least=100)
 
 
-def relay_dies_during_add(host: FaultyHost, first: str, *, least: int) -> None:
-    with host.server():
-        sweep(lambda at: host.relay_killed("ADD", at=at), mender(host, first), least=least)
-
-
-def relay_dies_during_del(host: FaultyHost, first: str, *, least: int) -> None:
-    def kill(at: int) -> Ran:
-        host.engine("ADD")
-        return host.relay_killed("DEL", at=at)
-
-    with host.server():
-        sweep(kill, mender(host, first), least=least)
-
-
-def test_the_executables_die_while_they_load(host: FaultyHost) -> None:
+def test_the_executables_die_while_they_load(hosts: Sequence[FaultyHost]) -> None:
     # Nobody serves: the relay becomes the engine, from the shell's first call on.
-    sweep(lambda at: host.relay_killed("ADD", at=at), mender(host, "ADD"), least=1000, step=STEP)
+    def kill(host: FaultyHost, at: int) -> Ran:
+        return host.relay_killed("ADD", at=at)
+
+    sweep(hosts, kill, mend_by("ADD"), least=1000, step=STEP)
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
-def test_the_agent_dies_while_its_server_serves(host: FaultyHost, verb: str) -> None:
-    def kill(at: int) -> Ran:
+def test_the_agent_dies_while_its_server_serves(hosts: Sequence[FaultyHost], verb: str) -> None:
+    def kill(host: FaultyHost, at: int) -> Ran:
         if verb == "DEL":
             host.engine("ADD")
         return host.agent_killed(verb, at=at)
 
-    kill(MOST_CALLS)  # what an agent leaves in any case: blocks' routes, files
-    host.engine("DEL")
-    sweep(kill, mender(host, verb), least=60)
+    def mend(host: FaultyHost) -> Callable[[], None]:
+        host.agent_rests()  # what an agent leaves in any case: blocks' routes, files
+        return mend_by(verb)(host)
+
+    sweep(hosts, kill, mend, least=60)
