@@ -39,7 +39,14 @@ def test_many_pods_at_once_share_block_writes(
             lambda: events(host)["address-given"] - before["address-given"] == PODS, within_s=5
         )
         assert 0 < events(host)["block-written"] - before["block-written"] < PODS
+        before = events(host)
+
         with ThreadPoolExecutor(16) as callers:
             gone = list(callers.map(lambda pod: host.call("DEL", pod), pods))
         assert [said.status for said in gone] == [0] * PODS
+        eventually(
+            lambda: events(host)["address-released"] - before["address-released"] == PODS,
+            within_s=5,
+        )
+        assert 0 < events(host)["block-written"] - before["block-written"] < PODS
         assert host.leftovers() == []

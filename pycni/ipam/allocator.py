@@ -30,6 +30,7 @@ from pycni.ipam.blocks import Blocks
 from pycni.ipam.choices import Choose, any_address, one_address
 from pycni.ipam.claims import Claims
 from pycni.ipam.cooldown import Cooldown
+from pycni.ipam.firsts import Firsts
 from pycni.ipam.giving import Given, Giving, assigned
 from pycni.ipam.handles import Handles
 from pycni.ipam.own import Own, OwnBlocks, node_labels, within
@@ -80,18 +81,15 @@ class Allocator:
         handles = Handles(datastore, retries=retries)
         self._blocks = blocks
         self._cooldown = Cooldown(self._view, clock_ns=clock_ns)
-        self._releases = Releases(datastore, blocks=blocks, handles=handles, retries=retries)
-        self._giving = Giving(
-            node=node, blocks=blocks, handles=handles, releases=self._releases, retries=retries
+        together = Together(datastore, blocks=blocks, retries=retries, has_company=has_company)
+        self._releases = releases = Releases(
+            datastore, blocks=blocks, handles=handles, retries=retries, together=together
         )
-        self._together = Together(
-            datastore,
-            node=node,
-            blocks=blocks,
-            handles=handles,
-            releases=self._releases,
-            retries=retries,
-            has_company=has_company,
+        self._giving = Giving(
+            node=node, blocks=blocks, handles=handles, releases=releases, retries=retries
+        )
+        self._firsts = Firsts(
+            node=node, together=together, handles=handles, releases=releases, retries=retries
         )
         self._claims = Claims(
             datastore,
@@ -187,7 +185,7 @@ class Allocator:
                 continue
             if is_first:
                 # Whoever goes ahead comes back if that fails, and must not skip a block.
-                return await self._together.give(stored, choose, request.handle_id)
+                return await self._firsts.give(stored, choose, request.handle_id)
             if given := await self._giving.give(stored, choose, request.handle_id):
                 return given
             if recalled is not None:

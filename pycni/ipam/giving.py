@@ -1,7 +1,7 @@
 """Giving one address of one block: raise the handle, swap the block, undo where that fails.
 
 The mirror of `pycni.ipam.releases`; the usual, first address of a handle is given by
-`pycni.ipam.together` instead.  What a crash between the two writes leaves is a handle that counts
+`pycni.ipam.firsts` instead.  What a crash between the two writes leaves is a handle that counts
 one too many.
 """
 

@@ -14,22 +14,30 @@ from pycni.ipam.handles import Handles
 from pycni.ipam.pools import holds
 from pycni.ipam.requests import Released
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
+from pycni.ipam.together import Together
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import Block, Handle, resource_name
-from pycni.ports import Datastore, Deletion, Replacement, Stored
+from pycni.ports import Datastore, Deletion, Stored
 
 
 class Releases:
     """Takes addresses back from blocks in a datastore."""
 
-    __slots__ = ("_blocks", "_datastore", "_handles", "_retries")
+    __slots__ = ("_blocks", "_datastore", "_handles", "_retries", "_together")
 
     def __init__(
-        self, datastore: Datastore, *, blocks: Blocks, handles: Handles, retries: Retries
+        self,
+        datastore: Datastore,
+        *,
+        blocks: Blocks,
+        handles: Handles,
+        retries: Retries,
+        together: Together,
     ) -> None:
         self._datastore = datastore
         self._blocks = blocks
+        self._together = together
         self._handles = handles
         self._retries = retries
 
@@ -99,8 +107,14 @@ class Releases:
                     await self._blocks.update(stored, outcome.block)
             except (Conflict, NotFound):
                 continue
+            self._retries.count("block-written")
+            self._count(outcome.released)
             return outcome
         raise gave_up(f"release from block {cidr}")
+
+    def _count(self, released: Sequence[IPAddress]) -> None:
+        for _ in released:
+            self._retries.count("address-released")
 
     async def _decide(
         self, cidr: IPNetwork, decide: Callable[[Block], arithmetic.Release], *, may_recall: bool
@@ -172,9 +186,10 @@ class Releases:
     async def _release_at_once(
         self, handle_id: str, resting_since: str | None
     ) -> tuple[IPAddress, ...] | None:
-        """Release by one write what is remembered of block and handle; None where that is old.
+        """Release what is remembered of block and handle, by one write with all who do so now.
 
-        What a store without transactions has done of it by then, the careful way finds done.
+        None where that is old: what a store without transactions has done of it by then, the
+        careful way finds done.
         """
         handle = self._handles.recall(handle_id)
         if handle is None or len(handle.value.blocks) != 1:
@@ -183,24 +198,23 @@ class Releases:
         block = self._blocks.recall(cidr)
         if block is None:
             return None
-        outcome = arithmetic.release_by_handle(block.value, handle_id, resting_since=resting_since)
-        if not outcome.released or outcome.block.affinity is None:
-            return None
-        name = resource_name(handle.value)
+        deletion = Deletion(Handle, resource_name(handle.value), handle.revision)
+        released: list[IPAddress] = []
+
+        def decide(now: Block) -> tuple[Block, Deletion] | None:
+            outcome = arithmetic.release_by_handle(now, handle_id, resting_since=resting_since)
+            if not outcome.released or outcome.block.affinity is None:
+                return None
+            released.extend(outcome.released)
+            return outcome.block, deletion
+
+        # Whatever happens: only the datastore says what it is now.
         self._handles.forget(handle_id)
-        self._blocks.forget(cidr)
-        writes = (
-            Replacement(outcome.block, block.revision),
-            Deletion(Handle, name, handle.revision),
-        )
-        try:
-            written, _ = await self._datastore.write(writes)
-        except (Conflict, NotFound):
-            self._retries.count("conflict")
+        is_done, _ = await self._together.write(block, decide)
+        if not is_done:
             return None
-        if written is not None:
-            self._blocks.remember(written)
-        return outcome.released
+        self._count(released)
+        return tuple(released)
 
     async def take_back(
         self, cidr: IPNetwork, planned: Mapping[IPAddress, int | None], handle_id: str

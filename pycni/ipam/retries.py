@@ -11,7 +11,8 @@ _LONGEST_PAUSE_S = 0.05
 
 EVENTS = (
     "address-given",
-    "block-written",  # to give addresses: fewer than these, where several share one
+    "address-released",
+    "block-written",  # fewer than addresses given and released, where several share one
     "conflict",
     "claim",
     "claim-conflict",

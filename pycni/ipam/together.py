@@ -1,41 +1,43 @@
-"""Giving to new handles: all that ask at the same moment share one write of the block.
+"""Steps on one block that are ready at the same moment share one write of it.
 
-Spelling and committing a block costs as much for one address as for sixteen.  The first to ask
-leads: it lets all others that are ready ask as well, chooses for each in their order, and writes
-all handles and the block at once.  Whoever asks alone waits for nobody.
+Spelling and committing a block costs as much for one address as for sixteen.  The first to come
+leads: it lets all others that are ready join, decides for each in their order, and writes the block
+and everything beside it at once.  Whoever comes alone waits for nobody.
 
-None is the answer where the block was passed over, a handle exists, or somebody else was faster;
-then something may be left under the handle, and whoever asked goes the careful way.
+None is the answer where a step passed the block over, where what is written beside it was not as
+expected, or somebody else was faster; whoever asked then goes the careful way.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pycni.errors import AlreadyExists, Conflict, NotFound
-from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
-from pycni.ipam.choices import Choose
-from pycni.ipam.giving import Given, assigned
-from pycni.ipam.handles import Handles
-from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.retries import Retries
 from pycni.model.network import IPNetwork
 from pycni.model.resources import Block, Handle
-from pycni.ports import Creation, Datastore, Replacement, Stored, Write
+from pycni.ports import Datastore, Deletion, Replacement, Stored, Write
 
 if TYPE_CHECKING:
     import asyncio
 
+Decide = Callable[[Block], tuple[Block, Write] | None]
+"""Returns the block after a step and the handle's write beside it; None passes the block over."""
+
 
 @dataclass(slots=True, eq=False)
-class _Wish:
-    """What one request wants, and what it got; who leads has no `answer` to wait for."""
+class _Step:
+    """What one request wants, and what came of it; who leads has no `answer` to wait for.
 
-    choose: Choose
-    handle_id: str
-    answer: "asyncio.Future[Given | None] | None" = None
-    given: Given | None = None
+    `handle` is what was written beside the block, None for a deletion.
+    """
+
+    decide: Decide
+    undo: Callable[[], Awaitable[object]] | None
+    answer: "asyncio.Future[bool] | None" = None
+    is_done: bool = False
+    handle: Stored[Handle] | None = None
 
     @property
     def is_abandoned(self) -> bool:
@@ -43,109 +45,107 @@ class _Wish:
 
 
 class Together:
-    """Gives first addresses, for one node; `has_company` tells whether others may ask now."""
+    """Writes blocks for many at once; `has_company` tells whether others may come now."""
 
     def __init__(
         self,
         datastore: Datastore,
         *,
-        node: str,
         blocks: Blocks,
-        handles: Handles,
-        releases: Releases,
         retries: Retries,
         has_company: Callable[[], bool],
     ) -> None:
         self._datastore = datastore
-        self._node = node
         self._blocks = blocks
-        self._handles = handles
-        self._releases = releases
         self._retries = retries
         self._has_company = has_company
-        self._gathering: dict[IPNetwork, list[_Wish]] = {}
+        self._gathering: dict[IPNetwork, list[_Step]] = {}
 
-    async def give(self, stored: Stored[Block], choose: Choose, handle_id: str) -> Given | None:
-        """Give an address of a block to a handle that does not exist yet."""
-        wish = _Wish(choose, handle_id)
-        wishes = self._gathering.get(stored.value.cidr)
-        try:
-            if wishes is None:
-                return await self._lead(stored, wish)
-            return await self._follow(wishes, wish)
-        except BaseException as exc:
-            # Nobody knows whether the handle is ours or was left over, so it is no use to lower
-            # it: all that it holds goes.
-            await undoing(exc, self._releases.release_by_handle(handle_id))
-            raise
+    async def write(
+        self,
+        stored: Stored[Block],
+        decide: Decide,
+        *,
+        undo: Callable[[], Awaitable[object]] | None = None,
+    ) -> tuple[bool, Stored[Handle] | None]:
+        """Do a step on a block as it was last seen; tell whether it was, and the handle it wrote.
 
-    async def _follow(self, wishes: list[_Wish], wish: _Wish) -> Given | None:
-        import asyncio  # late: an engine that serves one request alone needs none of it
+        `undo` takes back a step that was done after whoever asked for it had gone.
+        """
+        step = _Step(decide, undo)
+        steps = self._gathering.get(stored.value.cidr)
+        if steps is None:
+            await self._lead(stored, step)
+        else:
+            await _follow(steps, step)
+        return step.is_done, step.handle
 
-        wish.answer = asyncio.get_running_loop().create_future()
-        wishes.append(wish)
-        return await wish.answer
-
-    async def _lead(self, stored: Stored[Block], wish: _Wish) -> Given | None:
-        wishes = [wish]
+    async def _lead(self, stored: Stored[Block], step: _Step) -> None:
+        cidr = stored.value.cidr
+        steps = [step]
         try:
             if self._has_company():
-                await self._gather(stored.value.cidr, wishes)
-            await self._write(stored, wishes)
+                await self._gather(cidr, steps)
+                # Whoever went the careful way meanwhile has left what it wrote.
+                stored = self._blocks.recall(cidr) or stored
+            await self._write(stored, steps)
         finally:
-            for one in wishes:
+            for one in steps:
                 if one.answer is not None and not one.answer.done():
-                    one.answer.set_result(one.given)
-        for one in wishes:
-            if one.is_abandoned and one.given is not None:
-                # It went while its address was being written, and found nothing to release yet.
-                await self._releases.release_by_handle(one.handle_id)
-        return wish.given
+                    one.answer.set_result(one.is_done)
+        for one in steps:
+            if one.is_abandoned and one.is_done and one.undo is not None:
+                # It went while its step was being written, and found nothing to undo yet.
+                await one.undo()
 
-    async def _gather(self, cidr: IPNetwork, wishes: list[_Wish]) -> None:
+    async def _gather(self, cidr: IPNetwork, steps: list[_Step]) -> None:
         """Let all that are ready join, for as long as any does."""
         import asyncio
 
-        self._gathering[cidr] = wishes
+        self._gathering[cidr] = steps
         try:
             known = 0
-            while known < len(wishes):
-                known = len(wishes)
+            while known < len(steps):
+                known = len(steps)
                 await asyncio.sleep(0)
         finally:
             del self._gathering[cidr]
 
-    async def _write(self, stored: Stored[Block], wishes: Sequence[_Wish]) -> None:
-        """Choose for one after the other, and write what that comes to."""
+    async def _write(self, stored: Stored[Block], steps: Sequence[_Step]) -> None:
+        """Decide on one after the other, and write what that comes to."""
         block = stored.value
-        chosen: list[tuple[_Wish, Given]] = []
-        writes: list[Write] = []
-        for wish in wishes:
-            choice = None if wish.is_abandoned else wish.choose(block)
-            if choice is None:
-                continue
-            block, address = choice
-            sequence_number = arithmetic.sequence_number_of(block, address)
-            is_borrowed = block.affinity != self._node
-            chosen.append((wish, (assigned(address, sequence_number), is_borrowed)))
-            writes.append(Creation(Handle(wish.handle_id, ((block.cidr, 1),))))
-        if not chosen:
+        # A store without transactions may stop in between: what is new is counted before the block
+        # gives it, and what goes only after the block has it back.
+        raised: list[tuple[_Step, Write]] = []
+        lowered: list[tuple[_Step, Write]] = []
+        for step in steps:
+            made = None if step.is_abandoned else step.decide(block)
+            if made is not None:
+                block, beside = made
+                (lowered if isinstance(beside, Deletion) else raised).append((step, beside))
+        if not raised and not lowered:
             return
         self._blocks.forget(block.cidr)
+        writes = [write for _, write in (*raised, *lowered)]
+        writes.insert(len(raised), Replacement(block, stored.revision))
         try:
-            *handles, written = await self._datastore.write(
-                [*writes, Replacement(block, stored.revision)]
-            )
+            results = list(await self._datastore.write(writes))
         except AlreadyExists:
             return
         except (Conflict, NotFound):
             self._retries.count("conflict")
             return
         self._retries.count("block-written")
-        for (wish, given), handle in zip(chosen, handles, strict=True):
-            self._retries.count("address-given")
-            wish.given = given
-            if handle is not None:
-                self._handles.remember(handle)
+        written = results.pop(len(raised))
+        for (step, _), handle in zip((*raised, *lowered), results, strict=True):
+            step.is_done, step.handle = True, handle
         if written is not None:
             self._blocks.remember(written)
+
+
+async def _follow(steps: list[_Step], step: _Step) -> None:
+    import asyncio  # late: an engine that serves one request alone needs none of it
+
+    step.answer = asyncio.get_running_loop().create_future()
+    steps.append(step)
+    await step.answer

@@ -29,7 +29,8 @@ def test_conflicts_are_retried_and_counted(play: Play) -> None:
             await allocator.release_by_handle("x")
             await check_books(store)
             assert failing.is_over
-            assert sorted(events) == ["address-given", "block-written", "conflict"]
+            assert events.count("conflict") == 1
+            assert events.count("address-given") == 1
 
     play([SMALL, new_block(), affinity()], story)
 
