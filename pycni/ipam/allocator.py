@@ -226,10 +226,12 @@ class Allocator:
         """Take up unfinished claims, then claim new blocks, then borrow."""
         choose = await self._any(request, own)
         # The truth, not the view: a block claimed a moment ago must not cost another one.
-        for affinity in within(await self._truth.affinities(self._node), own.pools):
-            if affinity.cidr in own.cidrs or not await self._claims.claim(affinity.cidr):
+        affinities = within(await self._truth.affinities(self._node), own.pools)
+        lost = [cidr for cidr in await self._claims.lost() if pool_of(own.pools, cidr) is not None]
+        for cidr in [*(affinity.cidr for affinity in affinities), *lost]:
+            if cidr in own.cidrs or not await self._claims.claim(cidr):
                 continue
-            if given := await self._give(affinity.cidr, choose, request.handle_id):
+            if given := await self._give(cidr, choose, request.handle_id):
                 return given
         config = await self._truth.config()
         if config.is_auto_allocating_blocks and (
@@ -369,6 +371,10 @@ class Allocator:
     async def release_affinity(self, cidr: IPNetwork, *, only_if_empty: bool = False) -> bool:
         """Give up one of the node's blocks; return whether it is no longer the node's."""
         return await self._claims.release(cidr, only_if_empty=only_if_empty)
+
+    async def take_up_lost(self) -> list[IPNetwork]:
+        """Claim the node's blocks to which it has no affinity, which is what a crash left."""
+        return [cidr for cidr in await self._claims.lost() if await self._claims.claim(cidr)]
 
     async def held_by(self, handle_id: str) -> tuple[arithmetic.Given, ...]:
         """Return what a handle holds, according to the blocks themselves."""

@@ -1,13 +1,19 @@
 """How a node gets and gives up a block: the state machine of affinities, by compare-and-swap.
 
 pending → confirmed → pendingDeletion.  A claim writes the affinity (pending), then the block with
-its owner, then the affinity again (confirmed); only confirmed ones are routed or advertised.
+its owner and the affinity (confirmed); only confirmed ones are routed or advertised.  A release
+writes the affinity (pendingDeletion), then lets block and affinity go.  Where the datastore has
+transactions, the second of two writes is one.
 
 What a crash leaves, and who heals it:
 
-* affinity pending, no block; or affinity pending and the block: the node's next request that
-  needs a block finds the affinity among its own and repeats the claim, which goes on from there;
+* affinity pending, no block; or, without transactions, affinity pending and the block: the node's
+  next request that needs a block finds the affinity among its own and repeats the claim, which goes
+  on from there;
 * affinity pendingDeletion: the same, the claim takes it back; or a repeated release finishes it;
+* without transactions, a block of the node's to which it has no affinity: a claim died after it
+  had made the block, while a release that had seen none took the affinity.  `lost` finds it; the
+  next request that needs a block claims it, and so does the janitor;
 * block without owner that still has addresses: it goes when its last address is released.
 """
 
@@ -25,8 +31,9 @@ from pycni.model.resources import (
     Block,
     BlockAffinity,
     affinity_name,
+    cidr_name,
 )
-from pycni.ports import Datastore, Stored
+from pycni.ports import Creation, Datastore, Deletion, Replacement, Stored, Write
 
 
 class Claims:
@@ -60,8 +67,7 @@ class Claims:
             await self._retries.pause(attempt)
             try:
                 affinity = await self._pending(cidr)
-                if await self._own_block(cidr):
-                    await self._confirm(affinity)
+                if await self._take(cidr, affinity):
                     return True
                 await self._delete_affinity(affinity)
             except (Conflict, AlreadyExists, NotFound):
@@ -69,6 +75,18 @@ class Claims:
                 continue
             return False
         raise gave_up(f"claim block {cidr} for {self._node}")
+
+    async def lost(self) -> list[IPNetwork]:
+        """Return the blocks that say that they are the node's, and to which it has no affinity."""
+        # Affinities second: a claim that is under way has its own before the block is there.
+        blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
+        affinities = [stored.value for stored in (await self._datastore.list(BlockAffinity)).items]
+        owned = {affinity.cidr for affinity in affinities if affinity.node == self._node}
+        return [
+            block.cidr
+            for block in blocks
+            if block.affinity == self._node and block.cidr not in owned
+        ]
 
     async def _affinity(self, cidr: IPNetwork) -> Stored[BlockAffinity] | None:
         return await self._datastore.get(BlockAffinity, affinity_name(self._node, cidr=cidr))
@@ -86,30 +104,34 @@ class Claims:
         again = replace(stored.value, state=AffinityState.PENDING)
         return await self._datastore.update(again, if_revision=stored.revision)
 
-    async def _own_block(self, cidr: IPNetwork) -> bool:
-        """Create the block, or touch ours; return False when it is another's or nobody's."""
+    async def _take(self, cidr: IPNetwork, affinity: Stored[BlockAffinity]) -> bool:
+        """Make the block, or touch ours, and confirm; return False when it is not ours."""
         stored = await self._blocks.get(cidr)
+        write: Write
         if stored is None:
-            fresh = arithmetic.new_block(
-                cidr, affinity=self._node, sequence_number=self._clock_ns()
-            )
-            await self._blocks.create(fresh)
-            return True
-        if stored.value.affinity != self._node:
+            number = self._clock_ns()
+            fresh = arithmetic.new_block(cidr, affinity=self._node, sequence_number=number)
+            write = Creation(fresh)
+        elif stored.value.affinity != self._node:
             return False
-        # For the reason given in `_pending`.
-        touched = replace(stored.value, sequence_number=stored.value.sequence_number + 1)
-        await self._blocks.update(stored, touched)
+        else:
+            # For the reason given in `_pending`.
+            number = stored.value.sequence_number + 1
+            write = Replacement(replace(stored.value, sequence_number=number), stored.revision)
+        # Confirmed before or not: its new revision stops a release that has seen no block yet.
+        confirmed = replace(affinity.value, state=AffinityState.CONFIRMED)
+        await self._write_block(cidr, write, Replacement(confirmed, affinity.revision))
         return True
 
-    async def _confirm(self, stored: Stored[BlockAffinity]) -> None:
-        if stored.value.state is not AffinityState.CONFIRMED:
-            confirmed = replace(stored.value, state=AffinityState.CONFIRMED)
-            await self._datastore.update(confirmed, if_revision=stored.revision)
+    async def _write_block(self, cidr: IPNetwork, write: Write, of_affinity: Write) -> None:
+        # Whatever happens: only an answer says what it is now.
+        self._blocks.forget(cidr)
+        written, _ = await self._datastore.write([write, of_affinity])
+        if written is not None:
+            self._blocks.remember(written)
 
     async def _delete_affinity(self, stored: Stored[BlockAffinity]) -> None:
-        name = affinity_name(self._node, cidr=stored.value.cidr)
-        await self._datastore.delete(BlockAffinity, name, if_revision=stored.revision)
+        await self._datastore.write([self._deletion(stored)])
 
     async def release(self, cidr: IPNetwork, *, only_if_empty: bool = False) -> bool:
         """Give a block up; return whether the node no longer owns it.
@@ -137,15 +159,20 @@ class Claims:
                 return False
         leaving = replace(affinity.value, state=AffinityState.PENDING_DELETION)
         affinity = await self._datastore.update(leaving, if_revision=affinity.revision)
-        # The block as it was read above: an address given meanwhile makes this a conflict, and
-        # the repetition looks again whether it is empty.
         if is_ours and block:
-            await self._let_go(block)
-        await self._delete_affinity(affinity)
+            # As it was read above: an address given meanwhile makes this a conflict, and the
+            # repetition looks again whether it is empty.
+            await self._write_block(cidr, _letting_go(block), self._deletion(affinity))
+        else:
+            await self._delete_affinity(affinity)
         return True
 
-    async def _let_go(self, block: Stored[Block]) -> None:
-        if not arithmetic.is_held(block.value):
-            await self._blocks.delete(block)
-        else:
-            await self._blocks.update(block, arithmetic.without_affinity(block.value))
+    def _deletion(self, stored: Stored[BlockAffinity]) -> Deletion:
+        name = affinity_name(self._node, cidr=stored.value.cidr)
+        return Deletion(BlockAffinity, name, stored.revision)
+
+
+def _letting_go(block: Stored[Block]) -> Write:
+    if arithmetic.is_held(block.value):
+        return Replacement(arithmetic.without_affinity(block.value), block.revision)
+    return Deletion(Block, cidr_name(block.value.cidr), block.revision)

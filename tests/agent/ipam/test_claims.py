@@ -1,5 +1,6 @@
 """Blocks are claimed, taken up half claimed, and given up again."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -17,6 +18,7 @@ from pycni.ipam.requests import DatastoreView
 from pycni.ipam.retries import Retries
 from pycni.model.resources import AffinityState, Block, BlockAffinity, IPPool, cidr_name
 from pycni.ports import Datastore
+from tests.agent.death import Died
 from tests.agent.ipam.allocators import (
     CIDR,
     SMALL,
@@ -152,6 +154,54 @@ def test_a_claim_stops_a_release_that_is_going_on(play: Play) -> None:
         assert outcomes == [True, True]
 
     play([SMALL, new_block(), affinity()], story)
+
+
+@pytest.mark.parametrize("is_atomic", [True, False])
+def test_a_block_of_a_claim_that_died_beside_a_release_is_taken_up(
+    play: Play, *, is_atomic: bool
+) -> None:
+    async def story(store: Datastore) -> None:
+        reached, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold(call: Call) -> None:
+            if call.kind is BlockAffinity and call.verb in {"delete", "write"}:
+                reached.set()
+                await go_on.wait()
+
+        async def release_meanwhile_and_die(call: Call) -> None:
+            if reached.is_set():
+                raise Died
+            if call.kind is Block and call.is_write:
+                releasing.append(asyncio.create_task(other.release_affinity(CIDR)))
+                await reached.wait()
+
+        other = node(FaultyDatastore(store, before=hold, is_atomic=is_atomic))
+        releasing: list[asyncio.Task[bool]] = []
+        claiming = FaultyDatastore(store, before=release_meanwhile_and_die, is_atomic=is_atomic)
+        with pytest.raises(Died):
+            await take(node(claiming), "x")
+        go_on.set()
+        await asyncio.gather(*releasing)
+        # Only without transactions the block came without the claim.
+        assert len((await store.list(Block)).items) == (0 if is_atomic else 1)
+        assert await affinities(store) == []
+
+        assert await node(store).take_up_lost() == ([] if is_atomic else [CIDR])
+        await take(node(store), "y")
+
+        ((_, cidr, state),) = await affinities(store)
+        (block,) = (await store.list(Block)).items
+        assert (str(block.value.cidr), state) == (cidr, "confirmed")
+
+    play([SMALL, affinity(AffinityState.PENDING)], story)
+
+
+def test_a_request_that_needs_a_block_takes_up_one_without_affinity(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        assert await take(node(store), "x") == ["10.0.0.4"]
+        assert await affinities(store) == [("node-0", "10.0.0.4/30", "confirmed")]
+
+    play([SMALL, new_block()], story)
 
 
 def test_a_corrupt_block_is_refused_and_left_alone(play: Play) -> None:

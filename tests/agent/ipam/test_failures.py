@@ -24,7 +24,7 @@ def test_whatever_fails_wherever_nothing_leaks(
     async def story(store: Datastore) -> None:
         if not is_first:
             await take(node(store), "resident")
-        for at in range(1, 40):
+        for at in range(1, 60):
             failing = Failing(store, at=at, error=error, late=late)
             try:
                 await node(failing.datastore).assign(AssignRequest("x", versions=(4, 6)))
