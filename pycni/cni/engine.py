@@ -9,17 +9,15 @@ then tells the next ADD, DEL, GC or the agent what may have been left behind.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pycni.cni.protocol import Request
 from pycni.cni.results import AddResult, render_result
+from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
-from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.model.endpoints import (
     AssignedAddress,
@@ -28,33 +26,16 @@ from pycni.model.endpoints import (
     PendingRelease,
     WorkloadEndpoint,
 )
-from pycni.model.network import PROTOCOL_BOOT
 from pycni.plan.ownership import alias_of
-from pycni.ports import Datastore, Endpoints, PlugRequest, PlugResult, PodNet
+from pycni.ports import PlugRequest, PlugResult
 
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
-LOCK_TIMEOUT_S = 30.0
 DISPLACE_TIMEOUT_S = 2.0
 WORK_TIMEOUT_S = 25.0
 """Counted from the moment at which the lock is held: waiting does not eat into the work."""
-
-
-@dataclass(slots=True)
-class Engine:
-    """The tools of the verbs; `default_mtu` is asked when the configuration names no MTU."""
-
-    node: str
-    datastore: Datastore
-    allocator: Allocator
-    endpoints: Endpoints
-    podnet: PodNet
-    default_mtu: Callable[[], Awaitable[int]]
-    run_dir: Path
-    route_protocol: int = PROTOCOL_BOOT
-    clock: Callable[[], float] = time.time
 
 
 # --- ADD ----------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pycni.cni.engine import Engine, remove
+from pycni.cni.engine import remove
+from pycni.cni.tools import Engine
 from pycni.errors import DatastoreUnusable, PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.giving import assigned

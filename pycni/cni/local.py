@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pycni.cni import defaults
 from pycni.cni.commands import Command
-from pycni.cni.engine import Engine, pay_debts
+from pycni.cni.engine import pay_debts
 from pycni.cni.errors import CniError, Code, as_cni_error
 from pycni.cni.main import Reply, execute, failure, parse_or_reply
 from pycni.cni.protocol import Request
+from pycni.cni.tools import Engine
 from pycni.datastore.sqlite import open_sqlite
 from pycni.datastore.unusable import UnusableDatastore
 from pycni.endpoints import FileEndpoints

@@ -13,10 +13,10 @@ from typing import Any
 from pycni.cni import engine as verbs
 from pycni.cni import upkeep
 from pycni.cni.commands import Command
-from pycni.cni.engine import Engine
 from pycni.cni.errors import CniError, Code, as_cni_error
 from pycni.cni.protocol import Request, parse, version_of
 from pycni.cni.results import render_error, render_version
+from pycni.cni.tools import Engine
 from pycni.errors import PycniError
 
 _log = logging.getLogger(__name__)

@@ -7,9 +7,10 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from pycni.cni.engine import LOCK_TIMEOUT_S, Engine, pay_debts, plug_request, remove
+from pycni.cni.engine import pay_debts, plug_request, remove
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
+from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam import lookup
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint

@@ -16,8 +16,8 @@ from pycni.agent.messages import EndpointsListed, Message
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
 from pycni.bgp.fake import FakeNetwork, FakeSpeaker
-from pycni.cni.engine import Engine
 from pycni.cni.main import Reply, execute, parse_or_reply
+from pycni.cni.tools import Engine
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
 from pycni.endpoints import FileEndpoints
