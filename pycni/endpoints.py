@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pycni.model.endpoints import (
     AssignedAddress,
     EndpointKey,
     EndpointState,
+    NetnsSight,
     PendingRelease,
     WorkloadEndpoint,
 )
@@ -261,11 +262,25 @@ def _damaged(path: str, why: object) -> DatastoreUnusable:
 
 
 def _addresses_document(addresses: Sequence[AssignedAddress]) -> list[dict[str, Any]]:
-    return [{"address": str(a.interface), "sequence": a.sequence_number} for a in addresses]
+    return [_address_document(a) for a in addresses]
+
+
+def _address_document(assigned: AssignedAddress) -> dict[str, Any]:
+    document = {"address": str(assigned.interface), "sequence": assigned.sequence_number}
+    if assigned.gateway is not None:
+        document["gateway"] = str(assigned.gateway)
+    return document
 
 
 def _addresses_value(items: Any) -> tuple[AssignedAddress, ...]:  # noqa: ANN401  # JSON
-    return tuple(AssignedAddress(ip_interface(i["address"]), i["sequence"]) for i in items)
+    return tuple(
+        AssignedAddress(
+            ip_interface(i["address"]),
+            i["sequence"],
+            ip_address(i["gateway"]) if "gateway" in i else None,
+        )
+        for i in items
+    )
 
 
 def _key_document(key: EndpointKey) -> dict[str, str]:
@@ -278,7 +293,7 @@ def _key_value(item: dict[str, str]) -> EndpointKey:
 
 def endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
     """Return a record as it is kept, and as the agent tells it."""
-    return {
+    document = {
         "key": _key_document(endpoint.key),
         "node": endpoint.node,
         "netns": endpoint.netns,
@@ -292,6 +307,14 @@ def endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
         "podNamespace": endpoint.pod_namespace,
         "podName": endpoint.pod_name,
     }
+    if endpoint.sight is not None:
+        seen = endpoint.sight
+        document["sight"] = {"mountNamespace": seen.mount_namespace, "inode": seen.inode}
+    return document
+
+
+def _sight_value(item: dict[str, int] | None) -> NetnsSight | None:
+    return None if item is None else NetnsSight(item["mountNamespace"], item["inode"])
 
 
 def parse_endpoint(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
@@ -310,6 +333,7 @@ def parse_endpoint(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
             pod_mac=document["podMAC"],
             pod_namespace=document["podNamespace"],
             pod_name=document["podName"],
+            sight=_sight_value(document.get("sight")),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise _damaged(path, repr(exc)) from exc

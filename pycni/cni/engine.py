@@ -14,11 +14,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from pycni.cni import gateways
+from pycni.cni.netconf import Subnet
 from pycni.cni.protocol import Request
-from pycni.cni.results import AddResult, render_result
+from pycni.cni.results import AddResult, render_addresses, render_result
 from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
 from pycni.ipam.requests import AssignRequest
+from pycni.kernel.netns import sight
 from pycni.model.endpoints import (
     AssignedAddress,
     EndpointKey,
@@ -64,16 +67,27 @@ async def _ensure(engine: Engine, request: Request, *, netns_fd: int) -> Workloa
 async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint | None:
     """Return the endpoint of a repeated ADD; remove what an unfinished one left behind."""
     record = _known(engine, request)
-    if record is not None and record.state is EndpointState.READY:
-        plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)
-        if not engine.podnet.check(plug):
-            return record
+    if record is not None and _stands(engine, request, record, netns_fd=netns_fd):
+        return record
     if record is not None:
         await remove(engine, record)
     # Last: what could not be released just now is a debt, too, and paid later it would take the
     # new address away.
     await _settle(engine, request.key)
     return None
+
+
+def _stands(engine: Engine, request: Request, record: WorkloadEndpoint, *, netns_fd: int) -> bool:
+    """Tell whether an endpoint is finished, and what a repeated ADD would make."""
+    if record.state is not EndpointState.READY:
+        return False
+    if request.config.is_ipam:
+        seen = (request.netns, sight(request.netns, netns_fd))
+        return not record.has_interface and (record.netns, record.sight) == seen
+    if not record.has_interface:
+        return False
+    plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)
+    return not engine.podnet.check(plug)
 
 
 def _known(engine: Engine, request: Request) -> WorkloadEndpoint | None:
@@ -87,40 +101,49 @@ def _known(engine: Engine, request: Request) -> WorkloadEndpoint | None:
 
 async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
     """Intent, address, interface, record: undo all of it when one fails."""
-    endpoint = WorkloadEndpoint(
-        key=request.key,
-        node=engine.node,
-        netns=request.netns,
-        host_veth=request.host_veth,
-        handle_id=request.handle_id,
-        state=EndpointState.INTENT,
-        mtu=request.config.mtu or await engine.default_mtu(),
-        pod_mac=request.wishes.mac,
-        pod_namespace=request.args.pod_namespace,
-        pod_name=request.args.pod_name,
-    )
+    endpoint = await _intent(engine, request, netns_fd=netns_fd)
     engine.endpoints.put(endpoint)
     is_plugged = False
     try:
-        assignment = await engine.allocator.assign(_assign_request(engine, request))
+        endpoint = replace(endpoint, addresses=await _assign(engine, request))
         # A crash from here on leaves the intent: whoever finds it releases by the handle.
-        plug = plug_request(
-            engine, request, endpoint, addresses=assignment.addresses, netns_fd=netns_fd
-        )
-        built = await _plug(engine, endpoint, plug)
-        is_plugged = True
-        endpoint = replace(
-            endpoint,
-            state=EndpointState.READY,
-            addresses=assignment.addresses,
-            host_mac=built.host_mac,
-            pod_mac=built.pod_mac,
-        )
+        if endpoint.has_interface:
+            plug = plug_request(
+                engine, request, endpoint, addresses=endpoint.addresses, netns_fd=netns_fd
+            )
+            built = await _plug(engine, endpoint, plug)
+            is_plugged = True
+            endpoint = replace(endpoint, host_mac=built.host_mac, pod_mac=built.pod_mac)
+        endpoint = replace(endpoint, state=EndpointState.READY)
         engine.endpoints.put(endpoint)
     except BaseException:
         await _undo(engine, endpoint, is_plugged=is_plugged)
         raise
     return endpoint
+
+
+async def _intent(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
+    """Return the record of what an ADD is about to make."""
+    endpoint = replace(
+        _guess(engine, request),
+        pod_namespace=request.args.pod_namespace,
+        pod_name=request.args.pod_name,
+    )
+    if not endpoint.has_interface:
+        return replace(endpoint, sight=sight(request.netns, netns_fd))
+    mtu = request.config.mtu or await engine.default_mtu()
+    return replace(endpoint, mtu=mtu, pod_mac=request.wishes.mac)
+
+
+async def _assign(engine: Engine, request: Request) -> tuple[AssignedAddress, ...]:
+    assignment = await engine.allocator.assign(_assign_request(engine, request))
+    match request.config.subnet:
+        case Subnet.NONE:
+            return assignment.addresses
+        case Subnet.POOL:
+            return await gateways.with_prefixes(engine, assignment)
+        case Subnet.BLOCK:
+            return await gateways.with_gateways(engine, request, assignment)
 
 
 async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, is_plugged: bool) -> None:
@@ -221,6 +244,13 @@ def plug_request(
 
 
 def _result(request: Request, endpoint: WorkloadEndpoint) -> dict[str, Any]:
+    if not endpoint.has_interface:
+        return render_addresses(
+            endpoint.addresses,
+            routes=request.config.routes,
+            dns=request.wishes.dns or request.config.dns,
+            version=request.config.cni_version,
+        )
     result = AddResult(
         host_veth=endpoint.host_veth,
         host_mac=endpoint.host_mac,
@@ -277,7 +307,8 @@ async def remove(engine: Engine, endpoint: WorkloadEndpoint) -> None:
 
 
 async def _unplug(engine: Engine, endpoint: WorkloadEndpoint) -> None:
-    await engine.podnet.unplug(host_veth=endpoint.host_veth, alias=alias_of(endpoint.key))
+    if endpoint.has_interface:
+        await engine.podnet.unplug(host_veth=endpoint.host_veth, alias=alias_of(endpoint.key))
 
 
 async def _release(

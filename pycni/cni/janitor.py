@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pycni.cni.engine import remove
+from pycni.cni.gateways import Gateway, gateways_in, is_idle, release
 from pycni.cni.tools import Engine
 from pycni.errors import DatastoreUnusable, PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.giving import assigned
 from pycni.ipam.pools import pool_of
 from pycni.ipam.requests import View
+from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import AssignedAddress, EndpointKey, WorkloadEndpoint
 from pycni.model.network import IPNetwork
 from pycni.model.resources import AffinityState, Block, cidr_name
@@ -76,7 +78,7 @@ class IdleBlock:
         return f"empty block {self.cidr}"
 
 
-Suspect = Leak | IdleBlock | WorkloadEndpoint
+Suspect = Leak | Gateway | IdleBlock | WorkloadEndpoint
 
 
 class Janitor:
@@ -114,6 +116,7 @@ class Janitor:
         suspects: list[Suspect] = [
             *self._dead_endpoints(),
             *await self._leaks(is_whole=is_whole),
+            *await self._idle_gateways(),
             *await self._idle_blocks(),
         ]
         before = self._seen.get(is_whole, frozenset())
@@ -138,6 +141,10 @@ class Janitor:
             for leak in _claimed(block, node=self._engine.node)
             if self._is_leaked(leak, living)
         ]
+
+    async def _idle_gateways(self) -> list[Gateway]:
+        held = gateways_in(await self._blocks(is_whole=False), node=self._engine.node)
+        return [gateway for gateway in held if is_idle(self._engine, gateway)]
 
     async def _blocks(self, *, is_whole: bool) -> list[Block]:
         datastore = self._engine.datastore
@@ -195,6 +202,8 @@ class Janitor:
         engine = self._engine
         if isinstance(suspect, IdleBlock):
             return await engine.allocator.release_affinity(suspect.cidr, only_if_empty=True)
+        if isinstance(suspect, Gateway):
+            return await release(engine, suspect)
         async with engine.endpoints.lock(suspect.key, timeout_s=0):
             living = engine.podnet.aliases()
             if isinstance(suspect, Leak):
@@ -211,6 +220,8 @@ class Janitor:
 
 
 def _is_dead(record: WorkloadEndpoint, living: frozenset[str]) -> bool:
+    if not record.has_interface:
+        return is_gone(record)
     # A path may be out of sight from here; a pair of ours lives as long as its namespace.
     return alias_of(record.key) not in living and not Path(record.netns).exists()
 

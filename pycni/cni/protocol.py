@@ -67,12 +67,14 @@ class Request:
 
     @property
     def host_veth(self) -> str:
-        """Return the host interface's name.
+        """Return the host interface's name; empty where another plugin makes the interface.
 
         For Kubernetes pods it follows from namespace and name, as Calico's does; a further
         interface needs a name of its own.  Otherwise the whole key is hashed: eleven characters of
         a container id collide, since cnitool's ids all begin with the same eight.
         """
+        if self.config.is_ipam:
+            return ""
         if self.args.host_veth:
             return self.args.host_veth
         if self.args.pod_name:

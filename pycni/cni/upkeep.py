@@ -7,6 +7,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from pycni.cni import gateways
 from pycni.cni.engine import pay_debts, plug_request, remove
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
@@ -14,7 +15,7 @@ from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam import lookup
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
-from pycni.model.resources import IPAMConfig
+from pycni.model.resources import Block, IPAMConfig
 
 UNAVAILABLE_AFTER_S = 30.0
 """How long no ADD could work before STATUS says so."""
@@ -29,17 +30,15 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
             f"there is no endpoint {request.key} on {engine.node}: delete the pod and add it again",
         )
     result = request.config.prev_result or {}
-    expected = _as_changed_since(record, result)
-    plug = plug_request(engine, request, expected, addresses=record.addresses, netns_fd=netns_fd)
-    findings = list(engine.podnet.check(plug))
-    findings += _compare_result(result, record)
-    for assigned in record.addresses:
-        holder = await lookup.holder(
-            engine.datastore, assigned.interface.ip, expected=record.handle_id
+    findings: list[str] = []
+    if record.has_interface:
+        expected = _as_changed_since(record, result)
+        plug = plug_request(
+            engine, request, expected, addresses=record.addresses, netns_fd=netns_fd
         )
-        if holder != record.handle_id:
-            held = f"held by {holder}" if holder else "free"
-            findings.append(f"address {assigned.interface.ip} is {held} in the datastore")
+        findings += engine.podnet.check(plug)
+    findings += _compare_result(result, record)
+    findings += await _compare_books(engine, record)
     if findings:
         raise CniError(
             Code.CHECK_FAILED,
@@ -47,6 +46,20 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
             + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""),
             details="; ".join(findings),
         )
+
+
+async def _compare_books(engine: Engine, record: WorkloadEndpoint) -> list[str]:
+    """Compare who holds the addresses, and the gateways beside them, with who should."""
+    gateways_handle = gateways.handle_of(record.key.network, node=engine.node)
+    expected = [(one.interface.ip, record.handle_id) for one in record.addresses]
+    expected += [(one.gateway, gateways_handle) for one in record.addresses if one.gateway]
+    findings = []
+    for address, handle_id in expected:
+        holder = await lookup.holder(engine.datastore, address, expected=handle_id)
+        if holder != handle_id:
+            held = f"held by {holder}" if holder else "free"
+            findings.append(f"address {address} is {held} in the datastore")
+    return findings
 
 
 def _as_changed_since(record: WorkloadEndpoint, result: Mapping[str, Any]) -> WorkloadEndpoint:
@@ -83,6 +96,7 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
     failures += await pay_debts(engine)
     if request.config.valid_attachments is not None:
         failures += await _collect_handles(engine, request, request.config.valid_attachments)
+    failures += await _collect_gateways(engine, request)
     if failures:
         raise TryAgain(f"GC could not remove everything: {'; '.join(failures)}")
 
@@ -110,7 +124,8 @@ async def _collect_handles(
             said.get("network", ""), said.get("container", ""), said.get("interface", "")
         )
         is_ours = key.network == request.config.name and attribute.handle_id is not None
-        if not is_ours or (key.container_id, key.ifname) in keep:
+        is_pods = bool(key.container_id and key.ifname)
+        if not (is_ours and is_pods) or (key.container_id, key.ifname) in keep:
             continue
         try:
             async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
@@ -120,6 +135,19 @@ async def _collect_handles(
                     )
         except PycniError as exc:
             failures.append(f"{attribute.handle_id}: {exc}")
+    return failures
+
+
+async def _collect_gateways(engine: Engine, request: Request) -> list[str]:
+    """Release the gateways of this network that nobody uses any more."""
+    failures = []
+    blocks = [stored.value for stored in (await engine.datastore.list(Block)).items]
+    for gateway in gateways.gateways_in(blocks, node=engine.node):
+        if gateway.network == request.config.name:
+            try:
+                await gateways.release(engine, gateway)
+            except PycniError as exc:
+                failures.append(f"{gateway}: {exc}")
     return failures
 
 

@@ -93,6 +93,7 @@ def _parse_agent(answer: dict[str, Any], run_dir: Path) -> LocalAgent:
             debts=tuple([parse_pending(where, one) for one in answer["debts"]]),
             aliases=frozenset(answer["aliases"]),
             routed=frozenset(map(ip_address, answer["routed"])),
+            gone=frozenset(answer["gone"]),
         )
         return LocalAgent(records, run_dir, Path(answer["stateDir"]))
     except (KeyError, TypeError, ValueError) as exc:

@@ -128,6 +128,12 @@ class Allocator:
             borrowed=frozenset(one.interface.ip for one, is_borrowed in given if is_borrowed),
         )
 
+    async def assign_in(self, cidr: IPNetwork, request: AssignRequest) -> AssignedAddress | None:
+        """Give an address of just this block of the node's; None when it has none left."""
+        own = await self._own.serving(request, cidr.version)
+        given = await self._give(cidr, await self._any(request, own), request.handle_id)
+        return given[0] if given else None
+
     async def _assign_first(self, request: AssignRequest, want: IPAddress | int) -> Sequence[Given]:
         """Go ahead as if nothing had been left under the handle; or else release it, give none.
 

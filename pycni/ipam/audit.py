@@ -50,6 +50,7 @@ class Kind(Enum):
     HANDLE_MISCOUNTS = "handle-miscounts"
     ADDRESS_LEAKED = "address-leaked"
     RECORD_WITHOUT_ADDRESS = "record-without-address"
+    ENDPOINT_GONE = "endpoint-gone"
     CLAIM_UNFINISHED = "claim-unfinished"
 
 
@@ -73,7 +74,7 @@ class Finding:
     @property
     def is_information(self) -> bool:
         """Tell whether it heals by itself, so that nobody has to do anything."""
-        return self.kind is Kind.CLAIM_UNFINISHED
+        return self.kind in (Kind.ENDPOINT_GONE, Kind.CLAIM_UNFINISHED)
 
 
 def audit(books: Books) -> tuple[Finding, ...]:
@@ -89,6 +90,7 @@ def audit(books: Books) -> tuple[Finding, ...]:
         *_handles(books),
         *_leaked_addresses(books),
         *_records_without_address(books),
+        *_gone_endpoints(books),
     ]
     return tuple(sorted(found, key=_place))
 
@@ -334,6 +336,25 @@ def shows_life(one: Given, records: NodeRecords) -> bool:
 def _answered_for(records: NodeRecords) -> set[str]:
     ids = [one.handle_id for one in records.endpoints] + [one.handle_id for one in records.debts]
     return set(map(handle_name, ids))
+
+
+def _gone_endpoints(books: Books) -> Iterator[Finding]:
+    """Find records of other plugins' pods whose namespace is gone: the runtime forgot its DEL."""
+    for records in books.records:
+        for endpoint in records.endpoints:
+            if str(endpoint.key) not in records.gone:
+                continue
+            for assigned in endpoint.addresses:
+                yield Finding(
+                    Kind.ENDPOINT_GONE,
+                    f"endpoint {endpoint.key}",
+                    f"{assigned.interface.ip} is held for {endpoint.key}, whose network namespace"
+                    f" {endpoint.netns} is gone: the agent takes it back within two minutes",
+                    address=assigned.interface.ip,
+                    handle_id=endpoint.handle_id,
+                    sequence_number=assigned.sequence_number,
+                    node=endpoint.node,
+                )
 
 
 def _records_without_address(books: Books) -> Iterator[Finding]:

@@ -357,3 +357,9 @@ def test_any_document_is_a_request_that_can_be_used_or_an_error(
     # Names end up in files, netlink messages and the datastore.
     for name in (str(request.key), request.handle_id, request.host_veth, request.config.run_dir):
         name.encode()
+
+
+def test_another_plugins_interface_has_no_host_end_of_ours() -> None:
+    ipam = {"type": "pycni-ipam"}
+
+    assert parsed({"CNI_ARGS": POD}, type="bridge", ipam=ipam).host_veth == ""

@@ -352,3 +352,14 @@ def test_findings_come_most_fundamental_first_and_in_the_order_of_addresses() ->
         (Kind.ADDRESS_WITHOUT_HANDLE, "b"),
         (Kind.ADDRESS_WITHOUT_HANDLE, "a"),
     ]
+
+
+def test_record_of_another_plugins_pod_whose_namespace_is_gone_is_information() -> None:
+    record = replace(endpoint(), host_veth="", netns="/run/netns/gone")
+    living = records(record)
+    dead = replace(living, gone=frozenset({str(record.key)}))
+
+    assert audit(books(records=(living,))) == ()
+    finding = only(books(records=(dead,)))
+    assert (finding.kind, finding.is_information) == (Kind.ENDPOINT_GONE, True)
+    assert "/run/netns/gone is gone: the agent takes it back" in finding.sentence

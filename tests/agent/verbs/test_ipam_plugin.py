@@ -1,0 +1,398 @@
+"""Addresses for other main plugins: given, checked, taken back, and never without need."""
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycni.cni.gateways import lock_key
+from pycni.cni.janitor import Janitor
+from pycni.cni.main import Reply
+from pycni.endpoints import FileEndpoints
+from pycni.ipam.requests import DatastoreView
+from pycni.kernel.netns import is_gone, sight
+from pycni.model.endpoints import EndpointState, NetnsSight
+from pycni.model.network import Address
+from pycni.model.resources import Block, IPPool
+from tests.agent.cluster import NETWORK, POOL, NodeAgent
+from tests.agent.verbs.stories import (
+    CONTAINER,
+    KEY,
+    VETH,
+    ask,
+    collect,
+    faulty,
+    held,
+    leftovers,
+    play,
+    reason,
+    remembered,
+)
+
+HANDLE = f"{NETWORK}.{CONTAINER}"
+GATEWAY = f"pycni-gateway-node-0.{NETWORK}"
+SIX = IPPool("six", ip_network("fd00::/48"), block_size=122)
+OWN_NETNS = "/proc/self/ns/net"
+
+
+def of_bridge(**ipam: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON.
+    return {"type": "bridge", "ipam": {"type": "pycni-ipam", **ipam}}
+
+
+async def lend(node: NodeAgent, verb: str = "ADD", **ipam: Any) -> Reply:  # noqa: ANN401 - any JSON.
+    return await ask(node, verb, config=of_bridge(**ipam))
+
+
+async def check(node: NodeAgent, result: Reply, **ipam: Any) -> Reply:  # noqa: ANN401 - any JSON.
+    told = {"prevResult": json.loads(result.output)}
+    return await ask(node, "CHECK", config=of_bridge(**ipam) | told)
+
+
+async def gc(node: NodeAgent, *keep: str) -> Reply:
+    listed = {"cni.dev/valid-attachments": [{"containerID": k, "ifname": "eth0"} for k in keep]}
+    return await node.cni("GC", "", config=of_bridge() | listed)
+
+
+def ips(reply: Reply) -> list[dict[str, Any]]:
+    assert reply.status == 0, reply.output
+    found: list[dict[str, Any]] = json.loads(reply.output)["ips"]
+    return found
+
+
+# --- ADD, CHECK, DEL ------------------------------------------------------------------------------
+
+
+def test_an_address_is_lent_without_an_interface(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        reply = await lend(node, dns={"domain": "example.org"})
+
+        assert json.loads(reply.output) == {
+            "cniVersion": "1.1.0",
+            "ips": [{"address": "192.168.39.192/32"}],
+            "routes": [],
+            "dns": {"domain": "example.org"},
+        }
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        assert (record.state, record.has_interface) == (EndpointState.READY, False)
+        assert await leftovers(node) == [f"192.168.39.192 {HANDLE}", HANDLE, str(KEY)]
+        assert (await check(node, reply)).status == 0
+        assert (await lend(node)).status == 0
+        for _ in range(2):
+            assert (await lend(node, "DEL")).status == 0
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+def test_a_block_gives_its_prefix_and_one_gateway_for_all(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        first = await lend(node, subnet="block")
+        second = await node.cni("ADD", "second", config=of_bridge(subnet="block"))
+
+        assert ips(first) == [{"address": "192.168.39.192/26", "gateway": "192.168.39.193"}]
+        assert ips(second) == [{"address": "192.168.39.194/26", "gateway": "192.168.39.193"}]
+        assert (await lend(node, subnet="block")).output == first.output
+        assert (await check(node, first, subnet="block")).status == 0
+
+    play(tmp_path, story)
+
+
+def test_a_pool_gives_its_prefix_in_both_families(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        reply = await lend(node, subnet="pool", assign_ipv6=True)
+
+        assert [one["address"].partition("/")[2] for one in ips(reply)] == ["16", "48"]
+        assert all("gateway" not in one for one in ips(reply))
+
+    play(tmp_path, story, pools=(POOL, SIX))
+
+
+def test_both_families_have_gateways(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        reply = await lend(node, subnet="block", assign_ipv6=True)
+
+        for one in ips(reply):
+            assert ip_address(one["gateway"]) in ip_interface(one["address"]).network
+        assert [line for line in await held(node) if GATEWAY in line] != []
+
+    play(tmp_path, story, pools=(POOL, SIX))
+
+
+def test_a_block_of_one_address_has_no_room_for_a_gateway(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        assert reason(await lend(node, subnet="block"))[0] == 7
+        assert await leftovers(node) == []
+
+    play(tmp_path, story, pools=(replace(POOL, block_size=32),))
+
+
+def test_a_full_block_without_gateway_gives_the_address_back(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        assert (await node.cni("ADD", "before", config=of_bridge())).status == 0
+
+        code, text = reason(await lend(node, subnet="block"))
+
+        assert code == 11
+        assert "is full, and has no gateway" in text
+        assert [line for line in await held(node) if HANDLE in line] == []
+
+    play(tmp_path, story, pools=(IPPool("small", ip_network("10.0.0.0/31"), block_size=31),))
+
+
+def test_a_borrowed_address_has_no_gateway(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        (stored,) = (await node.datastore.list(Block)).items
+        theirs = replace(stored.value, affinity="node-9")
+        await node.datastore.update(theirs, if_revision=stored.revision)
+
+        code, text = reason(await lend(node, subnet="block"))
+
+        assert code == 11
+        assert "lies in a block of another node" in text
+
+    async def with_a_block(node: NodeAgent) -> None:
+        await node.cni("ADD", "before", config=of_bridge())
+        await story(node)
+
+    play(tmp_path, with_a_block, pools=(IPPool("one", ip_network("10.0.0.0/26")),))
+
+
+@pytest.mark.parametrize("whose", [HANDLE, GATEWAY])
+def test_check_finds_what_is_no_longer_held(tmp_path: Path, whose: str) -> None:
+    async def story(node: NodeAgent) -> None:
+        result = await lend(node, subnet="block")
+        await node.allocator.release_by_handle(whose)
+
+        code, text = reason(await check(node, result, subnet="block"))
+
+        assert code == 101
+        assert "is free in the datastore" in text
+
+    play(tmp_path, story)
+
+
+def test_what_cannot_be_released_is_owed(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await lend(node)
+        node.switch.is_away = True
+
+        assert (await lend(node, "DEL")).status == 0
+
+        assert await remembered(node) == [f"{KEY} ['192.168.39.192']"]
+
+    play(tmp_path, story)
+
+
+def test_a_pod_of_ours_that_turns_into_anothers_is_made_anew(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await ask(node, "ADD")
+        await lend(node)
+        assert await node.routes() == []
+        assert node.kernel.link(VETH) is None
+
+        await ask(node, "ADD")
+        assert node.kernel.link(VETH) is not None
+        assert len(await held(node)) == 1
+
+    play(tmp_path, story)
+
+
+# --- gateways -------------------------------------------------------------------------------------
+
+
+def test_gc_takes_a_gateway_back_only_when_no_pod_and_no_interface_has_it(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await lend(node, subnet="block")
+        bridge = Address("eth0", ip_interface("192.168.39.193/26"))
+        node.kernel.add_address(bridge)
+
+        assert (await gc(node, CONTAINER)).status == 0
+        assert len(await held(node)) == 2
+        assert (await gc(node)).status == 0
+        assert await held(node) == [f"192.168.39.193 {GATEWAY}"]
+        node.kernel.delete_address(bridge)
+        assert (await node.cni("GC", "", config={"name": "other"})).status == 0
+        assert await held(node) == [f"192.168.39.193 {GATEWAY}"]
+        assert (await gc(node)).status == 0
+
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+def test_gc_of_our_own_pods_spares_gateways_in_use(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await lend(node, subnet="block")
+
+        assert (await collect(node, CONTAINER)).status == 0
+
+        assert len(await held(node)) == 2
+
+    play(tmp_path, story)
+
+
+def test_an_unfinished_add_may_use_the_gateway(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await lend(node, subnet="block")
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        node.endpoints.put(replace(record, state=EndpointState.INTENT, addresses=()))
+
+        assert (await gc(node, CONTAINER)).status == 0
+
+        assert f"192.168.39.193 {GATEWAY}" in await held(node)
+
+    play(tmp_path, story)
+
+
+def test_a_damaged_record_may_use_the_gateway(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await lend(node, subnet="block")
+        (node.run_dir / "endpoints" / FileEndpoints.file_name(KEY)).write_text("{")
+
+        await gc(node, CONTAINER)
+
+        assert f"192.168.39.193 {GATEWAY}" in await held(node)
+
+    play(tmp_path, story)
+
+
+def test_a_gateway_that_cannot_be_released_is_told(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await lend(node, subnet="block")
+        await lend(node, "DEL")
+        async with node.endpoints.lock(lock_key(NETWORK), timeout_s=1):
+            code, text = reason(await gc(node))
+
+        assert code == 11
+        assert f"192.168.39.193, the gateway of {NETWORK}: another request" in text
+
+    play(tmp_path, story)
+
+
+def test_the_janitor_takes_an_idle_gateway_back_at_the_second_look(tmp_path: Path) -> None:
+    async def story(node: NodeAgent, janitor: Janitor) -> None:
+        await lend(node, subnet="block")
+        await lend(node, "DEL")
+
+        await janitor.once()
+        assert await held(node) == [f"192.168.39.193 {GATEWAY}"]
+        await janitor.once()
+
+        assert await leftovers(node) == []
+
+    watched(tmp_path, story)
+
+
+def test_the_janitor_spares_a_gateway_that_is_used_again(tmp_path: Path) -> None:
+    async def story(node: NodeAgent, janitor: Janitor) -> None:
+        await lend(node, subnet="block")
+        await lend(node, "DEL")
+        await janitor.once()
+        (idle,) = await janitor._idle_gateways()  # noqa: SLF001 - what the look before has seen.
+        await lend(node, subnet="block")
+
+        assert not await janitor._take_back(idle)  # noqa: SLF001 - between look and lock.
+
+    watched(tmp_path, story)
+
+
+# --- life -----------------------------------------------------------------------------------------
+
+
+def watched(directory: Path, story: Callable[[NodeAgent, Janitor], Awaitable[None]]) -> None:
+    async def main(node: NodeAgent) -> None:
+        await story(node, Janitor(node.engine, view=DatastoreView(faulty(node).inner)))
+
+    play(directory, main)
+
+
+async def lend_in(node: NodeAgent, path: Path) -> None:
+    """Lend an address to a pod whose namespace is seen under a path."""
+    await lend(node)
+    record = node.endpoints.get(KEY)
+    assert record is not None
+    fd = os.open(path, os.O_RDONLY)
+    seen = sight(str(path), fd)
+    os.close(fd)
+    assert seen is not None
+    node.endpoints.put(replace(record, netns=str(path), sight=seen))
+
+
+def test_an_allocation_lives_as_long_as_the_namespace_is_where_it_was(tmp_path: Path) -> None:
+    async def story(node: NodeAgent, janitor: Janitor) -> None:
+        path = tmp_path / "netns"
+        path.touch()
+        await lend_in(node, path)
+
+        for _ in range(3):
+            await janitor.once()
+        assert len(await held(node)) == 1
+        path.rename(tmp_path / "old")
+        path.touch()  # another namespace of that name
+        for _ in range(2):
+            await janitor.once()
+
+        assert await leftovers(node) == []
+
+    watched(tmp_path, story)
+
+
+def test_an_allocation_whose_namespace_was_never_seen_is_left_to_its_runtime(
+    tmp_path: Path,
+) -> None:
+    async def story(node: NodeAgent, janitor: Janitor) -> None:
+        await lend(node)  # its path does not exist, its descriptor is made up
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        assert record.sight is None
+
+        for _ in range(3):
+            await janitor.once()
+
+        assert len(await held(node)) == 1
+
+    watched(tmp_path, story)
+
+
+def test_where_a_namespace_is_seen(tmp_path: Path) -> None:
+    fd = os.open(OWN_NETNS, os.O_RDONLY)
+    seen = sight(OWN_NETNS, fd)
+    assert seen is not None
+    assert seen.mount_namespace == Path("/proc/self/ns/mnt").stat().st_ino
+    assert sight(str(tmp_path), fd) is None  # another file
+    assert sight(str(tmp_path / "none"), fd) is None
+    os.close(fd)
+
+
+def test_what_is_certainly_gone(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        path = tmp_path / "netns"
+        path.touch()
+        await lend_in(node, path)
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        assert record.sight is not None
+
+        assert not is_gone(record)
+        # A loop of links can't be judged: it may be a file system that is away.
+        assert not is_gone(replace(record, netns=loop(tmp_path)))
+        assert is_gone(replace(record, netns=str(path / "below")))
+        path.unlink()
+        assert is_gone(record)
+        assert not is_gone(replace(record, sight=NetnsSight(1, record.sight.inode)))
+        assert not is_gone(replace(record, sight=None))
+
+    play(tmp_path, story)
+
+
+def loop(directory: Path) -> str:
+    path = directory / "loop"
+    path.symlink_to("loop")
+    return str(path)
