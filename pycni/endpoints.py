@@ -15,6 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -24,6 +25,7 @@ from pycni.errors import DatastoreUnusable
 from pycni.keylocks import KeyLocks, Lock
 from pycni.model.endpoints import (
     AssignedAddress,
+    Delegation,
     EndpointKey,
     EndpointState,
     NetnsSight,
@@ -310,11 +312,17 @@ def endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
     if endpoint.sight is not None:
         seen = endpoint.sight
         document["sight"] = {"mountNamespace": seen.mount_namespace, "inode": seen.inode}
+    if endpoint.delegation is not None:
+        document["delegation"] = asdict(endpoint.delegation)
     return document
 
 
 def _sight_value(item: dict[str, int] | None) -> NetnsSight | None:
     return None if item is None else NetnsSight(item["mountNamespace"], item["inode"])
+
+
+def _delegation_value(item: dict[str, str] | None) -> Delegation | None:
+    return None if item is None else Delegation(**item)
 
 
 def parse_endpoint(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
@@ -334,6 +342,7 @@ def parse_endpoint(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
             pod_namespace=document["podNamespace"],
             pod_name=document["podName"],
             sight=_sight_value(document.get("sight")),
+            delegation=_delegation_value(document.get("delegation")),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise _damaged(path, repr(exc)) from exc

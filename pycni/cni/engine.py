@@ -14,7 +14,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from pycni.cni import gateways
+from pycni.cni import delegated, gateways
+from pycni.cni.debts import settle
 from pycni.cni.netconf import Subnet
 from pycni.cni.protocol import Request
 from pycni.cni.results import AddResult, render_addresses, render_result
@@ -60,6 +61,8 @@ async def add(
 
 
 async def _ensure(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
+    if request.delegation is not None:
+        delegated.find(request.delegation)  # before anything is done
     existing = await _existing(engine, request, netns_fd=netns_fd)
     return existing or await _make(engine, request, netns_fd=netns_fd)
 
@@ -73,7 +76,7 @@ async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> Workl
         await remove(engine, record)
     # Last: what could not be released just now is a debt, too, and paid later it would take the
     # new address away.
-    await _settle(engine, request.key)
+    await settle(engine, request.key)
     return None
 
 
@@ -105,7 +108,7 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
     engine.endpoints.put(endpoint)
     is_plugged = False
     try:
-        endpoint = replace(endpoint, addresses=await _assign(engine, request))
+        endpoint = await _assign(engine, request, endpoint)
         # A crash from here on leaves the intent: whoever finds it releases by the handle.
         if endpoint.has_interface:
             plug = plug_request(
@@ -135,15 +138,21 @@ async def _intent(engine: Engine, request: Request, *, netns_fd: int) -> Workloa
     return replace(endpoint, mtu=mtu, pod_mac=request.wishes.mac)
 
 
-async def _assign(engine: Engine, request: Request) -> tuple[AssignedAddress, ...]:
+async def _assign(engine: Engine, request: Request, endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
+    """Return the endpoint with addresses, of our own blocks or by another IPAM plugin."""
+    if request.delegation is not None:
+        addresses, delegation = await delegated.assign(request, request.delegation)
+        return replace(endpoint, addresses=addresses, delegation=delegation)
     assignment = await engine.allocator.assign(_assign_request(engine, request))
+    addresses = assignment.addresses
     match request.config.subnet:
-        case Subnet.NONE:
-            return assignment.addresses
         case Subnet.POOL:
-            return await gateways.with_prefixes(engine, assignment)
+            addresses = await gateways.with_prefixes(engine, assignment)
         case Subnet.BLOCK:
-            return await gateways.with_gateways(engine, request, assignment)
+            addresses = await gateways.with_gateways(engine, request, assignment)
+        case Subnet.NONE:
+            pass
+    return replace(endpoint, addresses=addresses)
 
 
 async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, is_plugged: bool) -> None:
@@ -152,11 +161,17 @@ async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, is_plugged: bool)
         if is_plugged:
             await _unplug(engine, endpoint)
     finally:
+        is_owed = False
         try:
             # By the handle: an assignment that fails may leave something as well.
             await _release(engine, endpoint, ())
+        except PycniError as exc:
+            # Another plugin's: whoever finds the record asks it again.
+            is_owed = True
+            _log.warning("an address is not given back yet", extra={"reason": str(exc)})
         finally:
-            engine.endpoints.remove(endpoint.key)
+            if not is_owed:
+                engine.endpoints.remove(endpoint.key)
 
 
 async def _plug(engine: Engine, endpoint: WorkloadEndpoint, plug: PlugRequest) -> PlugResult:
@@ -276,8 +291,17 @@ async def delete(
     async with engine.endpoints.lock(request.key, timeout_s=LOCK_TIMEOUT_S):
         if is_abandoned():
             raise TryAgain(f"the caller of DEL {request.key} is gone")
-        record = _known(engine, request) or _guess(engine, request)
+        record = _to_delete(engine, request)
         await _in_time(request.key, remove(engine, record))
+
+
+def _to_delete(engine: Engine, request: Request) -> WorkloadEndpoint:
+    """Return the record, or a guess; how to ask another IPAM plugin, the runtime says last."""
+    record = _known(engine, request) or _guess(engine, request)
+    before, now = record.delegation, request.delegation
+    # Another plugin than then has not given the address.
+    is_same = before is not None and now is not None and before.plugin == now.plugin
+    return replace(record, delegation=now) if is_same else record
 
 
 def _guess(engine: Engine, request: Request) -> WorkloadEndpoint:
@@ -289,6 +313,7 @@ def _guess(engine: Engine, request: Request) -> WorkloadEndpoint:
         host_veth=request.host_veth,
         handle_id=request.handle_id,
         state=EndpointState.INTENT,
+        delegation=request.delegation,
     )
 
 
@@ -318,7 +343,13 @@ async def _release(
     *,
     was_used: bool = False,
 ) -> None:
-    """Release, or keep the debt in the journal: a DEL never fails for the datastore's sake."""
+    """Release, or keep the debt in the journal: a DEL never fails for the datastore's sake.
+
+    Another plugin's failure is the DEL's: a runtime repeats it, and nobody else has the means.
+    """
+    if endpoint.delegation is not None:
+        await delegated.release(endpoint, endpoint.delegation)
+        return
     try:
         # Whatever else the handle holds or counts, too: what a crash between two writes left.
         await engine.allocator.release_by_handle(
@@ -332,49 +363,6 @@ async def _release(
         engine.endpoints.journal(
             PendingRelease(endpoint.key, handle_id=endpoint.handle_id, addresses=tuple(addresses))
         )
-
-
-async def _settle(engine: Engine, key: EndpointKey) -> None:
-    """Do the release that an earlier DEL of this key still owes, before anything is assigned."""
-    pending = engine.endpoints.get_pending(key)
-    if pending is not None:
-        await pay(engine, pending)
-
-
-async def pay_debts(engine: Engine) -> Sequence[str]:
-    """Do the releases that DELs left in the journal; return why some could not be done."""
-    problems = []
-    for pending in engine.endpoints.pending():
-        is_locked = False
-        try:
-            async with engine.endpoints.lock(pending.key, timeout_s=0):
-                is_locked = True
-                await pay(engine, pending)
-        except PycniError as exc:
-            if is_locked or not isinstance(exc, TryAgain):  # else a request has it in hand
-                problems.append(str(exc))
-    return problems
-
-
-async def pay(engine: Engine, pending: PendingRelease) -> None:
-    """Do one journalled release, under the lock of its key.
-
-    An ADD may have settled it since the journal was read, and been given the address again.
-    """
-    if pending != engine.endpoints.get_pending(pending.key):
-        return
-    if pending.addresses:
-        outcome = await engine.allocator.release(
-            pending.addresses, handle_id=pending.handle_id, was_used=True
-        )
-        if outcome.refused:  # rightly, where somebody else has it by now
-            _log.warning(
-                "an owed address was given anew",
-                extra={"endpoint": str(pending.key), "addresses": str(outcome.refused)},
-            )
-    else:
-        await engine.allocator.release_by_handle(pending.handle_id, was_used=True)
-    engine.endpoints.settle(pending)
 
 
 async def _in_time(key: EndpointKey, work: Awaitable[R]) -> R:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pycni.cni import defaults
 from pycni.cni.commands import Command
-from pycni.cni.engine import pay_debts
+from pycni.cni.debts import pay_debts
 from pycni.cni.errors import CniError, Code, as_cni_error
 from pycni.cni.main import Reply, execute, failure, parse_or_reply
 from pycni.cni.protocol import Request

@@ -92,7 +92,7 @@ async def _dispatch(
         case Command.GC:
             await upkeep.collect_garbage(engine, request)
         case Command.STATUS:
-            await upkeep.status(engine)
+            await upkeep.status(engine, request)
         case Command.VERSION:
             return render_version(request.config.cni_version)
     return None

@@ -77,6 +77,8 @@ class NetworkConfig:
     subnet: Subnet = Subnet.NONE
     """What its addresses' prefix lengths come from."""
     routes: tuple[Mapping[str, Any], ...] = ()
+    ipam_plugin: str = ""
+    """The IPAM plugin to run for addresses; empty: they are of our own blocks."""
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -108,7 +110,7 @@ def read_config(document: Mapping[str, Any], *, version: str, command: Command) 
     if not isinstance(name, str) or not IDENTIFIER.match(name):
         raise _bad("'name' must be a string of letters, digits, '_', '.' and '-'")
     _check_datastore_type(document)
-    ipam = _ipam(document)
+    ipam, plugin = _ipam(document)
     assign_ipv4 = _switch(ipam, "assign_ipv4", default=True)
     assign_ipv6 = _switch(ipam, "assign_ipv6", default=False)
     if not (assign_ipv4 or assign_ipv6):
@@ -133,6 +135,7 @@ def read_config(document: Mapping[str, Any], *, version: str, command: Command) 
         wishes=read_wishes(document, bad=_bad) if command is Command.ADD else Wishes(),
         prev_result=_previous(document, version, command),
         valid_attachments=_attachments(document) if command is Command.GC else None,
+        ipam_plugin=plugin,
     )
     if _is_for_other_plugin(document, ipam):
         return _of_ipam(config, ipam, command)
@@ -205,12 +208,19 @@ def _check_datastore_type(document: Mapping[str, Any]) -> None:
         raise _unsupported(f"datastore_type {kind!r} is not supported: use 'sqlite'")
 
 
-def _ipam(document: Mapping[str, Any]) -> Mapping[str, Any]:
+def _ipam(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return what is said of our own addresses, and another IPAM plugin where one is named."""
     ipam: Mapping[str, Any] = _typed(document, "ipam", dict, {})
-    kind = _typed(ipam, "type", str, OWN_IPAM)
-    if kind != OWN_IPAM:
-        raise _unsupported(f"ipam.type {kind!r} is not supported: use {OWN_IPAM!r}")
-    return ipam
+    kind: str = _typed(ipam, "type", str, OWN_IPAM)
+    if kind == OWN_IPAM:
+        return ipam, ""
+    # Ours would call itself for ever.
+    if kind == OWN_TYPE or not IDENTIFIER.match(kind):
+        raise _unsupported(
+            f"ipam.type {kind!r:.60} is no IPAM plugin: use {OWN_IPAM!r}, or the name of one in"
+            " CNI_PATH, such as 'host-local'"
+        )
+    return {}, kind
 
 
 def _subnet(ipam: Mapping[str, Any]) -> Subnet:

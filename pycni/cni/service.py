@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pycni.cni import defaults
-from pycni.cni.engine import pay_debts
+from pycni.cni.debts import pay_debts
 from pycni.cni.janitor import Boots, Janitor
 from pycni.cni.main import Reply, execute
 from pycni.cni.protocol import Request

@@ -7,13 +7,15 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from pycni.cni import gateways
-from pycni.cni.engine import pay_debts, plug_request, remove
+from pycni.cni import delegated, gateways
+from pycni.cni.debts import pay_debts
+from pycni.cni.engine import plug_request, remove
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
 from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam import lookup
+from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.resources import Block, IPAMConfig
 
@@ -38,7 +40,8 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
         )
         findings += engine.podnet.check(plug)
     findings += _compare_result(result, record)
-    findings += await _compare_books(engine, record)
+    if record.delegation is None:
+        findings += await _compare_books(engine, record)
     if findings:
         raise CniError(
             Code.CHECK_FAILED,
@@ -46,6 +49,9 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
             + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""),
             details="; ".join(findings),
         )
+    if record.delegation is not None:
+        how = request.delegation or record.delegation
+        await delegated.check(request, how, answer=record.delegation.answer)
 
 
 async def _compare_books(engine: Engine, record: WorkloadEndpoint) -> list[str]:
@@ -96,6 +102,7 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
     failures += await pay_debts(engine)
     if request.config.valid_attachments is not None:
         failures += await _collect_handles(engine, request, request.config.valid_attachments)
+        failures += await _collect_delegated(request)
     failures += await _collect_gateways(engine, request)
     if failures:
         raise TryAgain(f"GC could not remove everything: {'; '.join(failures)}")
@@ -105,8 +112,14 @@ def _unwanted(records: Iterable[WorkloadEndpoint], request: Request) -> list[End
     records = [e for e in records if e.key.network == request.config.name]
     keep = request.config.valid_attachments
     if keep is None:
-        return [e.key for e in records if not Path(e.netns).exists()]
+        return [e.key for e in records if _is_dead(e)]
     return [e.key for e in records if (e.key.container_id, e.key.ifname) not in keep]
+
+
+def _is_dead(endpoint: WorkloadEndpoint) -> bool:
+    if not endpoint.has_interface:
+        return is_gone(endpoint)
+    return not Path(endpoint.netns).exists()
 
 
 async def _collect_handles(
@@ -138,6 +151,16 @@ async def _collect_handles(
     return failures
 
 
+async def _collect_delegated(request: Request) -> list[str]:
+    """Let another IPAM plugin collect what of this network is not listed."""
+    if request.delegation is not None:
+        try:
+            await delegated.ask("GC", request, request.delegation)
+        except PycniError as exc:
+            return [str(exc)]
+    return []
+
+
 async def _collect_gateways(engine: Engine, request: Request) -> list[str]:
     """Release the gateways of this network that nobody uses any more."""
     failures = []
@@ -151,7 +174,7 @@ async def _collect_gateways(engine: Engine, request: Request) -> list[str]:
     return failures
 
 
-async def status(engine: Engine) -> None:
+async def status(engine: Engine, request: Request) -> None:
     """Answer whether ADD can work: 50 only once it could not for 30 s on end.
 
     A runtime takes the first error for "the node's network is not ready" and the node's healthy
@@ -161,6 +184,8 @@ async def status(engine: Engine) -> None:
     since = engine.run_dir / "trouble-since"
     try:
         await engine.datastore.get(IPAMConfig, "default")
+        if request.delegation is not None:
+            await delegated.ask("STATUS", request, request.delegation)
     except PycniError as exc:
         now = engine.clock()
         began = _began(since, now)

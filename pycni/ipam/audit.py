@@ -365,7 +365,8 @@ def _records_without_address(books: Books) -> Iterator[Finding]:
         endpoint
         for records in books.records
         for endpoint in records.endpoints
-        if endpoint.state is EndpointState.READY
+        # What another IPAM plugin gave stands in its books.
+        if endpoint.state is EndpointState.READY and endpoint.delegation is None
     )
     for endpoint in ready:
         for assigned in endpoint.addresses:

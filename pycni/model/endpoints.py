@@ -68,6 +68,21 @@ class NetnsSight:
 
 
 @dataclass(frozen=True, slots=True)
+class Delegation:
+    """How to call the IPAM plugin that gave an endpoint its addresses, and takes them back.
+
+    CNI_PATH, CNI_ARGS and the network configuration, as a runtime gave them; `answer` is the result
+    of its ADD.
+    """
+
+    plugin: str
+    path: str
+    args: str
+    config: str
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadEndpoint:
     """One pod interface: where it is, what it was given, and how the host end is called.
 
@@ -87,6 +102,7 @@ class WorkloadEndpoint:
     pod_namespace: str = ""
     pod_name: str = ""
     sight: NetnsSight | None = None
+    delegation: Delegation | None = None
 
     @property
     def has_interface(self) -> bool:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pycni.cni.engine import pay_debts
+from pycni.cni.debts import pay_debts
 from pycni.errors import TryAgain
 from pycni.model.endpoints import PendingRelease
 from tests.agent.cluster import NETWORK, NodeAgent

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pycni.cni.engine import pay_debts
+from pycni.cni.debts import pay_debts
 from pycni.errors import TryAgain
 from pycni.model.endpoints import PendingRelease
 from pycni.model.network import SetLink

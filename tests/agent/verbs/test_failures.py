@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pycni.cni.engine import pay_debts
+from pycni.cni.debts import pay_debts
 from pycni.cni.main import execute
 from pycni.datastore.faulty import Call
 from pycni.errors import PycniError, TryAgain

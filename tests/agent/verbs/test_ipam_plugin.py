@@ -344,6 +344,23 @@ def test_an_allocation_lives_as_long_as_the_namespace_is_where_it_was(tmp_path: 
     watched(tmp_path, story)
 
 
+def test_gc_without_a_list_takes_only_what_is_certainly_gone(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        path = tmp_path / "netns"
+        path.touch()
+        await lend_in(node, path)
+        # Its path does not exist, and never was in sight.
+        unseen = await node.cni("ADD", "unseen", config=of_bridge())
+        assert unseen.status == 0
+
+        for left in (2, 1):
+            assert (await node.cni("GC", "", config=of_bridge())).status == 0
+            assert len(await held(node)) == left
+            path.unlink(missing_ok=True)
+
+    play(tmp_path, story)
+
+
 def test_an_allocation_whose_namespace_was_never_seen_is_left_to_its_runtime(
     tmp_path: Path,
 ) -> None:

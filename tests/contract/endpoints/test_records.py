@@ -11,6 +11,7 @@ from pycni.endpoints import FileEndpoints
 from pycni.errors import DatastoreUnusable
 from pycni.model.endpoints import (
     AssignedAddress,
+    Delegation,
     EndpointKey,
     EndpointState,
     NetnsSight,
@@ -219,13 +220,20 @@ def test_ever_so_many_records_are_found(endpoints: FileEndpoints) -> None:
         assert endpoints.get(keyed(name)) == replace(RECORD, key=keyed(name))
 
 
-def test_a_record_of_another_plugins_pod_is_read_as_it_was_written(
+def test_what_other_plugins_have_to_do_with_a_record_is_read_as_it_was_written(
     endpoints: FileEndpoints, directories: Directories
 ) -> None:
     address = AssignedAddress(
         ip_interface("192.168.39.194/26"), 7, gateway=ip_address("192.168.39.193")
     )
-    record = replace(RECORD, host_veth="", addresses=(address,), sight=NetnsSight(7, 8))
+    delegation = Delegation("static", "/opt/cni/bin", "IP=10.0.0.9", "{}", "{}")
+    record = replace(
+        RECORD,
+        host_veth="",
+        addresses=(address,),
+        sight=NetnsSight(7, 8),
+        delegation=delegation,
+    )
 
     endpoints.put(record)
 

@@ -1,6 +1,7 @@
 """The network configuration: types, bad values, and what is made of good ones."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -163,7 +164,9 @@ def test_bad_values_are_refused(document: dict[str, Any], complaint: str) -> Non
     ("document", "complaint"),
     [
         ({"datastore_type": "etcdv3"}, "datastore_type 'etcdv3' is not supported: use 'sqlite'"),
-        ({"ipam": {"type": "host-local"}}, "ipam.type 'host-local' is not supported: use 'pycni-i"),
+        ({"ipam": {"type": "pycni"}}, "ipam.type 'pycni' is no IPAM plugin: use 'pycni-ipam'"),
+        ({"ipam": {"type": "../x"}}, "ipam.type '../x' is no IPAM plugin"),
+        ({"ipam": {"type": ""}}, "ipam.type '' is no IPAM plugin"),
     ],
 )
 def test_what_is_not_supported_is_named_with_its_value(
@@ -174,6 +177,12 @@ def test_what_is_not_supported_is_named_with_its_value(
 
     assert caught.value.code is Code.UNSUPPORTED_FIELD
     assert complaint in caught.value.msg
+
+
+def test_another_ipam_plugins_section_is_its_own() -> None:
+    made = config(ipam={"type": "host-local", "ipv4_pools": 7, "assign_ipv4": "no"})
+
+    assert made == replace(config(), ipam_plugin="host-local")
 
 
 def test_check_needs_the_result_of_the_add() -> None:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pycni.ipam import block as arithmetic
 from pycni.ipam.audit import MEND, RELEASE_REPORTED, Finding, Kind, audit
 from pycni.ipam.books import Books, Held, recounted
-from pycni.model.endpoints import AssignedAddress, EndpointState, PendingRelease
+from pycni.model.endpoints import AssignedAddress, Delegation, EndpointState, PendingRelease
 from pycni.model.resources import AffinityState, BlockAffinity, Handle, IPPool
 from tests.unit.written_books import (
     AFFINITY,
@@ -363,3 +363,13 @@ def test_record_of_another_plugins_pod_whose_namespace_is_gone_is_information() 
     finding = only(books(records=(dead,)))
     assert (finding.kind, finding.is_information) == (Kind.ENDPOINT_GONE, True)
     assert "/run/netns/gone is gone: the agent takes it back" in finding.sentence
+
+
+def test_record_whose_address_another_ipam_plugin_gave_is_not_compared() -> None:
+    elsewhere = AssignedAddress(IPv4Interface("10.77.0.2/32"))
+    record = replace(endpoint(), addresses=(elsewhere,))
+    delegated = replace(record, delegation=Delegation("host-local", "", "", "{}"))
+    block = books(blocks=(empty_block(),), handles=(), records=(records(delegated),))
+
+    assert audit(block) == ()
+    assert kinds(replace(block, records=(records(record),))) == [Kind.RECORD_WITHOUT_ADDRESS]

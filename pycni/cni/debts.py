@@ -1,0 +1,53 @@
+"""Releases that could not be done at once: the journal keeps them, and here they are paid."""
+
+import logging
+from collections.abc import Sequence
+
+from pycni.cni.tools import Engine
+from pycni.errors import PycniError, TryAgain
+from pycni.model.endpoints import EndpointKey, PendingRelease
+
+_log = logging.getLogger(__name__)
+
+
+async def settle(engine: Engine, key: EndpointKey) -> None:
+    """Do the release that an earlier DEL of this key still owes, before anything is assigned."""
+    pending = engine.endpoints.get_pending(key)
+    if pending is not None:
+        await pay(engine, pending)
+
+
+async def pay_debts(engine: Engine) -> Sequence[str]:
+    """Do the releases that DELs left in the journal; return why some could not be done."""
+    problems = []
+    for pending in engine.endpoints.pending():
+        is_locked = False
+        try:
+            async with engine.endpoints.lock(pending.key, timeout_s=0):
+                is_locked = True
+                await pay(engine, pending)
+        except PycniError as exc:
+            if is_locked or not isinstance(exc, TryAgain):  # else a request has it in hand
+                problems.append(str(exc))
+    return problems
+
+
+async def pay(engine: Engine, pending: PendingRelease) -> None:
+    """Do one journalled release, under the lock of its key.
+
+    An ADD may have settled it since the journal was read, and been given the address again.
+    """
+    if pending != engine.endpoints.get_pending(pending.key):
+        return
+    if pending.addresses:
+        outcome = await engine.allocator.release(
+            pending.addresses, handle_id=pending.handle_id, was_used=True
+        )
+        if outcome.refused:  # rightly, where somebody else has it by now
+            _log.warning(
+                "an owed address was given anew",
+                extra={"endpoint": str(pending.key), "addresses": str(outcome.refused)},
+            )
+    else:
+        await engine.allocator.release_by_handle(pending.handle_id, was_used=True)
+    engine.endpoints.settle(pending)
