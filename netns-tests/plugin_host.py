@@ -26,6 +26,13 @@ kind: IPPool
 metadata: {name: default}
 spec: {cidr: 192.168.0.0/16, natOutgoing: true}
 """
+# What an agent makes of itself, for hosts without one.
+NODE = """\
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: node-0}
+spec: {bgp: {ipv4Address: 10.10.7.20/20}}
+"""
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,13 @@ from typing import Any
 import pytest
 
 from conftest import namespaces
-from plugin_host import NETWORK, PluginHost, Pod, Said, plugin_host
+from plugin_host import NETWORK, NODE, PluginHost, Pod, Said, plugin_host
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
 WAYS = [("c", True), ("python", True), ("c", False), ("python", False)]
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 DEFAULT = {"dst": "0.0.0.0/0"}
-NODE = """\
-apiVersion: projectcalico.org/v3
-kind: Node
-metadata: {name: node-0}
-spec: {bgp: {ipv4Address: 10.10.7.20/20}}
-"""
 # As long as a network is without pods, its gateway may stay.
 GATEWAY = f"pycni-gateway-node-0.{NETWORK}"
 
