@@ -13,7 +13,7 @@ from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.model.endpoints import PendingRelease
 from pycni.model.network import NextHop, Route, RouteKey, Scope
 from pycni.model.resources import Block, IPPool
-from tests.agent.cluster import NETWORK, NodeAgent
+from tests.agent.cluster import NETWORK, POOL, NodeAgent
 from tests.agent.verbs.stories import CONTAINER, KEY, POD, VETH, ask, held, leftovers, play
 
 Story = Callable[[NodeAgent, Janitor], Awaitable[None]]
@@ -170,6 +170,23 @@ def test_an_address_that_is_given_anew_between_two_looks_stays(tmp_path: Path) -
         assert len(await held(node)) == 1
 
     watched(tmp_path, story)
+
+
+def test_a_record_keeps_every_address_of_its_endpoint(tmp_path: Path) -> None:
+    async def story(node: NodeAgent, janitor: Janitor) -> None:
+        await node.add(POD, config={"ipam": {"assign_ipv6": True}})
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        # As if nobody but the datastore knew of the other one.
+        node.endpoints.put(replace(record, addresses=record.addresses[:1]))
+
+        for _ in range(3):
+            await janitor.once()
+
+        assert len(await held(node)) == 2
+
+    six = IPPool("six", ip_network("fd00::/48"), block_size=122)
+    watched(tmp_path, story, pools=(POOL, six))
 
 
 def test_a_debt_is_not_the_janitors(tmp_path: Path) -> None:
