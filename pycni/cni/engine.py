@@ -220,6 +220,9 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
         # Go's spelling of the zone.
         "timestamp": f"{now.removesuffix('+00:00')} +0000 UTC",
     }
+    if request.config.is_ipam:
+        # A lost record is no dead pod, and nothing in the kernel says that this one is ours.
+        attributes["netns"] = request.netns
     if request.args.pod_name:
         attributes |= {"namespace": request.args.pod_namespace, "pod": request.args.pod_name}
     addresses = request.wishes.addresses

@@ -63,6 +63,8 @@ class Leak:
     key: EndpointKey
     address: AssignedAddress
     handle_id: str
+    netns: str = ""
+    """The network namespace of another plugin's pod."""
 
     def __str__(self) -> str:
         return f"{self.address.interface.ip}, held by {self.handle_id}"
@@ -165,6 +167,7 @@ class Janitor:
             and engine.endpoints.get_pending(leak.key) is None
             and alias_of(leak.key) not in living
             and not engine.podnet.leads_to_pod(leak.address.interface.ip)
+            and not (leak.netns and Path(leak.netns).exists())
         )
 
     async def _idle_blocks(self) -> list[IdleBlock]:
@@ -235,4 +238,5 @@ def _claimed(block: Block, *, node: str) -> Iterator[Leak]:
         )
         if said.get("node") == node and all((key.network, key.container_id, key.ifname)):
             address = assigned(one.address, one.sequence_number)
-            yield Leak(key, address, one.attribute.handle_id or "")
+            handle_id = one.attribute.handle_id or ""
+            yield Leak(key, address, handle_id, said.get("netns", ""))

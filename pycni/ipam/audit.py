@@ -19,6 +19,7 @@ from pycni.ipam.books import (
     handle_name,
     held_by_name,
     key_of,
+    netns_of,
     network_order,
     node_of,
     pod_of,
@@ -330,7 +331,8 @@ def shows_life(one: Given, records: NodeRecords) -> bool:
     """Tell whether the kernel has anything of the pod that was given an address."""
     key = key_of(one.attribute)
     has_interface = key is not None and alias_of(key) in records.aliases
-    return has_interface or one.address in records.routed
+    has_namespace = netns_of(one.attribute) in records.namespaces
+    return has_interface or has_namespace or one.address in records.routed
 
 
 def _answered_for(records: NodeRecords) -> set[str]:

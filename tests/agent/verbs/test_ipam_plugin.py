@@ -361,6 +361,27 @@ def test_gc_without_a_list_takes_only_what_is_certainly_gone(tmp_path: Path) -> 
     play(tmp_path, story)
 
 
+def test_a_pod_whose_record_is_lost_lives_as_long_as_its_namespace(tmp_path: Path) -> None:
+    path = tmp_path / "netns"
+
+    async def story(node: NodeAgent, janitor: Janitor) -> None:
+        path.touch()
+        lent = await ask(node, "ADD", config=of_bridge(), variables={"CNI_NETNS": str(path)})
+        assert lent.status == 0
+        node.endpoints.remove(KEY)
+
+        for _ in range(3):
+            await janitor.once()
+        assert len(await held(node)) == 1
+        path.unlink()
+        for _ in range(2):
+            await janitor.once()
+
+        assert await held(node) == []
+
+    watched(tmp_path, story)
+
+
 def test_an_allocation_whose_namespace_was_never_seen_is_left_to_its_runtime(
     tmp_path: Path,
 ) -> None:

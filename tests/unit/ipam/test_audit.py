@@ -292,6 +292,16 @@ def test_address_of_a_pod_that_lives_on_without_its_record_has_not_leaked() -> N
     assert audit(books(records=(plugged,))) == audit(books(records=(routed,))) == ()
 
 
+def test_address_of_another_plugins_pod_lives_on_with_its_namespace() -> None:
+    lent = books(blocks=(full_block(netns="/run/netns/x"),), records=(records(),))
+    elsewhere = replace(records(), namespaces=frozenset({"/run/netns/y"}))
+    living = replace(records(), namespaces=frozenset({"/run/netns/x"}))
+
+    assert kinds(lent) == [Kind.ADDRESS_LEAKED]
+    assert kinds(replace(lent, records=(elsewhere,))) == [Kind.ADDRESS_LEAKED]
+    assert audit(replace(lent, records=(living,))) == ()
+
+
 def test_address_of_a_node_whose_records_are_unknown_is_not_judged() -> None:
     assert audit(books(records=())) == ()
 
