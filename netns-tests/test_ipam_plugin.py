@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from cluster import NotYet, eventually
 from conftest import namespaces
 from plugin_host import NETWORK, NODE, PluginHost, Pod, Said, plugin_host
+from pycni.ctl.agentlink import ask
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
@@ -78,6 +80,15 @@ def of_ipam(**keys: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
     return {"ipam": {"type": "pycni-ipam", **keys}}
 
 
+def await_blackhole(host: PluginHost, *, is_there: bool) -> None:
+    def look() -> bool:
+        if ("blackhole" in host.namespace.sh("ip route")) is not is_there:
+            raise NotYet(host.namespace.sh("ip route"))
+        return True
+
+    eventually(look, within_s=10, what=lambda: host.namespace.sh("ip route"))
+
+
 # --- with the reference's plugins -----------------------------------------------------------------
 
 
@@ -105,10 +116,17 @@ def test_bridge_with_a_gateway_reaches_host_and_other_pods(host: PluginHost) -> 
     keys = {"bridge": "br0", "isGateway": True, "isDefaultGateway": True}
     config = network(main_plugin(host, "bridge", {"subnet": "block"}, **keys))
     one, two = host.pod(), host.pod()
+    has_agent = (host.directory / "agent.yaml").exists()
+    if has_agent:  # which has made the block's blackhole before the bridge has the block
+        assert raw(host, "ADD", one).status == raw(host, "DEL", one).status == 0
+        await_blackhole(host, is_there=True)
 
     added = [host.cnitool("add", pod, config) for pod in (one, two)]
 
     assert [said.status for said in added] == [0, 0], added
+    if has_agent:
+        await_blackhole(host, is_there=False)
+        assert ask(host.directory / "run", "status")["problems"] == []
     other = added[1].addresses[0].partition("/")[0]
     for target in (other, "10.10.7.20"):
         reached = f"nsenter --net={one.netns} ping -c 3 -W 1 {target}"

@@ -85,12 +85,19 @@ def _stands(engine: Engine, request: Request, record: WorkloadEndpoint, *, netns
     if record.state is not EndpointState.READY:
         return False
     if request.config.is_ipam:
-        seen = (request.netns, sight(request.netns, netns_fd))
-        return not record.has_interface and (record.netns, record.sight) == seen
+        return not record.has_interface and _is_same_netns(request, record, netns_fd=netns_fd)
     if not record.has_interface:
         return False
     plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)
     return not engine.podnet.check(plug)
+
+
+def _is_same_netns(request: Request, record: WorkloadEndpoint, *, netns_fd: int) -> bool:
+    seen = sight(request.netns, netns_fd)
+    if seen is None or record.sight is None:
+        return request.netns == record.netns
+    # Whoever was here before may have seen it from another mount namespace, under another path.
+    return seen.inode == record.sight.inode
 
 
 def _known(engine: Engine, request: Request) -> WorkloadEndpoint | None:

@@ -203,6 +203,38 @@ def test_a_pod_of_ours_that_turns_into_anothers_is_made_anew(tmp_path: Path) -> 
     play(tmp_path, story)
 
 
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    [
+        ({}, True),
+        ({"netns": "/run/elsewhere"}, True),
+        ({"sight": None}, True),
+        ({"sight": None, "netns": "/run/elsewhere"}, False),
+        ({"sight": NetnsSight(1, 2)}, False),
+    ],
+)
+def test_a_repeated_add_gives_the_same_address_to_the_same_namespace(
+    tmp_path: Path, change: dict[str, Any], is_same: bool
+) -> None:
+    async def story(node: NodeAgent) -> None:
+        fd = os.open(OWN_NETNS, os.O_RDONLY)
+        options = {"config": of_bridge(), "variables": {"CNI_NETNS": OWN_NETNS}, "fd": fd}
+        first = await ask(node, "ADD", **options)
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        assert record.sight is not None
+        seen = replace(record.sight, mount_namespace=1)  # by another's eyes
+        node.endpoints.put(replace(record, **{"sight": seen, **change}))
+
+        again = await ask(node, "ADD", **options)
+
+        assert (again.output == first.output) is is_same
+        assert len(await held(node)) == 1
+        os.close(fd)
+
+    play(tmp_path, story)
+
+
 # --- gateways -------------------------------------------------------------------------------------
 
 
