@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -10,61 +9,32 @@ from typing import Any
 
 import pytest
 
-from pycni.cni.gateways import lock_key
 from pycni.cni.janitor import Janitor
-from pycni.cni.main import Reply
-from pycni.endpoints import FileEndpoints
-from pycni.ipam.requests import DatastoreView
 from pycni.kernel.netns import is_gone, sight
 from pycni.model.endpoints import EndpointState, NetnsSight
-from pycni.model.network import Address
 from pycni.model.resources import Block, IPPool
-from tests.agent.cluster import NETWORK, POOL, NodeAgent
+from tests.agent.cluster import POOL, NodeAgent
+from tests.agent.verbs.lending import (
+    GATEWAY,
+    HANDLE,
+    OWN_NETNS,
+    SIX,
+    check,
+    ips,
+    lend,
+    of_bridge,
+    watched,
+)
 from tests.agent.verbs.stories import (
-    CONTAINER,
     KEY,
     VETH,
     ask,
-    collect,
-    faulty,
     held,
     leftovers,
     play,
     reason,
     remembered,
 )
-
-HANDLE = f"{NETWORK}.{CONTAINER}"
-GATEWAY = f"pycni-gateway-node-0.{NETWORK}"
-SIX = IPPool("six", ip_network("fd00::/48"), block_size=122)
-OWN_NETNS = "/proc/self/ns/net"
-
-
-def of_bridge(**ipam: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON.
-    return {"type": "bridge", "ipam": {"type": "pycni-ipam", **ipam}}
-
-
-async def lend(node: NodeAgent, verb: str = "ADD", **ipam: Any) -> Reply:  # noqa: ANN401 - any JSON.
-    return await ask(node, verb, config=of_bridge(**ipam))
-
-
-async def check(node: NodeAgent, result: Reply, **ipam: Any) -> Reply:  # noqa: ANN401 - any JSON.
-    told = {"prevResult": json.loads(result.output)}
-    return await ask(node, "CHECK", config=of_bridge(**ipam) | told)
-
-
-async def gc(node: NodeAgent, *keep: str) -> Reply:
-    listed = {"cni.dev/valid-attachments": [{"containerID": k, "ifname": "eth0"} for k in keep]}
-    return await node.cni("GC", "", config=of_bridge() | listed)
-
-
-def ips(reply: Reply) -> list[dict[str, Any]]:
-    assert reply.status == 0, reply.output
-    found: list[dict[str, Any]] = json.loads(reply.output)["ips"]
-    return found
-
-
-# --- ADD, CHECK, DEL ------------------------------------------------------------------------------
 
 
 def test_an_address_is_lent_without_an_interface(tmp_path: Path) -> None:
@@ -235,114 +205,7 @@ def test_a_repeated_add_gives_the_same_address_to_the_same_namespace(
     play(tmp_path, story)
 
 
-# --- gateways -------------------------------------------------------------------------------------
-
-
-def test_gc_takes_a_gateway_back_only_when_no_pod_and_no_interface_has_it(tmp_path: Path) -> None:
-    async def story(node: NodeAgent) -> None:
-        await lend(node, subnet="block")
-        bridge = Address("eth0", ip_interface("192.168.39.193/26"))
-        node.kernel.add_address(bridge)
-
-        assert (await gc(node, CONTAINER)).status == 0
-        assert len(await held(node)) == 2
-        assert (await gc(node)).status == 0
-        assert await held(node) == [f"192.168.39.193 {GATEWAY}"]
-        node.kernel.delete_address(bridge)
-        assert (await node.cni("GC", "", config={"name": "other"})).status == 0
-        assert await held(node) == [f"192.168.39.193 {GATEWAY}"]
-        assert (await gc(node)).status == 0
-
-        assert await leftovers(node) == []
-
-    play(tmp_path, story)
-
-
-def test_gc_of_our_own_pods_spares_gateways_in_use(tmp_path: Path) -> None:
-    async def story(node: NodeAgent) -> None:
-        await lend(node, subnet="block")
-
-        assert (await collect(node, CONTAINER)).status == 0
-
-        assert len(await held(node)) == 2
-
-    play(tmp_path, story)
-
-
-def test_an_unfinished_add_may_use_the_gateway(tmp_path: Path) -> None:
-    async def story(node: NodeAgent) -> None:
-        await lend(node, subnet="block")
-        record = node.endpoints.get(KEY)
-        assert record is not None
-        node.endpoints.put(replace(record, state=EndpointState.INTENT, addresses=()))
-
-        assert (await gc(node, CONTAINER)).status == 0
-
-        assert f"192.168.39.193 {GATEWAY}" in await held(node)
-
-    play(tmp_path, story)
-
-
-def test_a_damaged_record_may_use_the_gateway(tmp_path: Path) -> None:
-    async def story(node: NodeAgent) -> None:
-        await lend(node, subnet="block")
-        (node.run_dir / "endpoints" / FileEndpoints.file_name(KEY)).write_text("{")
-
-        await gc(node, CONTAINER)
-
-        assert f"192.168.39.193 {GATEWAY}" in await held(node)
-
-    play(tmp_path, story)
-
-
-def test_a_gateway_that_cannot_be_released_is_told(tmp_path: Path) -> None:
-    async def story(node: NodeAgent) -> None:
-        await lend(node, subnet="block")
-        await lend(node, "DEL")
-        async with node.endpoints.lock(lock_key(NETWORK), timeout_s=1):
-            code, text = reason(await gc(node))
-
-        assert code == 11
-        assert f"192.168.39.193, the gateway of {NETWORK}: another request" in text
-
-    play(tmp_path, story)
-
-
-def test_the_janitor_takes_an_idle_gateway_back_at_the_second_look(tmp_path: Path) -> None:
-    async def story(node: NodeAgent, janitor: Janitor) -> None:
-        await lend(node, subnet="block")
-        await lend(node, "DEL")
-
-        await janitor.once()
-        assert await held(node) == [f"192.168.39.193 {GATEWAY}"]
-        await janitor.once()
-
-        assert await leftovers(node) == []
-
-    watched(tmp_path, story)
-
-
-def test_the_janitor_spares_a_gateway_that_is_used_again(tmp_path: Path) -> None:
-    async def story(node: NodeAgent, janitor: Janitor) -> None:
-        await lend(node, subnet="block")
-        await lend(node, "DEL")
-        await janitor.once()
-        (idle,) = await janitor._idle_gateways()  # noqa: SLF001 - what the look before has seen.
-        await lend(node, subnet="block")
-
-        assert not await janitor._take_back(idle)  # noqa: SLF001 - between look and lock.
-
-    watched(tmp_path, story)
-
-
 # --- life -----------------------------------------------------------------------------------------
-
-
-def watched(directory: Path, story: Callable[[NodeAgent, Janitor], Awaitable[None]]) -> None:
-    async def main(node: NodeAgent) -> None:
-        await story(node, Janitor(node.engine, view=DatastoreView(faulty(node).inner)))
-
-    play(directory, main)
 
 
 async def lend_in(node: NodeAgent, path: Path) -> None:
