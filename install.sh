@@ -123,7 +123,8 @@ remove() {
         act "stop pycni-agent" systemctl disable --now pycni-agent.service || :
     fi
     # The configuration first: from then on no runtime calls us.
-    for _f in "$CONFLIST" "$CNI_BIN/pycni" "$CNI_BIN/pycni-relay.py" \
+    # pycni-ipam is a link: while it leads somewhere, -e sees it.
+    for _f in "$CONFLIST" "$CNI_BIN/pycni-ipam" "$CNI_BIN/pycni" "$CNI_BIN/pycni-relay.py" \
         "$CNI_BIN"/__pycache__/pycni-relay.*.pyc "$CNI_BIN/pycni-engine" "$UNIT" "$CONFIG" \
         "$prefix/usr/local/bin/pycnictl"; do
         [ ! -e "$_f" ] || act "remove $_f" rm -f "$_f"
@@ -189,6 +190,12 @@ install_plugin() {
 #!/bin/sh
 exec "$HOME_DIR/venv/bin/python" -I -m pycni.cni "\$@"
 EOF
+    # The name under which other main plugins find us; what it does, the configuration says.
+    if $dry; then note "would link $CNI_BIN/pycni-ipam to pycni"; else
+        ln -sfn pycni "$CNI_BIN/pycni-ipam.new.$$"
+        mv -fT "$CNI_BIN/pycni-ipam.new.$$" "$CNI_BIN/pycni-ipam"
+        note "linked $CNI_BIN/pycni-ipam to pycni"
+    fi
     put 0755 "$prefix/usr/local/bin/pycnictl" <<EOF
 #!/bin/sh
 exec "$HOME_DIR/venv/bin/python" -I -m pycni.ctl "\$@"

@@ -8,7 +8,7 @@
 GO_MINIMUM=24
 CNI_VERSION=v1.3.1
 CNI_PLUGINS_VERSION=v1.9.1
-CNI_PLUGINS='main/bridge main/ptp main/loopback ipam/host-local ipam/static
+CNI_PLUGINS='main/bridge main/ptp main/macvlan main/loopback ipam/host-local ipam/static
              meta/portmap meta/tuning meta/bandwidth meta/firewall'
 
 note() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -182,7 +182,8 @@ fetch_pypi() {
 
 # ensure_cni_tools: cnitool and the reference plugins; prints the directory that holds them.
 ensure_cni_tools() {
-    _tools=$CACHE/go-tools/cni-$CNI_VERSION-plugins-$CNI_PLUGINS_VERSION
+    # 2: the second list of plugins; what was built of the first lacks some.
+    _tools=$CACHE/go-tools/cni-$CNI_VERSION-plugins-$CNI_PLUGINS_VERSION-2
     build "$_tools" go_install_tools || return 1
     printf '%s\n' "$_tools"
 }

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 
-from cluster import NotYet, eventually
+from cluster import NotYet, cni_tools, eventually
 from conftest import Namespace, link, namespaces
 from pycni.ctl.agentlink import ask
 from pycni.errors import PycniError
@@ -28,6 +28,13 @@ apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata: {name: default}
 spec: {cidr: 192.168.0.0/16, natOutgoing: true}
+"""
+# What an agent makes of itself, for hosts without one.
+NODE = """\
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: node-0}
+spec: {bgp: {ipv4Address: 10.10.7.20/20}}
 """
 
 
@@ -98,11 +105,11 @@ class PluginHost:
         """Make a network namespace for a pod."""
         return Pod(self.make().path, container, **fields)
 
-    def exec(self, environment: dict[str, str], stdin: str) -> Said:
-        """Run the plugin with just this environment and input."""
+    def exec(self, environment: dict[str, str], stdin: str, *, program: str | None = None) -> Said:
+        """Run the plugin, or another program, with just this environment and input."""
         with self.namespace.entered():
             ran = subprocess.run(
-                [str(self.plugin)],
+                [program or str(self.plugin)],
                 input=stdin,
                 capture_output=True,
                 text=True,
@@ -124,6 +131,39 @@ class PluginHost:
         document = {k: v for k, v in {**self.config, **(config or {})}.items() if v is not None}
         return self.exec(pod.environment(verb, **(changes or {})), json.dumps(document))
 
+    def cnitool(
+        self,
+        verb: str,
+        pod: Pod,
+        network: Mapping[str, Any],
+        *,
+        capabilities: Mapping[str, Any] | None = None,
+    ) -> Said:
+        """Have libcni call every plugin of a list, ours and the reference's."""
+        directory = self.directory / "net.d"
+        directory.mkdir(exist_ok=True)
+        (directory / "10-spec.conflist").write_text(json.dumps(network), encoding="utf-8")
+        tools = cni_tools()
+        environment = {
+            "PATH": os.defpath,
+            "CNI_PATH": f"{self.plugin.parent}:{tools}",
+            "NETCONFPATH": str(directory),
+            # libcni keeps results here; the host's own are none of a test's business.
+            "CNI_CACHE_DIR": str(self.directory / "cache"),
+            "CAP_ARGS": json.dumps(capabilities or {}),
+            "CNI_IFNAME": pod.ifname,
+        }
+        with self.namespace.entered():
+            ran = subprocess.run(
+                [str(tools / "cnitool"), verb, network["name"], pod.netns],
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=60,
+                check=False,
+            )
+        return Said(ran.returncode, ran.stdout, ran.stderr)
+
     def ctl(self, *words: str, stdin: str = "") -> str:
         """Run pycnictl on the host's datastore."""
         datastore = str(self.directory / "pycni.db")
@@ -131,7 +171,7 @@ class PluginHost:
         ran = subprocess.run(
             line, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT, timeout=30
         )
-        assert ran.returncode == 0, ran.stderr
+        assert ran.returncode == 0, ran.stderr + ran.stdout
         return ran.stdout
 
     def leftovers(self) -> list[str]:
@@ -224,6 +264,7 @@ def _install(target: Path, relay: str) -> None:
         )
         source = Path(ran.stdout.strip())
     shutil.copy(source, target / "pycni")
+    (target / "pycni-ipam").symlink_to("pycni")
     shutil.copy(ROOT / "bin" / "pycni-relay.py", target)
     engine = target / "pycni-engine"
     engine.write_text(

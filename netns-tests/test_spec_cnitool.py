@@ -3,14 +3,10 @@
 `docs/spec.md` says which paragraph of SPEC.md 1.1.0 each test belongs to.
 """
 
-import json
-import os
-import subprocess
 from typing import Any
 
 import pytest
 
-from cluster import cni_tools
 from plugin_host import NETWORK, VERSIONS, PluginHost, Pod, Said, clean_host, installed_by
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
@@ -33,28 +29,7 @@ def cnitool(
     if capabilities:
         ours["capabilities"] = dict.fromkeys(capabilities, True)
     whole = {"name": NETWORK, "plugins": [ours, *(behind or [])], **of_list}
-    directory = host.directory / "net.d"
-    directory.mkdir(exist_ok=True)
-    (directory / "10-spec.conflist").write_text(json.dumps(whole))
-    tools = cni_tools()
-    environment = {
-        "PATH": os.defpath,
-        "CNI_PATH": f"{host.plugin.parent}:{tools}",
-        "NETCONFPATH": str(directory),
-        # libcni keeps results here; the host's own are none of a test's business.
-        "CNI_CACHE_DIR": str(host.directory / "cache"),
-        "CAP_ARGS": json.dumps(capabilities or {}),
-    }
-    with host.namespace.entered():
-        ran = subprocess.run(
-            [str(tools / "cnitool"), verb, NETWORK, pod.netns],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=60,
-            check=False,
-        )
-    return Said(ran.returncode, ran.stdout, ran.stderr)
+    return host.cnitool(verb, pod, whole, capabilities=capabilities)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -15,8 +15,9 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from string import hexdigits
 from typing import Any
@@ -25,8 +26,10 @@ from pycni.errors import DatastoreUnusable
 from pycni.keylocks import KeyLocks, Lock
 from pycni.model.endpoints import (
     AssignedAddress,
+    Delegation,
     EndpointKey,
     EndpointState,
+    NetnsSight,
     PendingRelease,
     WorkloadEndpoint,
 )
@@ -295,11 +298,25 @@ def _damaged(path: str, why: object) -> DatastoreUnusable:
 
 
 def _addresses_document(addresses: Sequence[AssignedAddress]) -> list[dict[str, Any]]:
-    return [{"address": str(a.interface), "sequence": a.sequence_number} for a in addresses]
+    return [_address_document(a) for a in addresses]
+
+
+def _address_document(assigned: AssignedAddress) -> dict[str, Any]:
+    document = {"address": str(assigned.interface), "sequence": assigned.sequence_number}
+    if assigned.gateway is not None:
+        document["gateway"] = str(assigned.gateway)
+    return document
 
 
 def _addresses_value(items: Any) -> tuple[AssignedAddress, ...]:  # noqa: ANN401  # JSON
-    return tuple(AssignedAddress(ip_interface(i["address"]), i["sequence"]) for i in items)
+    return tuple(
+        AssignedAddress(
+            ip_interface(i["address"]),
+            i["sequence"],
+            ip_address(i["gateway"]) if "gateway" in i else None,
+        )
+        for i in items
+    )
 
 
 def _key_document(key: EndpointKey) -> dict[str, str]:
@@ -312,7 +329,7 @@ def _key_value(item: dict[str, str]) -> EndpointKey:
 
 def endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
     """Return a record as it is kept, and as the agent tells it."""
-    return {
+    document = {
         "key": _key_document(endpoint.key),
         "node": endpoint.node,
         "netns": endpoint.netns,
@@ -326,6 +343,20 @@ def endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
         "podNamespace": endpoint.pod_namespace,
         "podName": endpoint.pod_name,
     }
+    if endpoint.sight is not None:
+        seen = endpoint.sight
+        document["sight"] = {"mountNamespace": seen.mount_namespace, "inode": seen.inode}
+    if endpoint.delegation is not None:
+        document["delegation"] = asdict(endpoint.delegation)
+    return document
+
+
+def _sight_value(item: dict[str, int] | None) -> NetnsSight | None:
+    return None if item is None else NetnsSight(item["mountNamespace"], item["inode"])
+
+
+def _delegation_value(item: dict[str, str] | None) -> Delegation | None:
+    return None if item is None else Delegation(**item)
 
 
 def parse_endpoint(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
@@ -344,6 +375,8 @@ def parse_endpoint(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
             pod_mac=document["podMAC"],
             pod_namespace=document["podNamespace"],
             pod_name=document["podName"],
+            sight=_sight_value(document.get("sight")),
+            delegation=_delegation_value(document.get("delegation")),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise _damaged(path, repr(exc)) from exc

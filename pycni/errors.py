@@ -42,5 +42,9 @@ class DatastoreUnusable(PycniError):
     """The datastore is corrupt, unreadable or of a newer version: refuse it, never overwrite it."""
 
 
+class DelegateFailed(PycniError):
+    """Another plugin, which was run for a part of the work, refused it or broke."""
+
+
 class EventsLost(PycniError):
     """Events were dropped; what was remembered is doubtful, list everything again."""

@@ -235,6 +235,10 @@ class PodNet(Protocol):
         """Tell whether the host has a route to just this address by a pod's interface."""
         ...
 
+    def has_address(self, address: IPAddress) -> bool:
+        """Tell whether an interface of the host has an address."""
+        ...
+
     def check(self, request: PlugRequest) -> Sequence[str]:
         """Compare what is there with what `plug` builds; return each difference as a sentence."""
         ...

@@ -29,14 +29,16 @@ esac
 
 unset PYCNI_VENV
 ./install.sh --root "$out/root" --node-name build --node-address 10.0.0.1/24
-said=$(echo '{"cniVersion": "1.0.0"}' | CNI_COMMAND=VERSION "$out/root/opt/cni/bin/pycni")
-case $said in
-    *'"supportedVersions"'*'"1.1.0"'*) ;;
-    *) fail "the installed plugin answered: $said" ;;
-esac
+for plugin in pycni pycni-ipam; do
+    said=$(echo '{"cniVersion": "1.0.0"}' | CNI_COMMAND=VERSION "$out/root/opt/cni/bin/$plugin")
+    case $said in
+        *'"supportedVersions"'*'"1.1.0"'*) ;;
+        *) fail "the installed $plugin answered: $said" ;;
+    esac
+done
 command=$("$out/root/usr/local/bin/pycnictl" --version)
 [ "$command" = "pycni ${version%% *}" ] || fail "the installed pycnictl answered: $command"
 ./install.sh --root "$out/root" --uninstall
-left=$(find "$out/root" -type f)
+left=$(find "$out/root" -type f -o -type l)
 [ -z "$left" ] || fail "left after --uninstall: $left"
 echo "$(cd "$out" && ls ./*.whl), installed, run and removed: $command"

@@ -164,7 +164,7 @@ class Facts:
         ends = (old, new) if _is_ready(old) or _is_ready(new) else ()
         return Dirty(
             keys={route_key(p) for p in touched},
-            links={e.host_veth for e in ends if e is not None},
+            links={e.host_veth for e in ends if e is not None and e.has_interface},
             is_bgp=not self.inputs.borrowed.keys().isdisjoint(touched),
         )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pycni.agent.http import Page
 from pycni.endpoints import endpoint_document, pending_document
 from pycni.errors import TryAgain
+from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointState, WorkloadEndpoint
 from pycni.model.network import IPNetwork, KernelState, Route
 from pycni.plan.desired import rejected_paths, wanted_advertisements, wanted_neighbours
@@ -109,16 +110,19 @@ def endpoints(agent: "Agent") -> dict[str, Any]:
 
     What the facts remember may be behind, and who compares addresses with records must not take a
     pod that is being added for a leak.  `datastore` tells which file the agent works on;
-    `aliases` and `routed` show which pods live on though their record is lost.
+    `aliases` and `routed` show which pods live on though their record is lost, `gone` those of
+    other plugins' pods that don't, though they have one.
     """
     have = agent.facts.have
     if have is None:
         raise TryAgain("the agent has not read the kernel yet: ask again in a second")
+    records = agent.endpoints.list()
     return {
         "node": agent.node,
         "datastore": list(agent.datastore.identity),
         "stateDir": agent.config.state_dir,
-        "records": [endpoint_document(one) for one in agent.endpoints.list()],
+        "records": [endpoint_document(one) for one in records],
+        "gone": [str(one.key) for one in records if is_gone(one)],
         "debts": [pending_document(one) for one in agent.endpoints.pending()],
         "aliases": sorted(link.alias for link in have.links.values() if link.alias),
         "routed": sorted(str(dst.network_address) for dst in _pod_routes(have)),
@@ -170,7 +174,9 @@ def _lost_interfaces(agent: "Agent") -> list[str]:
         f"pod {_pod_of(endpoint)} has lost its interface {endpoint.host_veth}:"
         " delete the pod, so that its runtime makes another"
         for endpoint in agent.facts.inputs.endpoints.values()
-        if endpoint.state is EndpointState.READY and endpoint.host_veth not in have.links
+        if endpoint.has_interface
+        and endpoint.state is EndpointState.READY
+        and endpoint.host_veth not in have.links
     ]
 
 

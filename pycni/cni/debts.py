@@ -6,25 +6,22 @@ numbers: by the time that it is paid the address may be somebody else's, rightly
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from pycni.cni.tools import Engine
 from pycni.errors import PycniError, TryAgain
 from pycni.model.endpoints import EndpointKey, PendingRelease
-
-if TYPE_CHECKING:
-    from pycni.cni.engine import Engine
 
 _log = logging.getLogger(__name__)
 
 
-async def settle(engine: "Engine", key: EndpointKey) -> None:
+async def settle(engine: Engine, key: EndpointKey) -> None:
     """Do the release that an earlier DEL of this key still owes, before anything is assigned."""
     pending = engine.endpoints.get_pending(key)
     if pending is not None:
         await _pay(engine, pending)
 
 
-async def pay_debts(engine: "Engine") -> Sequence[str]:
+async def pay_debts(engine: Engine) -> Sequence[str]:
     """Do the releases that DELs left in the journal; return why some could not be done.
 
     What crashes left while records and releases were being written goes as well.
@@ -43,7 +40,7 @@ async def pay_debts(engine: "Engine") -> Sequence[str]:
     return problems
 
 
-async def _pay(engine: "Engine", pending: PendingRelease) -> None:
+async def _pay(engine: Engine, pending: PendingRelease) -> None:
     """Do one journalled release, under the lock of its key.
 
     An ADD may have settled it since the journal was read, and been given the address again.

@@ -9,20 +9,21 @@ then tells the next ADD, DEL, GC or the agent what may have been left behind.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
+from pycni.cni import delegated, gateways
 from pycni.cni.debts import settle
+from pycni.cni.netconf import Subnet
 from pycni.cni.protocol import Request
-from pycni.cni.results import AddResult, render_result
+from pycni.cni.results import AddResult, render_addresses, render_result
+from pycni.cni.standing import holds_addresses, is_alike, plug_request, stands
+from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
-from pycni.ipam import lookup
-from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
+from pycni.kernel.netns import sight
 from pycni.model.endpoints import (
     AssignedAddress,
     EndpointKey,
@@ -30,33 +31,16 @@ from pycni.model.endpoints import (
     PendingRelease,
     WorkloadEndpoint,
 )
-from pycni.model.network import PROTOCOL_BOOT
 from pycni.plan.ownership import alias_of
-from pycni.ports import Datastore, Endpoints, PlugRequest, PlugResult, PodNet
+from pycni.ports import PlugRequest, PlugResult
 
 R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
-LOCK_TIMEOUT_S = 30.0
 DISPLACE_TIMEOUT_S = 2.0
 WORK_TIMEOUT_S = 25.0
 """Counted from the moment at which the lock is held: waiting does not eat into the work."""
-
-
-@dataclass(slots=True)
-class Engine:
-    """The tools of the verbs; `default_mtu` is asked when the configuration names no MTU."""
-
-    node: str
-    datastore: Datastore
-    allocator: Allocator
-    endpoints: Endpoints
-    podnet: PodNet
-    default_mtu: Callable[[], Awaitable[int]]
-    run_dir: Path
-    route_protocol: int = PROTOCOL_BOOT
-    clock: Callable[[], float] = time.time
 
 
 # --- ADD ----------------------------------------------------------------------------------------
@@ -78,6 +62,8 @@ async def add(
 
 
 async def _ensure(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
+    if request.delegation is not None:
+        delegated.find(request.delegation)  # before anything is done
     existing = await _existing(engine, request, netns_fd=netns_fd)
     return existing or await _make(engine, request, netns_fd=netns_fd)
 
@@ -85,11 +71,10 @@ async def _ensure(engine: Engine, request: Request, *, netns_fd: int) -> Workloa
 async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint | None:
     """Return the endpoint of a repeated ADD, mended; remove what an unfinished one left behind."""
     record = _known(engine, request)
-    if record is not None and record.state is EndpointState.READY:
-        plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)
-        if not engine.podnet.check(plug):
+    if record is not None and is_alike(request, record):
+        if stands(engine, request, record, netns_fd=netns_fd):
             return record
-        if await _holds_addresses(engine, record):
+        if record.has_interface and await holds_addresses(engine, record):
             return await _rebuild(engine, request, record, netns_fd=netns_fd)
     if record is not None:
         await remove(engine, record)
@@ -97,17 +82,6 @@ async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> Workl
     # new address away.
     await settle(engine, request.key)
     return None
-
-
-async def _holds_addresses(engine: Engine, record: WorkloadEndpoint) -> bool:
-    """Tell whether a record's addresses are still its own."""
-    for address in record.addresses:
-        holder = await lookup.holder(
-            engine.datastore, address.interface.ip, expected=record.handle_id
-        )
-        if holder != record.handle_id:
-            return False
-    return True
 
 
 async def _rebuild(
@@ -132,26 +106,14 @@ def _known(engine: Engine, request: Request) -> WorkloadEndpoint | None:
 
 async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
     """Intent, then address, interface and record: undo all of it when one fails."""
-    endpoint = WorkloadEndpoint(
-        key=request.key,
-        node=engine.node,
-        netns=request.netns,
-        host_veth=request.host_veth,
-        handle_id=request.handle_id,
-        state=EndpointState.INTENT,
-        mtu=request.config.mtu or await engine.default_mtu(),
-        pod_mac=request.wishes.mac,
-        pod_namespace=request.args.pod_namespace,
-        pod_name=request.args.pod_name,
-    )
+    endpoint = await _intent(engine, request, netns_fd=netns_fd)
     engine.endpoints.put(endpoint)
     try:
-        assignment = await engine.allocator.assign(_assign_request(engine, request))
+        endpoint = await _assign(engine, request, endpoint)
     except BaseException:
         await _undo(engine, endpoint, is_plugged=False)
         raise
     # A crash from here on leaves the intent: whoever finds it releases by the handle.
-    endpoint = replace(endpoint, addresses=assignment.addresses)
     return await _build(engine, request, endpoint, netns_fd=netns_fd)
 
 
@@ -161,22 +123,49 @@ async def _build(
     """Make the interface of an endpoint that has its addresses, and complete the record."""
     is_plugged = False
     try:
-        plug = plug_request(
-            engine, request, endpoint, addresses=endpoint.addresses, netns_fd=netns_fd
-        )
-        built = await _plug(engine, endpoint, plug)
-        is_plugged = True
-        endpoint = replace(
-            endpoint,
-            state=EndpointState.READY,
-            host_mac=built.host_mac,
-            pod_mac=built.pod_mac,
-        )
+        if endpoint.has_interface:
+            plug = plug_request(
+                engine, request, endpoint, addresses=endpoint.addresses, netns_fd=netns_fd
+            )
+            built = await _plug(engine, endpoint, plug)
+            is_plugged = True
+            endpoint = replace(endpoint, host_mac=built.host_mac, pod_mac=built.pod_mac)
+        endpoint = replace(endpoint, state=EndpointState.READY)
         engine.endpoints.put(endpoint)
     except BaseException:
         await _undo(engine, endpoint, is_plugged=is_plugged)
         raise
     return endpoint
+
+
+async def _intent(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
+    """Return the record of what an ADD is about to make."""
+    endpoint = replace(
+        _guess(engine, request),
+        pod_namespace=request.args.pod_namespace,
+        pod_name=request.args.pod_name,
+    )
+    if not endpoint.has_interface:
+        return replace(endpoint, sight=sight(request.netns, netns_fd))
+    mtu = request.config.mtu or await engine.default_mtu()
+    return replace(endpoint, mtu=mtu, pod_mac=request.wishes.mac)
+
+
+async def _assign(engine: Engine, request: Request, endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
+    """Return the endpoint with addresses, of our own blocks or by another IPAM plugin."""
+    if request.delegation is not None:
+        addresses, delegation = await delegated.assign(request, request.delegation)
+        return replace(endpoint, addresses=addresses, delegation=delegation)
+    assignment = await engine.allocator.assign(_assign_request(engine, request))
+    addresses = assignment.addresses
+    match request.config.subnet:
+        case Subnet.POOL:
+            addresses = await gateways.with_prefixes(engine, assignment)
+        case Subnet.BLOCK:
+            addresses = await gateways.with_gateways(engine, request, assignment)
+        case Subnet.NONE:
+            pass
+    return replace(endpoint, addresses=addresses)
 
 
 async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, is_plugged: bool) -> None:
@@ -185,11 +174,17 @@ async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, is_plugged: bool)
         if is_plugged:
             await _unplug(engine, endpoint)
     finally:
+        is_owed = False
         try:
             # By the handle: an assignment that fails may leave something as well.
             await _release(engine, endpoint, ())
+        except PycniError as exc:
+            # Another plugin's: whoever finds the record asks it again.
+            is_owed = True
+            _log.warning("an address is not given back yet", extra={"reason": str(exc)})
         finally:
-            engine.endpoints.remove(endpoint.key)
+            if not is_owed:
+                engine.endpoints.remove(endpoint.key)
 
 
 async def _plug(engine: Engine, endpoint: WorkloadEndpoint, plug: PlugRequest) -> PlugResult:
@@ -238,6 +233,9 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
         # Go's spelling of the zone.
         "timestamp": f"{now.removesuffix('+00:00')} +0000 UTC",
     }
+    if request.config.is_ipam:
+        # A lost record is no dead pod, and nothing in the kernel says that this one is ours.
+        attributes["netns"] = request.netns
     if request.args.pod_name:
         attributes |= {"namespace": request.args.pod_namespace, "pod": request.args.pod_name}
     addresses = request.wishes.addresses
@@ -254,30 +252,14 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
     )
 
 
-def plug_request(
-    engine: Engine,
-    request: Request,
-    endpoint: WorkloadEndpoint,
-    *,
-    addresses: Sequence[AssignedAddress],
-    netns_fd: int,
-) -> PlugRequest:
-    """Say what has to be there for an endpoint: what ADD builds and CHECK compares."""
-    return PlugRequest(
-        netns_fd=netns_fd,
-        ifname=request.ifname,
-        host_veth=endpoint.host_veth,
-        alias=alias_of(endpoint.key),
-        addresses=tuple([a.interface for a in addresses]),
-        mtu=endpoint.mtu,
-        pod_mac=endpoint.pod_mac,
-        route_protocol=engine.route_protocol,
-        has_default_route=request.config.has_default_route,
-        allow_ip_forwarding=request.config.allow_ip_forwarding,
-    )
-
-
 def _result(request: Request, endpoint: WorkloadEndpoint) -> dict[str, Any]:
+    if not endpoint.has_interface:
+        return render_addresses(
+            endpoint.addresses,
+            routes=request.config.routes,
+            dns=request.wishes.dns or request.config.dns,
+            version=request.config.cni_version,
+        )
     result = AddResult(
         host_veth=endpoint.host_veth,
         host_mac=endpoint.host_mac,
@@ -303,8 +285,17 @@ async def delete(
     async with engine.endpoints.lock(request.key, timeout_s=LOCK_TIMEOUT_S):
         if is_abandoned():
             raise TryAgain(f"the caller of DEL {request.key} is gone")
-        record = _known(engine, request) or _guess(engine, request)
+        record = _to_delete(engine, request)
         await _in_time(request.key, remove(engine, record))
+
+
+def _to_delete(engine: Engine, request: Request) -> WorkloadEndpoint:
+    """Return the record, or a guess; how to ask another IPAM plugin, the runtime says last."""
+    record = _known(engine, request) or _guess(engine, request)
+    before, now = record.delegation, request.delegation
+    # Another plugin than then has not given the address.
+    is_same = before is not None and now is not None and before.plugin == now.plugin
+    return replace(record, delegation=now) if is_same else record
 
 
 def _guess(engine: Engine, request: Request) -> WorkloadEndpoint:
@@ -316,6 +307,7 @@ def _guess(engine: Engine, request: Request) -> WorkloadEndpoint:
         host_veth=request.host_veth,
         handle_id=request.handle_id,
         state=EndpointState.INTENT,
+        delegation=request.delegation,
     )
 
 
@@ -334,7 +326,8 @@ async def remove(engine: Engine, endpoint: WorkloadEndpoint) -> None:
 
 
 async def _unplug(engine: Engine, endpoint: WorkloadEndpoint) -> None:
-    await engine.podnet.unplug(host_veth=endpoint.host_veth, alias=alias_of(endpoint.key))
+    if endpoint.has_interface:
+        await engine.podnet.unplug(host_veth=endpoint.host_veth, alias=alias_of(endpoint.key))
 
 
 async def _release(
@@ -344,7 +337,13 @@ async def _release(
     *,
     was_used: bool = False,
 ) -> None:
-    """Release, or keep the debt in the journal: a DEL never fails for the datastore's sake."""
+    """Release, or keep the debt in the journal: a DEL never fails for the datastore's sake.
+
+    Another plugin's failure is the DEL's: a runtime repeats it, and nobody else has the means.
+    """
+    if endpoint.delegation is not None:
+        await delegated.release(endpoint, endpoint.delegation)
+        return
     try:
         # Whatever else the handle holds or counts, too: what a crash between two writes left.
         await engine.allocator.release_by_handle(

@@ -6,6 +6,7 @@ from pycni.errors import (
     AlreadyExists,
     Conflict,
     DatastoreUnusable,
+    DelegateFailed,
     InvalidInput,
     PycniError,
     TryAgain,
@@ -28,6 +29,7 @@ class Code(IntEnum):
     LIMITED_CONNECTIVITY = 51
     INTERNAL = 100
     CHECK_FAILED = 101
+    DELEGATE_FAILED = 102
 
 
 class CniError(Exception):
@@ -49,6 +51,8 @@ def as_cni_error(error: PycniError) -> CniError:
             return CniError(Code.INVALID_ENVIRONMENT, f"CNI_NETNS: {error}")
         case DatastoreUnusable():
             code = Code.IO_FAILURE
+        case DelegateFailed():
+            code = Code.DELEGATE_FAILED
         case InvalidInput() | AlreadyExists():
             code = Code.INVALID_CONFIGURATION
         case _:

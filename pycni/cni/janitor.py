@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pycni.cni.engine import Engine, remove
+from pycni.cni.engine import remove
+from pycni.cni.gateways import Gateway, gateways_in, is_idle, release
+from pycni.cni.tools import Engine
 from pycni.errors import DatastoreUnusable, PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.books import key_of, node_of
@@ -22,6 +24,7 @@ from pycni.ipam.own import node_labels
 from pycni.ipam.pools import pool_of, turned_away
 from pycni.ipam.requests import View
 from pycni.ipam.retries import Observe, observe_nothing
+from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import AssignedAddress, EndpointKey, WorkloadEndpoint
 from pycni.model.network import IPNetwork
 from pycni.model.resources import AffinityState, Block, BlockAffinity, cidr_name
@@ -63,6 +66,8 @@ class Leak:
     key: EndpointKey
     address: AssignedAddress
     handle_id: str
+    netns: str = ""
+    """The network namespace of another plugin's pod."""
 
     def __str__(self) -> str:
         return f"{self.address.interface.ip}, held by {self.handle_id}"
@@ -78,7 +83,7 @@ class IdleBlock:
         return f"empty block {self.cidr}"
 
 
-Suspect = Leak | IdleBlock | WorkloadEndpoint
+Suspect = Leak | Gateway | IdleBlock | WorkloadEndpoint
 
 
 class Janitor:
@@ -119,6 +124,7 @@ class Janitor:
         suspects: list[Suspect] = [
             *self._dead_endpoints(living),
             *self._leaks(blocks, living),
+            *self._idle_gateways(blocks),
             *await self._idle_blocks(own, blocks),
         ]
         before = self._seen.get(is_whole, frozenset())
@@ -126,6 +132,9 @@ class Janitor:
         for suspect in suspects:
             if suspect in before or (is_certain and isinstance(suspect, Leak)):
                 await self._collect(suspect)
+        if is_whole:
+            for cidr in await self._engine.allocator.take_up_lost():
+                _log.warning("took up a block without affinity", extra={"block": str(cidr)})
 
     # --- suspects -------------------------------------------------------------------------------
 
@@ -141,6 +150,10 @@ class Janitor:
             for leak in _claimed(block, node=self._engine.node)
             if self._is_leaked(leak, living)
         ]
+
+    def _idle_gateways(self, blocks: Sequence[Block]) -> list[Gateway]:
+        held = gateways_in(blocks, node=self._engine.node)
+        return [gateway for gateway in held if is_idle(self._engine, gateway)]
 
     async def _blocks(self, own: Sequence[BlockAffinity], *, is_whole: bool) -> list[Block]:
         datastore = self._engine.datastore
@@ -160,6 +173,7 @@ class Janitor:
             and engine.endpoints.get_pending(leak.key) is None
             and alias_of(leak.key) not in living
             and not engine.podnet.leads_to_pod(leak.address.interface.ip)
+            and not (leak.netns and Path(leak.netns).exists())
         )
 
     async def _idle_blocks(
@@ -204,6 +218,8 @@ class Janitor:
         engine = self._engine
         if isinstance(suspect, IdleBlock):
             return await engine.allocator.release_affinity(suspect.cidr, only_if_empty=True)
+        if isinstance(suspect, Gateway):
+            return await release(engine, suspect)
         async with engine.endpoints.lock(suspect.key, timeout_s=0):
             living = engine.podnet.aliases()
             if isinstance(suspect, Leak):
@@ -220,6 +236,8 @@ class Janitor:
 
 
 def _is_dead(record: WorkloadEndpoint, living: frozenset[str]) -> bool:
+    if not record.has_interface:
+        return is_gone(record)
     # A path may be out of sight from here; a pair of ours lives as long as its namespace.
     return alias_of(record.key) not in living and not Path(record.netns).exists()
 
@@ -230,4 +248,6 @@ def _claimed(block: Block, *, node: str) -> Iterator[Leak]:
         key = key_of(one.attribute)
         if key is not None and node_of(one.attribute) == node:
             address = assigned(one.address, one.sequence_number)
-            yield Leak(key, address, one.attribute.handle_id or "")
+            handle_id = one.attribute.handle_id or ""
+            netns = dict(one.attribute.secondary).get("netns", "")
+            yield Leak(key, address, handle_id, netns)

@@ -12,10 +12,10 @@ from pathlib import Path
 from pycni.cni import defaults
 from pycni.cni.commands import Command
 from pycni.cni.debts import pay_debts
-from pycni.cni.engine import Engine
 from pycni.cni.errors import CniError, Code, as_cni_error
 from pycni.cni.main import Reply, execute, failure, parse_or_reply
 from pycni.cni.protocol import Request
+from pycni.cni.tools import Engine
 from pycni.datastore.sqlite import open_sqlite
 from pycni.datastore.unusable import UnusableDatastore
 from pycni.endpoints import FileEndpoints

@@ -13,10 +13,10 @@ from typing import Any
 from pycni.cni import engine as verbs
 from pycni.cni import upkeep
 from pycni.cni.commands import Command
-from pycni.cni.engine import Engine
 from pycni.cni.errors import CniError, Code, as_cni_error
 from pycni.cni.protocol import Request, parse, version_of
 from pycni.cni.results import render_error, render_version
+from pycni.cni.tools import Engine
 from pycni.errors import PycniError
 
 _log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ async def _dispatch(
         case Command.GC:
             await upkeep.collect_garbage(engine, request)
         case Command.STATUS:
-            await upkeep.status(engine)
+            await upkeep.status(engine, request)
         case Command.VERSION:
             return render_version(request.config.cni_version)
     return None

@@ -6,21 +6,46 @@ unknown one is ignored, as the specification wants it.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
-from pycni.cni.results import read_dns, read_result
+from pycni.cni.results import read_dns, read_result, read_routes
 from pycni.cni.wishes import Wishes, read_wishes
 
 T = TypeVar("T")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
+OWN_TYPE = "pycni"
+OWN_IPAM = "pycni-ipam"
+_OF_IPAM = (
+    "type",
+    "ipv4_pools",
+    "ipv6_pools",
+    "assign_ipv4",
+    "assign_ipv6",
+    "subnet",
+    "routes",
+    "dns",
+)
 # JSON can spell half of a surrogate pair, which no file name holds.
 _UNNAMEABLE = re.compile("[\ud800-\udfff\x00]")
+
+
+class Subnet(Enum):
+    """What an address for another plugin shares its prefix with.
+
+    NONE: nothing, it stands alone as our pods' do; BLOCK: its block, in which a gateway is held,
+    too; POOL: its pool, as on a link that leads to all nodes.
+    """
+
+    NONE = "none"
+    BLOCK = "block"
+    POOL = "pool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +72,13 @@ class NetworkConfig:
     prev_result: Mapping[str, Any] | None = None
     """What the plugins before us achieved, in the spelling of 1.1.0; read for ADD and CHECK."""
     valid_attachments: frozenset[tuple[str, str]] | None = None
+    is_ipam: bool = False
+    """Whether another main plugin asks for addresses, and makes the interface itself."""
+    subnet: Subnet = Subnet.NONE
+    """What its addresses' prefix lengths come from."""
+    routes: tuple[Mapping[str, Any], ...] = ()
+    ipam_plugin: str = ""
+    """The IPAM plugin to run for addresses; empty: they are of our own blocks."""
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -78,21 +110,21 @@ def read_config(document: Mapping[str, Any], *, version: str, command: Command) 
     if not isinstance(name, str) or not IDENTIFIER.match(name):
         raise _bad("'name' must be a string of letters, digits, '_', '.' and '-'")
     _check_datastore_type(document)
-    ipam = _ipam(document)
+    ipam, plugin = _ipam(document)
     if command is Command.ADD:
-        _check_for_add(document, ipam)
+        _check_families(ipam)
+        if not _is_for_other_plugin(document, ipam):
+            _check_features(document)
     assign_ipv4 = _switch(ipam, "assign_ipv4", default=True)
     assign_ipv6 = _switch(ipam, "assign_ipv6", default=False)
     if not (assign_ipv4 or assign_ipv6):
         raise _bad("ipam.assign_ipv4 and ipam.assign_ipv6 are both off: a pod needs an address")
-    settings = _typed(document, "container_settings", dict, {})
     run_dir = _absolute(_typed(document, "run_dir", str, "/run/pycni"), "run_dir")
     state_dir = _absolute(_typed(document, "state_dir", str, "/var/lib/pycni"), "state_dir")
-    return NetworkConfig(
+    config = NetworkConfig(
         name=name,
         cni_version=version,
         nodename=_nodename(document),
-        mtu=_mtu(document),
         agent_timeout_s=_agent_timeout(document),
         run_dir=run_dir,
         state_dir=state_dir,
@@ -104,13 +136,50 @@ def read_config(document: Mapping[str, Any], *, version: str, command: Command) 
         assign_ipv4=assign_ipv4,
         assign_ipv6=assign_ipv6,
         log_level=_log_level(document),
+        wishes=read_wishes(document, bad=_bad) if command is Command.ADD else Wishes(),
+        prev_result=_previous(document, version, command),
+        valid_attachments=_attachments(document) if command is Command.GC else None,
+        ipam_plugin=plugin,
+    )
+    if _is_for_other_plugin(document, ipam):
+        return _of_ipam(config, ipam, command)
+    return _of_interface(config, document)
+
+
+def _of_interface(config: NetworkConfig, document: Mapping[str, Any]) -> NetworkConfig:
+    """Read what is about the interface that we make."""
+    settings = _typed(document, "container_settings", dict, {})
+    return replace(
+        config,
+        mtu=_mtu(document),
         allow_ip_forwarding=_typed(settings, "allow_ip_forwarding", bool, False),
         has_default_route=_typed(document, "isDefaultGateway", bool, True),
         # Read once for many pods, so that none may write to it.
         dns=MappingProxyType(read_dns(document.get("dns"), bad=_bad)),
-        wishes=read_wishes(document, bad=_bad) if command is Command.ADD else Wishes(),
-        prev_result=_previous(document, version, command),
-        valid_attachments=_attachments(document) if command is Command.GC else None,
+    )
+
+
+def _is_for_other_plugin(document: Mapping[str, Any], ipam: Mapping[str, Any]) -> bool:
+    """Tell whether the main plugin is another one, which runs us as `pycni-ipam`.
+
+    The relay does not say by which name it was called: the configuration does, because a main
+    plugin hands on its own whole, and `ipam.type` is how it found us.
+    """
+    main = _typed(document, "type", str, OWN_TYPE)
+    return main != OWN_TYPE and ipam.get("type") == OWN_IPAM
+
+
+def _of_ipam(config: NetworkConfig, ipam: Mapping[str, Any], command: Command) -> NetworkConfig:
+    """Read what is about addresses for another plugin; the keys beside `ipam` are that one's."""
+    unknown = sorted(ipam.keys() - set(_OF_IPAM))
+    if unknown and command is Command.ADD:  # what was made before a key was, can be deleted
+        raise _unsupported(f"ipam.{unknown[0]:.60} is unknown: use {', '.join(_OF_IPAM)}")
+    return replace(
+        config,
+        is_ipam=True,
+        subnet=_subnet(ipam),
+        routes=read_routes(_typed(ipam, "routes", list, []), bad=_bad),
+        dns=MappingProxyType(read_dns(ipam.get("dns"), bad=_bad)),
     )
 
 
@@ -143,12 +212,28 @@ def _check_datastore_type(document: Mapping[str, Any]) -> None:
         raise _unsupported(f"datastore_type {kind!r} is not supported: use 'sqlite'")
 
 
-def _ipam(document: Mapping[str, Any]) -> Mapping[str, Any]:
+def _ipam(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return what is said of our own addresses, and another IPAM plugin where one is named."""
     ipam: Mapping[str, Any] = _typed(document, "ipam", dict, {})
-    kind = _typed(ipam, "type", str, "pycni-ipam")
-    if kind != "pycni-ipam":
-        raise _unsupported(f"ipam.type {kind!r} is not supported: use 'pycni-ipam'")
-    return ipam
+    kind: str = _typed(ipam, "type", str, OWN_IPAM)
+    if kind == OWN_IPAM:
+        return ipam, ""
+    # Ours would call itself for ever.
+    if kind == OWN_TYPE or not IDENTIFIER.match(kind):
+        raise _unsupported(
+            f"ipam.type {kind!r:.60} is no IPAM plugin: use {OWN_IPAM!r}, or the name of one in"
+            " CNI_PATH, such as 'host-local'"
+        )
+    return {}, kind
+
+
+def _subnet(ipam: Mapping[str, Any]) -> Subnet:
+    text = _typed(ipam, "subnet", str, Subnet.NONE.value)
+    try:
+        return Subnet(text)
+    except ValueError:
+        known = ", ".join(one.value for one in Subnet)
+        raise _bad(f"ipam.subnet {text!r:.60} is unknown: use {known}") from None
 
 
 def _agent_timeout(document: Mapping[str, Any]) -> int:
@@ -195,14 +280,11 @@ def _pools(ipam: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(pools)
 
 
-def _check_for_add(document: Mapping[str, Any], ipam: Mapping[str, Any]) -> None:
-    """Refuse what no other verb looks at: what an older release made of it has to go, too."""
-    _check_families(ipam)
-    _check_features(document)
-
-
 def _check_families(ipam: Mapping[str, Any]) -> None:
-    """Refuse CIDRs of the other family; of pools that go by their names the allocator does."""
+    """Refuse CIDRs of the other family; of pools that go by their names the allocator does.
+
+    Of an ADD only: what an older release made of it has to go, too.
+    """
     for version in (4, 6):
         for text in _pools(ipam, f"ipv{version}_pools"):
             if "/" in text and (other := ip_network(text).version) != version:

@@ -16,7 +16,7 @@ from pycni.cni.errors import CniError, Code
 from pycni.cni.netconf import IDENTIFIER, KUBERNETES_NAME, NetworkConfig, read_config
 from pycni.cni.results import SUPPORTED_VERSIONS
 from pycni.cni.wishes import Unwishable, Wishes, wished_addresses, wished_mac
-from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointKey, host_veth_name
+from pycni.model.endpoints import HOST_VETH_PREFIX, Delegation, EndpointKey, host_veth_name
 
 _OLDEST = SUPPORTED_VERSIONS[0]
 MAX_IFNAME_LENGTH = 15
@@ -47,6 +47,8 @@ class Request:
     netns: str = ""
     ifname: str = ""
     args: CniArgs = field(default_factory=CniArgs)
+    delegation: Delegation | None = None
+    """The IPAM plugin to run, where the configuration names another than ours."""
     key: EndpointKey = field(init=False)
     """CNI's identity of the attachment."""
 
@@ -67,12 +69,14 @@ class Request:
 
     @property
     def host_veth(self) -> str:
-        """Return the host interface's name.
+        """Return the host interface's name; empty where another plugin makes the interface.
 
         For Kubernetes pods it follows from namespace and name, as Calico's does; a further
         interface needs a name of its own.  Otherwise the whole key is hashed: eleven characters of
         a container id collide, since cnitool's ids all begin with the same eight.
         """
+        if self.config.is_ipam:
+            return ""
         if self.args.host_veth:
             return self.args.host_veth
         if self.args.pod_name:
@@ -91,7 +95,7 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> Request:
     """Check everything that the runtime gave us."""
     command = _command(environment)
     if command is Command.ADD and not _missing(environment, command):
-        return _request(command, _config_of_add(stdin), environment)
+        return _request(command, _config_of_add(stdin), environment, stdin)
     document = _document(stdin)
     version = _version(document, command)
     if command is Command.VERSION:
@@ -103,8 +107,8 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> Request:
         )
     config = read_config(document, version=version, command=command)
     if not NEEDS[command]:
-        return Request(command, config)
-    return _request(command, config, environment)
+        return Request(command, config, delegation=_delegation(config, environment, stdin))
+    return _request(command, config, environment, stdin)
 
 
 @lru_cache(maxsize=16)
@@ -119,7 +123,9 @@ def _missing(environment: Mapping[str, str], command: Command) -> list[str]:
     return [name for name in NEEDS[command] if not environment.get(name)]
 
 
-def _request(command: Command, config: NetworkConfig, environment: Mapping[str, str]) -> Request:
+def _request(
+    command: Command, config: NetworkConfig, environment: Mapping[str, str], stdin: bytes
+) -> Request:
     return Request(
         command,
         config,
@@ -127,6 +133,21 @@ def _request(command: Command, config: NetworkConfig, environment: Mapping[str, 
         netns=environment.get("CNI_NETNS", ""),
         ifname=_ifname(environment["CNI_IFNAME"], "CNI_IFNAME"),
         args=_args(environment.get("CNI_ARGS", ""), command),
+        delegation=_delegation(config, environment, stdin),
+    )
+
+
+def _delegation(
+    config: NetworkConfig, environment: Mapping[str, str], stdin: bytes
+) -> Delegation | None:
+    if not config.ipam_plugin:
+        return None
+    return Delegation(
+        plugin=config.ipam_plugin,
+        path=environment.get("CNI_PATH", ""),
+        args=environment.get("CNI_ARGS", ""),
+        # It was read as JSON already, in whatever encoding.
+        config=stdin.decode(json.detect_encoding(stdin)),
     )
 
 

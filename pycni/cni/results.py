@@ -6,11 +6,11 @@ plugin of the list handed us (`prevResult`).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from pycni.cni.errors import CniError, Code
-from pycni.model.endpoints import GATEWAY_V4
+from pycni.model.endpoints import GATEWAY_V4, AssignedAddress
 from pycni.model.network import IPAddress
 
 SUPPORTED_VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -23,6 +23,7 @@ _GATEWAY = str(GATEWAY_V4)
 _NEW_OF_INTERFACES = ("mtu", "socketPath", "pciID")
 _OLD_OF_ROUTES = ("dst", "gw")
 _DNS = ("nameservers", "domain", "search", "options")
+_NUMBERS_OF_ROUTES = ("mtu", "advmss", "priority", "table", "scope")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,24 @@ def render_result(result: AddResult, *, version: str) -> dict[str, Any]:
     return spelled(document, version=version)
 
 
+def render_addresses(
+    addresses: Sequence[AssignedAddress],
+    *,
+    routes: Sequence[Mapping[str, Any]],
+    dns: Mapping[str, Any],
+    version: str,
+) -> dict[str, Any]:
+    """Spell what an IPAM plugin gives: no interfaces, and routes of the addresses' families."""
+    ips = []
+    for assigned in addresses:
+        ips.append({"address": str(assigned.interface)})
+        if assigned.gateway is not None:
+            ips[-1]["gateway"] = str(assigned.gateway)
+    families = {assigned.interface.version for assigned in addresses}
+    reachable = [dict(route) for route in routes if ip_interface(route["dst"]).version in families]
+    return spelled({"ips": ips, "routes": reachable, "dns": dict(dns)}, version=version)
+
+
 def spelled(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
     """Spell a result of 1.1.0 for a version; what that version has no words for is left out."""
     if version == _LATEST:
@@ -85,12 +104,13 @@ def spelled(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
     if version in _WITHOUT_INTERFACES:
         return _by_family(document, version)
     ips = document.get("ips", ())
+    interfaces = [
+        {key: value for key, value in one.items() if key not in _NEW_OF_INTERFACES}
+        for one in document.get("interfaces", ())
+    ]
     return {
         "cniVersion": version,
-        "interfaces": [
-            {key: value for key, value in one.items() if key not in _NEW_OF_INTERFACES}
-            for one in document.get("interfaces", ())
-        ],
+        **({"interfaces": interfaces} if "interfaces" in document else {}),
         "ips": [{**one, "version": _family(one)} for one in ips]
         if version.startswith("0.")
         else ips,
@@ -169,6 +189,34 @@ def read_dns(said: object, *, bad: Callable[[str], Exception]) -> dict[str, Any]
     if not isinstance(said.get("domain") or "", str):
         raise bad("'dns': 'domain' must be a string")
     return {key: value for key, value in said.items() if key in _DNS and value}
+
+
+def read_routes(said: object, *, bad: Callable[[str], Exception]) -> tuple[dict[str, Any], ...]:
+    """Read the routes that an IPAM configuration wants handed on, in the words of 1.1.0."""
+    if not isinstance(said, list) or not all(isinstance(one, Mapping) for one in said):
+        raise bad("'routes' must be a list of objects")
+    return tuple([_read_route(one, bad=bad) for one in said])
+
+
+def _read_route(route: Mapping[str, Any], *, bad: Callable[[str], Exception]) -> dict[str, Any]:
+    known = (*_OLD_OF_ROUTES, *_NUMBERS_OF_ROUTES)
+    if unknown := sorted(route.keys() - set(known)):
+        raise bad(f"'routes': unknown key {unknown[0]!r:.60}: use {', '.join(known)}")
+    try:
+        dst = ip_network(route["dst"])
+        gateway = ip_address(route["gw"]) if "gw" in route else None
+    except (KeyError, TypeError, ValueError):
+        raise bad(
+            f"'routes': {dict(route)!r:.80} needs 'dst', a network such as 0.0.0.0/0, and may have"
+            " 'gw', an address"
+        ) from None
+    if gateway is not None and gateway.version != dst.version:
+        raise bad(f"'routes': {dst} and its gateway {gateway} are not of one IP version")
+    for key in _NUMBERS_OF_ROUTES:
+        number = route.get(key, 0)
+        if type(number) is not int or not 0 <= number < 1 << 32:
+            raise bad(f"'routes': {key!r} of {dst} must be a number, not {number!r:.60}")
+    return {**route, "dst": str(dst)} | ({"gw": str(gateway)} if gateway is not None else {})
 
 
 def _check_texts(document: Mapping[str, Any], keys: Sequence[str]) -> None:

@@ -28,11 +28,11 @@ from typing import Any
 
 from pycni.cni import defaults
 from pycni.cni.debts import pay_debts
-from pycni.cni.engine import Engine
 from pycni.cni.janitor import Boots, Janitor
 from pycni.cni.main import Reply, execute
 from pycni.cni.protocol import Request
 from pycni.cni.server import CniServer
+from pycni.cni.tools import Engine
 from pycni.cni.view import WatchedView
 from pycni.datastore import sqlite_file
 from pycni.datastore.sqlite import open_sqlite

@@ -7,15 +7,19 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from pycni.cni import delegated, gateways
 from pycni.cni.debts import pay_debts
-from pycni.cni.engine import LOCK_TIMEOUT_S, Engine, plug_request, remove
+from pycni.cni.engine import remove
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
+from pycni.cni.standing import plug_request
+from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam import lookup
 from pycni.ipam.books import key_of
+from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
-from pycni.model.resources import IPAMConfig
+from pycni.model.resources import Block, IPAMConfig
 
 UNAVAILABLE_AFTER_S = 30.0
 """How long no ADD could work before STATUS says so."""
@@ -30,17 +34,16 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
             f"there is no endpoint {request.key} on {engine.node}: delete the pod and add it again",
         )
     result = request.config.prev_result or {}
-    expected = _as_changed_since(record, result)
-    plug = plug_request(engine, request, expected, addresses=record.addresses, netns_fd=netns_fd)
-    findings = list(engine.podnet.check(plug))
-    findings += _compare_result(result, record)
-    for assigned in record.addresses:
-        holder = await lookup.holder(
-            engine.datastore, assigned.interface.ip, expected=record.handle_id
+    findings: list[str] = []
+    if record.has_interface:
+        expected = _as_changed_since(record, result)
+        plug = plug_request(
+            engine, request, expected, addresses=record.addresses, netns_fd=netns_fd
         )
-        if holder != record.handle_id:
-            held = f"held by {holder}" if holder else "free"
-            findings.append(f"address {assigned.interface.ip} is {held} in the datastore")
+        findings += engine.podnet.check(plug)
+    findings += _compare_result(result, record)
+    if record.delegation is None:
+        findings += await _compare_books(engine, record)
     if findings:
         raise CniError(
             Code.CHECK_FAILED,
@@ -48,6 +51,23 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
             + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""),
             details="; ".join(findings),
         )
+    if record.delegation is not None:
+        how = request.delegation or record.delegation
+        await delegated.check(request, how, answer=record.delegation.answer)
+
+
+async def _compare_books(engine: Engine, record: WorkloadEndpoint) -> list[str]:
+    """Compare who holds the addresses, and the gateways beside them, with who should."""
+    gateways_handle = gateways.handle_of(record.key.network, node=engine.node)
+    expected = [(one.interface.ip, record.handle_id) for one in record.addresses]
+    expected += [(one.gateway, gateways_handle) for one in record.addresses if one.gateway]
+    findings = []
+    for address, handle_id in expected:
+        holder = await lookup.holder(engine.datastore, address, expected=handle_id)
+        if holder != handle_id:
+            held = f"held by {holder}" if holder else "free"
+            findings.append(f"address {address} is {held} in the datastore")
+    return findings
 
 
 def _as_changed_since(record: WorkloadEndpoint, result: Mapping[str, Any]) -> WorkloadEndpoint:
@@ -84,6 +104,8 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
     failures += await pay_debts(engine)
     if request.config.valid_attachments is not None:
         failures += await _collect_handles(engine, request, request.config.valid_attachments)
+        failures += await _collect_delegated(request)
+    failures += await _collect_gateways(engine, request)
     if failures:
         raise TryAgain(f"GC could not remove everything: {'; '.join(failures)}")
 
@@ -92,8 +114,14 @@ def _unwanted(records: Iterable[WorkloadEndpoint], request: Request) -> list[End
     records = [e for e in records if e.key.network == request.config.name]
     keep = request.config.valid_attachments
     if keep is None:
-        return [e.key for e in records if not Path(e.netns).exists()]
+        return [e.key for e in records if _is_dead(e)]
     return [e.key for e in records if (e.key.container_id, e.key.ifname) not in keep]
+
+
+def _is_dead(endpoint: WorkloadEndpoint) -> bool:
+    if not endpoint.has_interface:
+        return is_gone(endpoint)
+    return not Path(endpoint.netns).exists()
 
 
 async def _collect_handles(
@@ -120,7 +148,30 @@ async def _collect_handles(
     return failures
 
 
-async def status(engine: Engine) -> None:
+async def _collect_delegated(request: Request) -> list[str]:
+    """Let another IPAM plugin collect what of this network is not listed."""
+    if request.delegation is not None:
+        try:
+            await delegated.ask("GC", request, request.delegation)
+        except PycniError as exc:
+            return [str(exc)]
+    return []
+
+
+async def _collect_gateways(engine: Engine, request: Request) -> list[str]:
+    """Release the gateways of this network that nobody uses any more."""
+    failures = []
+    blocks = [stored.value for stored in (await engine.datastore.list(Block)).items]
+    for gateway in gateways.gateways_in(blocks, node=engine.node):
+        if gateway.network == request.config.name:
+            try:
+                await gateways.release(engine, gateway)
+            except PycniError as exc:
+                failures.append(f"{gateway}: {exc}")
+    return failures
+
+
+async def status(engine: Engine, request: Request) -> None:
     """Answer whether ADD can work: 50 only once it could not for 30 s on end.
 
     A runtime takes the first error for "the node's network is not ready" and the node's healthy
@@ -130,6 +181,8 @@ async def status(engine: Engine) -> None:
     since = engine.run_dir / "trouble-since"
     try:
         await engine.datastore.get(IPAMConfig, "default")
+        if request.delegation is not None:
+            await delegated.ask("STATUS", request, request.delegation)
     except PycniError as exc:
         now = engine.clock()
         began = _began(since, now)

@@ -15,7 +15,8 @@ from pycni.datastore.sqlite import SqliteDatastore
 from pycni.endpoints import FileEndpoints, parse_endpoint, parse_pending
 from pycni.errors import InvalidInput, TryAgain
 from pycni.ipam.audit import Finding, audit
-from pycni.ipam.books import Books, NodeRecords, awake
+from pycni.ipam.block import given
+from pycni.ipam.books import Books, NodeRecords, awake, netns_of
 from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.lookup import read_books
 from pycni.ipam.requests import DatastoreView
@@ -81,7 +82,14 @@ async def read(datastore: SqliteDatastore, run_dir: Path) -> Reading:
     if tuple(answer["datastore"]) != datastore.identity:
         note = f"the agent in {run_dir} works on another datastore: no records were compared"
         return Reading(books, note=note)
+    agent = replace(agent, records=replace(agent.records, namespaces=_namespaces(books)))
     return Reading(replace(books, records=(agent.records,)), agent)
+
+
+def _namespaces(books: Books) -> frozenset[str]:
+    """Return which of the network namespaces that addresses are held for are there."""
+    told = {netns_of(one.attribute) for block in books.sound_blocks for one in given(block)}
+    return frozenset(path for path in told if path is not None and Path(path).exists())
 
 
 def _parse_agent(answer: dict[str, Any], run_dir: Path) -> LocalAgent:
@@ -93,6 +101,7 @@ def _parse_agent(answer: dict[str, Any], run_dir: Path) -> LocalAgent:
             debts=tuple([parse_pending(where, one) for one in answer["debts"]]),
             aliases=frozenset(answer["aliases"]),
             routed=frozenset(map(ip_address, answer["routed"])),
+            gone=frozenset(answer["gone"]),
         )
         return LocalAgent(records, run_dir, Path(answer["stateDir"]))
     except (KeyError, TypeError, ValueError) as exc:

@@ -33,7 +33,7 @@ from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.firsts import Firsts
 from pycni.ipam.giving import Given, Giving, assigned
 from pycni.ipam.handles import Handles
-from pycni.ipam.own import Own, OwnBlocks, node_labels, within
+from pycni.ipam.own import Own, OwnBlocks, first_unclaimed, node_labels, within
 from pycni.ipam.pools import describe, holds, pool_of, turned_away
 from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.requests import Assignment, AssignRequest, DatastoreView, Released, View
@@ -46,7 +46,7 @@ from pycni.ipam.retries import (
     gave_up,
     observe_nothing,
 )
-from pycni.ipam.selection import block_of, candidates, rank
+from pycni.ipam.selection import block_of, rank
 from pycni.ipam.together import Together
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress, IPNetwork
@@ -125,6 +125,12 @@ class Allocator:
             addresses=tuple(address for address, _ in given),
             borrowed=frozenset(one.interface.ip for one, is_borrowed in given if is_borrowed),
         )
+
+    async def assign_in(self, cidr: IPNetwork, request: AssignRequest) -> AssignedAddress | None:
+        """Give an address of just this block of the node's; None when it has none left."""
+        own = await self._own.serving(request, cidr.version)
+        given = await self._give(cidr, await self._any(request, own), request.handle_id)
+        return given[0] if given else None
 
     async def _assign_first(self, request: AssignRequest, want: IPAddress | int) -> Sequence[Given]:
         """Go ahead as if nothing had been left under the handle; or else release it, give none.
@@ -276,7 +282,12 @@ class Allocator:
                     f" IPAMConfiguration), and they are full; {_SHOW}"
                 )
             blocks = await self._datastore.list(Block)
-            cidr = self._first_unclaimed(own, {stored.value.cidr for stored in blocks.items})
+            cidr = first_unclaimed(
+                own,
+                {stored.value.cidr for stored in blocks.items},
+                node=self._node,
+                now_ns=self._clock_ns(),
+            )
             if cidr is None:
                 return None
             if await self._claims.claim(cidr):
@@ -286,24 +297,6 @@ class Allocator:
             else:
                 self._retries.count("claim-conflict")
         raise gave_up(f"claim a block for {self._node}")
-
-    def _first_unclaimed(self, own: Own, existing: set[IPNetwork]) -> IPNetwork | None:
-        for pool in own.pools:
-            order = candidates(
-                pool.cidr,
-                pool.block_size,
-                self._node,
-                seed=self._seed(pool),
-                passed_over=own.reserved.whole_blocks,
-            )
-            for cidr in order:
-                if cidr not in existing:
-                    return cidr
-        return None
-
-    def _seed(self, pool: IPPool) -> int | None:
-        # Blocks of one address would otherwise send a node through all of its used ones.
-        return self._clock_ns() if pool.block_size == pool.cidr.max_prefixlen else None
 
     async def _borrow(self, request: AssignRequest, own: Own) -> Given | None:
         choose = await self._any(request, own, may_borrow=True)

@@ -19,6 +19,7 @@ from pycni.ipam.books import (
     handle_name,
     held_by_name,
     key_of,
+    netns_of,
     network_order,
     node_of,
     pod_of,
@@ -50,6 +51,7 @@ class Kind(Enum):
     HANDLE_MISCOUNTS = "handle-miscounts"
     ADDRESS_LEAKED = "address-leaked"
     RECORD_WITHOUT_ADDRESS = "record-without-address"
+    ENDPOINT_GONE = "endpoint-gone"
     CLAIM_UNFINISHED = "claim-unfinished"
 
 
@@ -73,7 +75,7 @@ class Finding:
     @property
     def is_information(self) -> bool:
         """Tell whether it heals by itself, so that nobody has to do anything."""
-        return self.kind is Kind.CLAIM_UNFINISHED
+        return self.kind in (Kind.ENDPOINT_GONE, Kind.CLAIM_UNFINISHED)
 
 
 def audit(books: Books) -> tuple[Finding, ...]:
@@ -89,6 +91,7 @@ def audit(books: Books) -> tuple[Finding, ...]:
         *_handles(books),
         *_leaked_addresses(books),
         *_records_without_address(books),
+        *_gone_endpoints(books),
     ]
     return tuple(sorted(found, key=_place))
 
@@ -328,12 +331,32 @@ def shows_life(one: Given, records: NodeRecords) -> bool:
     """Tell whether the kernel has anything of the pod that was given an address."""
     key = key_of(one.attribute)
     has_interface = key is not None and alias_of(key) in records.aliases
-    return has_interface or one.address in records.routed
+    has_namespace = netns_of(one.attribute) in records.namespaces
+    return has_interface or has_namespace or one.address in records.routed
 
 
 def _answered_for(records: NodeRecords) -> set[str]:
     ids = [one.handle_id for one in records.endpoints] + [one.handle_id for one in records.debts]
     return set(map(handle_name, ids))
+
+
+def _gone_endpoints(books: Books) -> Iterator[Finding]:
+    """Find records of other plugins' pods whose namespace is gone: the runtime forgot its DEL."""
+    for records in books.records:
+        for endpoint in records.endpoints:
+            if str(endpoint.key) not in records.gone:
+                continue
+            for assigned in endpoint.addresses:
+                yield Finding(
+                    Kind.ENDPOINT_GONE,
+                    f"endpoint {endpoint.key}",
+                    f"{assigned.interface.ip} is held for {endpoint.key}, whose network namespace"
+                    f" {endpoint.netns} is gone: the agent takes it back within two minutes",
+                    address=assigned.interface.ip,
+                    handle_id=endpoint.handle_id,
+                    sequence_number=assigned.sequence_number,
+                    node=endpoint.node,
+                )
 
 
 def _records_without_address(books: Books) -> Iterator[Finding]:
@@ -344,7 +367,8 @@ def _records_without_address(books: Books) -> Iterator[Finding]:
         endpoint
         for records in books.records
         for endpoint in records.endpoints
-        if endpoint.state is EndpointState.READY
+        # What another IPAM plugin gave stands in its books.
+        if endpoint.state is EndpointState.READY and endpoint.delegation is None
     )
     for endpoint in ready:
         for assigned in endpoint.addresses:

@@ -29,7 +29,9 @@ class NodeRecords:
     """The endpoint records of one node, and the releases that its journal still owes.
 
     `aliases` are the ifaliases of its interfaces, `routed` the addresses to which it has a route by
-    a pod's interface: a record may be lost, and its pod live on.
+    a pod's interface: a record may be lost, and its pod live on.  `gone` are the keys of records
+    whose pod, of another plugin's making, is certainly gone; `namespaces` the paths of network
+    namespaces, of those that stand beside the addresses of such pods, that are there.
     """
 
     node: str
@@ -37,6 +39,8 @@ class NodeRecords:
     debts: tuple[PendingRelease, ...] = ()
     aliases: frozenset[str] = frozenset()
     routed: frozenset[IPAddress] = frozenset()
+    gone: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,11 @@ def key_of(attribute: AllocationAttribute) -> EndpointKey | None:
     if not {"network", "container", "interface"} <= said.keys():
         return None
     return EndpointKey(said["network"], said["container"], said["interface"])
+
+
+def netns_of(attribute: AllocationAttribute) -> str | None:
+    """Return the network namespace for which an address is held, where another plugin uses it."""
+    return dict(attribute.secondary).get("netns")
 
 
 def pod_of(attribute: AllocationAttribute) -> str | None:

@@ -23,20 +23,24 @@ async def holder(datastore: Datastore, address: IPAddress, *, expected: str) -> 
 
     The `expected` handle leads to the block; where it does not, all blocks are looked through.
     """
+    block = await block_of(datastore, address, expected=expected)
+    if block is None:
+        return None
+    index = block.allocations[ordinal_of(block, address)]
+    return None if index is None else block.attributes[index].handle_id
+
+
+async def block_of(datastore: Datastore, address: IPAddress, *, expected: str) -> Block | None:
+    """Return the block that has an address, found as `holder` finds it."""
     handle = await datastore.get(Handle, resource_name(Handle(expected)))
     for cidr, _ in handle.value.blocks if handle else ():
         stored = await datastore.get(Block, cidr_name(cidr)) if address in cidr else None
         if stored is not None:
-            return _holder_in(stored.value, address)
+            return stored.value
     for stored in (await datastore.list(Block)).items:
         if address in stored.value.cidr:
-            return _holder_in(stored.value, address)
+            return stored.value
     return None
-
-
-def _holder_in(block: Block, address: IPAddress) -> str | None:
-    index = block.allocations[ordinal_of(block, address)]
-    return None if index is None else block.attributes[index].handle_id
 
 
 async def attributes_on(datastore: Datastore, *, node: str) -> Sequence[AllocationAttribute]:

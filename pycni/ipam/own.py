@@ -11,6 +11,7 @@ from pycni.errors import Exhausted, InvalidInput
 from pycni.ipam.pools import describe, eligible, named, need_labels, pool_of, turned_away
 from pycni.ipam.requests import FAMILIES, AssignRequest, View
 from pycni.ipam.reserved import Reserved
+from pycni.ipam.selection import candidates
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import AffinityState, BlockAffinity, IPPool, PoolUse
 from pycni.model.selector import Labels
@@ -143,3 +144,23 @@ async def node_labels(view: View, pools: Iterable[IPPool], node: str) -> Labels:
 def within(affinities: Iterable[BlockAffinity], pools: Sequence[IPPool]) -> list[BlockAffinity]:
     """Return the affinities for blocks of these pools."""
     return [affinity for affinity in affinities if pool_of(pools, affinity.cidr) is not None]
+
+
+def first_unclaimed(
+    own: Own, existing: set[IPNetwork], *, node: str, now_ns: int
+) -> IPNetwork | None:
+    """Return the first block of a node's order that does not exist; None when all do."""
+    for pool in own.pools:
+        is_single = pool.block_size == pool.cidr.max_prefixlen
+        order = candidates(
+            pool.cidr,
+            pool.block_size,
+            node,
+            # Blocks of one address would otherwise send a node through all of its used ones.
+            seed=now_ns if is_single else None,
+            passed_over=own.reserved.whole_blocks,
+        )
+        for cidr in order:
+            if cidr not in existing:
+                return cidr
+    return None

@@ -195,6 +195,10 @@ class FakeKernel:
         """Delete an address and what depends on it."""
         self._tables.delete_address(address)
 
+    def addresses(self) -> list[Address]:
+        """Return all addresses."""
+        return list(self._tables.addresses)
+
     def link(self, name: str) -> Link | None:
         """Return an interface, or None."""
         return self._tables.links.get(name)

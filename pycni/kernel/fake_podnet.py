@@ -84,6 +84,10 @@ class FakePodNet:
             for route in self._kernel.routes()
         )
 
+    def has_address(self, address: IPAddress) -> bool:
+        """Tell whether an interface of the host has an address."""
+        return any(one.interface.ip == address for one in self._kernel.addresses())
+
     def check(self, request: PlugRequest) -> Sequence[str]:
         """Compare what is there with what `plug` builds."""
         podplan.require_plausible(request)

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from pycni.errors import InvalidInput
+from pycni.model.endpoints import NetnsSight, WorkloadEndpoint
 
 CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
 _OWN = "/proc/thread-self/ns/net"
+_OWN_MOUNTS = "/proc/self/ns/mnt"
 
 
 @functools.cache
@@ -61,6 +63,36 @@ def identity(fd: int) -> tuple[int, int]:
     """Return what two descriptors of one namespace have in common, however they were opened."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
+
+
+def sight(path: str, fd: int) -> NetnsSight | None:
+    """Return that a path leads to the namespace behind a descriptor; None where it does not.
+
+    Whoever made the namespace may have done so in a mount namespace other than ours.
+    """
+    try:
+        inode = os.fstat(fd).st_ino
+        if os.stat(path).st_ino != inode:  # noqa: PTH116  # for each request
+            return None
+        return NetnsSight(os.stat(_OWN_MOUNTS).st_ino, inode)  # noqa: PTH116  # as above
+    except OSError:
+        return None
+
+
+def is_gone(endpoint: WorkloadEndpoint) -> bool:
+    """Tell whether an endpoint's namespace is certainly no longer where it was seen.
+
+    From another mount namespace, or where it never was in sight, nothing is certain.
+    """
+    seen = endpoint.sight
+    if seen is None or seen.mount_namespace != os.stat(_OWN_MOUNTS).st_ino:  # noqa: PTH116  # as above
+        return False
+    try:
+        return os.stat(endpoint.netns).st_ino != seen.inode  # noqa: PTH116  # as above
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
 
 
 def inside(fd: int, *, home: int) -> AbstractContextManager[None]:

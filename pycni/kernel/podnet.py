@@ -195,6 +195,11 @@ class LinuxPodNet:
             if route is not None
         )
 
+    def has_address(self, address: IPAddress) -> bool:
+        """Tell whether an interface of the host has an address."""
+        _, found = self._host.exchange([wire_route.lookup_request(ip_network(address))])
+        return any(wire_route.is_local(message.body) for message in found)
+
     # --- check ----------------------------------------------------------------------------------
 
     def check(self, request: PlugRequest) -> Sequence[str]:

@@ -125,6 +125,12 @@ def lookup_request(dst: IPNetwork) -> Request:
     return Request(RTM_GETROUTE, 0, head + attribute(_RTA_DST, dst.network_address.packed))
 
 
+def is_local(body: bytes) -> bool:
+    """Tell whether a looked-up entry delivers to the host itself: one of its own addresses."""
+    kind: int = _RTMSG.unpack_from(body)[7]
+    return kind == RouteType.LOCAL
+
+
 def _encode(route: Route, *, index_of: IndexOf) -> bytes:
     key = route.key
     ipv6 = key.dst.version == 6

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
 
-from pycni.model.network import IPInterface
+from pycni.model.network import IPAddress, IPInterface
 
 HOST_VETH_PREFIX = "cali"
 """What the host interface of every pod begins with, and nothing else's."""
@@ -45,15 +45,49 @@ class EndpointState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AssignedAddress:
-    """An address that IPAM gave, with the sequence number that guards its release."""
+    """An address that IPAM gave, with the sequence number that guards its release.
+
+    Pods of ours stand alone in their network; another plugin's may have their block's prefix length
+    and a `gateway` in it.
+    """
 
     interface: IPInterface
     sequence_number: int | None = None
+    gateway: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetnsSight:
+    """That a path led to a network namespace: its inode, as seen from a mount namespace.
+
+    From another mount namespace the same path says nothing.
+    """
+
+    mount_namespace: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """How to call the IPAM plugin that gave an endpoint its addresses, and takes them back.
+
+    CNI_PATH, CNI_ARGS and the network configuration, as a runtime gave them; `answer` is the result
+    of its ADD.
+    """
+
+    plugin: str
+    path: str
+    args: str
+    config: str
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadEndpoint:
-    """One pod interface: where it is, what it was given, and how the host end is called."""
+    """One pod interface: where it is, what it was given, and how the host end is called.
+
+    An empty `host_veth`: the interface is another plugin's, for which we manage addresses only.
+    """
 
     key: EndpointKey
     node: str
@@ -67,6 +101,13 @@ class WorkloadEndpoint:
     pod_mac: str = ""
     pod_namespace: str = ""
     pod_name: str = ""
+    sight: NetnsSight | None = None
+    delegation: Delegation | None = None
+
+    @property
+    def has_interface(self) -> bool:
+        """Whether the interface is of our making."""
+        return bool(self.host_veth)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,9 @@ def route(inputs: Inputs, key: RouteKey) -> Route | None:
         # coming back; a block of one address needs none, it would only hide the pod (calico#3635).
         if key.dst.prefixlen == key.dst.max_prefixlen:
             return None
+        # Another plugin's bridge has the block (`ipam.subnet`): what is unallocated ends there.
+        if inputs.is_connected(key.dst):
+            return None
         return Route(key=key, type=RouteType.BLACKHOLE, protocol=inputs.settings.route_protocol)
     return judge_prefix(inputs, key.dst).route
 

@@ -126,7 +126,7 @@ class Inputs:
         """Learn or forget an endpoint; return the prefixes whose routes may change by that."""
         touched: set[IPNetwork] = set()
         old = self.endpoints.pop(key, None)
-        if old is not None:
+        if old is not None and old.has_interface:
             self._take_from_veth(old)
             for prefix in _pod_prefixes(old):
                 touched.add(prefix)
@@ -134,6 +134,8 @@ class Inputs:
                     del self.pods[prefix]
         if endpoint is not None:
             self.endpoints[key] = endpoint
+        # Another plugin's interface is neither seen nor routed by us.
+        if endpoint is not None and endpoint.has_interface:
             self._give_to_veth(endpoint)
             if endpoint.state is EndpointState.READY:
                 for prefix in _pod_prefixes(endpoint):
@@ -188,6 +190,10 @@ class Inputs:
         # Most interfaces are pods' host ends, which have no address at all.
         has_address = any(a.ifname == ifname for a in self.addresses)
         return has_address and ifname in (self.underlay(4), self.underlay(6))
+
+    def is_connected(self, prefix: IPNetwork) -> bool:
+        """Tell whether an interface of the host has an address with just this prefix."""
+        return any(one.interface.network == prefix for one in self.addresses)
 
     def is_own_block(self, cidr: IPNetwork) -> bool:
         """Tell whether this node owns a block for certain (a confirmed affinity)."""

@@ -16,8 +16,8 @@ from pycni.agent.messages import EndpointsListed, Message
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
 from pycni.bgp.fake import FakeNetwork, FakeSpeaker
-from pycni.cni.engine import Engine
 from pycni.cni.main import Reply, execute, parse_or_reply
+from pycni.cni.tools import Engine
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
 from pycni.endpoints import FileEndpoints
@@ -224,6 +224,7 @@ class NodeAgent:
         config: dict[str, Any] | None = None,
         fd: int | None = None,
         ifname: str = "eth0",
+        variables: dict[str, str] | None = None,
     ) -> Reply:
         """Serve one CNI request, as the agent's socket would."""
         namespace, _, name = pod.partition("/")
@@ -234,6 +235,7 @@ class NodeAgent:
             "CNI_NETNS": f"/run/netns/{container}",
             "CNI_IFNAME": ifname,
             "CNI_ARGS": ";".join(filter(None, (kubernetes, args))),
+            **(variables or {}),
         }
         document = {"cniVersion": "1.1.0", "name": NETWORK, "type": "pycni", **(config or {})}
         request = parse_or_reply(environment, json.dumps(document).encode())

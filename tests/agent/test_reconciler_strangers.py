@@ -1,10 +1,10 @@
 """What is a stranger's stays, even where it stands in our way."""
 
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
-from pycni.model.network import NextHop, Route, RouteKey
+from pycni.model.network import Address, NextHop, Route, RouteKey
 from tests.agent.breakages import delete_tunnel, flush_bird, route
 from tests.agent.exercise import NODE_0, VETH, exercise
 from tests.virtual_time import run
@@ -72,5 +72,25 @@ def test_a_strangers_route_under_our_key_is_reported_and_not_replaced(tmp_path: 
             assert stranger.protocol == 4
             assert node.reconciler.health.conflicts == {}
             assert await node.ip_route() == NODE_0
+
+    run(story())
+
+
+def test_a_block_is_another_plugins_while_its_bridge_has_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            blackhole = "blackhole 192.168.39.192/26 proto bird"
+            bridge = Address("br0", ip_interface("192.168.39.250/26"))
+            assert blackhole in await node.ip_route()
+
+            node.kernel.add_link("br0")
+            node.kernel.add_address(bridge)
+            await made.settle()
+            assert blackhole not in await node.ip_route()
+            assert [line for line in await node.ip_route() if "br0 proto kernel" in line]
+
+            node.kernel.delete_address(bridge)
+            await made.settle()
+            assert blackhole in await node.ip_route()
 
     run(story())

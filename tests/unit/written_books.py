@@ -57,10 +57,10 @@ def empty_block(cidr: IPv4Network = CIDR, *, affinity: str | None = "node-0") ->
     return arithmetic.new_block(cidr, affinity=affinity, sequence_number=START)
 
 
-def full_block() -> Block:
-    """Return a block with a tunnel's address and a pod's."""
+def full_block(**details: str) -> Block:
+    """Return a block with a tunnel's address and a pod's, of which there are more `details`."""
     block = give(empty_block(), TUNNEL_HANDLE, node="node-0", type="ipipTunnelAddress")
-    return give(block, POD_HANDLE, **DETAILS)
+    return give(block, POD_HANDLE, **DETAILS, **details)
 
 
 def endpoint(address: IPv4Address = POD, **changes: Any) -> WorkloadEndpoint:  # noqa: ANN401  # replace checks

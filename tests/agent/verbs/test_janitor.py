@@ -12,8 +12,8 @@ from pycni.cni.janitor import BOOT_ID, PERIOD_S, Boots, Janitor
 from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.model.endpoints import PendingRelease
 from pycni.model.network import NextHop, Route, RouteKey, Scope
-from pycni.model.resources import Block, BlockAffinity, IPPool, Node
-from tests.agent.cluster import NETWORK, NodeAgent
+from pycni.model.resources import Block, BlockAffinity, IPPool, Node, affinity_name
+from tests.agent.cluster import NETWORK, POOL, NodeAgent
 from tests.agent.verbs.stories import CONTAINER, KEY, POD, VETH, ask, held, leftovers, play
 
 Story = Callable[[NodeAgent, Janitor], Awaitable[None]]
@@ -189,6 +189,23 @@ def test_an_address_that_is_given_anew_between_two_looks_stays(tmp_path: Path) -
     watched(tmp_path, story)
 
 
+def test_a_record_keeps_every_address_of_its_endpoint(tmp_path: Path) -> None:
+    async def story(node: NodeAgent, janitor: Janitor) -> None:
+        await node.add(POD, config={"ipam": {"assign_ipv6": True}})
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        # As if nobody but the datastore knew of the other one.
+        node.endpoints.put(replace(record, addresses=record.addresses[:1]))
+
+        for _ in range(3):
+            await janitor.once()
+
+        assert len(await held(node)) == 2
+
+    six = IPPool("six", ip_network("fd00::/48"), block_size=122)
+    watched(tmp_path, story, pools=(POOL, six))
+
+
 def test_a_debt_is_not_the_janitors(tmp_path: Path) -> None:
     async def story(node: NodeAgent, janitor: Janitor) -> None:
         given = await node.allocator.assign(lost())
@@ -361,3 +378,18 @@ def test_a_boot_is_new_once(tmp_path: Path) -> None:
 
 def test_the_kernel_has_an_id_for_each_boot() -> None:
     assert len(BOOT_ID.read_text().strip()) == 36
+
+
+def test_a_block_to_which_the_node_has_no_affinity_is_taken_up(tmp_path: Path) -> None:
+    async def story(node: NodeAgent, janitor: Janitor) -> None:
+        await ask(node, "ADD")
+        (affinity,) = (await node.datastore.list(BlockAffinity)).items
+        name = affinity_name(node.name, cidr=affinity.value.cidr)
+        await node.datastore.delete(BlockAffinity, name, if_revision=affinity.revision)
+
+        await janitor.once()
+
+        (again,) = (await node.datastore.list(BlockAffinity)).items
+        assert again.value == affinity.value
+
+    watched(tmp_path, story)

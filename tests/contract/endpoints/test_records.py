@@ -2,13 +2,21 @@
 
 import os
 from dataclasses import replace
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 import pytest
 
 from pycni.endpoints import FileEndpoints
 from pycni.errors import DatastoreUnusable
-from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
+from pycni.model.endpoints import (
+    AssignedAddress,
+    Delegation,
+    EndpointKey,
+    EndpointState,
+    NetnsSight,
+    WorkloadEndpoint,
+)
 from tests.contract.endpoints.processes import forked
 from tests.contract.endpoints.samples import DEBT, KEY, RECORD, Directories, keyed, other
 
@@ -210,3 +218,23 @@ def test_ever_so_many_records_are_found(endpoints: FileEndpoints) -> None:
 
     for name in ("c0", "c1029"):
         assert endpoints.get(keyed(name)) == replace(RECORD, key=keyed(name))
+
+
+def test_what_other_plugins_have_to_do_with_a_record_is_read_as_it_was_written(
+    endpoints: FileEndpoints, directories: Directories
+) -> None:
+    address = AssignedAddress(
+        ip_interface("192.168.39.194/26"), 7, gateway=ip_address("192.168.39.193")
+    )
+    delegation = Delegation("static", "/opt/cni/bin", "IP=10.0.0.9", "{}", "{}")
+    record = replace(
+        RECORD,
+        host_veth="",
+        addresses=(address,),
+        sight=NetnsSight(7, 8),
+        delegation=delegation,
+    )
+
+    endpoints.put(record)
+
+    assert other(directories).get(KEY) == record

@@ -13,7 +13,7 @@ from pycni.kernel import netns
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_podnet import FakePodNet
 from pycni.kernel.podnet import LinuxPodNet
-from pycni.model.network import IPNetwork, NextHop, Route, RouteKey, Scope
+from pycni.model.network import Address, IPInterface, IPNetwork, NextHop, Route, RouteKey, Scope
 from pycni.plan.iproute import route_text
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ class FakeNode:
         self.kernel.append_route(
             Route(RouteKey(dst), scope=Scope.LINK, next_hops=frozenset({NextHop(dev)}))
         )
+
+    def add_host_address(self, interface: IPInterface, *, dev: str) -> None:
+        self.kernel.add_address(Address(dev, interface))
 
     def host_routes(self) -> list[str]:
         return sorted(route_text(route) for route in self.kernel.routes())
@@ -100,6 +103,9 @@ class RealNode:
 
     def add_host_route(self, dst: IPNetwork, *, dev: str) -> None:
         _run("ip", "route", "add", str(dst), "dev", dev)
+
+    def add_host_address(self, interface: IPInterface, *, dev: str) -> None:
+        _run("ip", "addr", "add", str(interface), "dev", dev, "nodad")
 
     def host_routes(self) -> list[str]:
         lines = (_run("ip", "-4", "route") + _run("ip", "-6", "route")).splitlines()

@@ -8,7 +8,7 @@ from typing import Protocol
 import pytest
 
 from pycni.errors import AlreadyExists, InvalidInput, WrongNamespace
-from pycni.model.network import IPNetwork
+from pycni.model.network import IPInterface, IPNetwork
 from pycni.ports import PlugRequest, PodNet
 
 
@@ -24,6 +24,7 @@ class Node(Protocol):
     def rename_host_link(self, name: str, *, to: str) -> None: ...
     def has_host_link(self, name: str) -> bool: ...
     def add_host_route(self, dst: IPNetwork, *, dev: str) -> None: ...
+    def add_host_address(self, interface: IPInterface, *, dev: str) -> None: ...
     def host_routes(self) -> list[str]: ...
     def break_mtu(self, name: str) -> None: ...
     def break_sysctl(self, name: str, value: str) -> None: ...
@@ -310,3 +311,15 @@ def test_check_tells_that_nothing_is_there(node: Node) -> None:
         f"host interface {request.host_veth} does not exist",
         "pod interface eth0 does not exist",
     ]
+
+
+@pytest.mark.parametrize("text", ["10.9.9.1/24", "fd99::1/64"])
+def test_addresses_of_the_host_are_told_from_others(node: Node, text: str) -> None:
+    interface = ip_interface(text)
+    node.add_host_link("host9")
+    assert not node.podnet.has_address(interface.ip)
+
+    node.add_host_address(interface, dev="host9")
+
+    assert node.podnet.has_address(interface.ip)
+    assert not node.podnet.has_address(interface.ip + 1)

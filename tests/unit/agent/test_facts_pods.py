@@ -57,3 +57,9 @@ def test_an_unfinished_pod_is_not_routed() -> None:
     made = facts(EndpointChanged(POD.key, replace(POD, state=EndpointState.INTENT)))
 
     assert made.inputs.pods == {}
+
+
+def test_another_plugins_pod_concerns_no_interface() -> None:
+    new = pod("192.168.39.200", veth="", container="two")
+
+    assert not dirty(EndpointChanged(new.key, new))

@@ -1,13 +1,14 @@
 """The network configuration: types, bad values, and what is made of good ones."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
-from pycni.cni.netconf import NetworkConfig, read_config
+from pycni.cni.netconf import NetworkConfig, Subnet, read_config
 
 VALID, OLDER = "cni.dev/valid-attachments", "cni.dev/attachments"
 
@@ -173,7 +174,9 @@ def test_bad_values_are_refused(document: dict[str, Any], complaint: str) -> Non
     ("document", "complaint"),
     [
         ({"datastore_type": "etcdv3"}, "datastore_type 'etcdv3' is not supported: use 'sqlite'"),
-        ({"ipam": {"type": "host-local"}}, "ipam.type 'host-local' is not supported: use 'pycni-i"),
+        ({"ipam": {"type": "pycni"}}, "ipam.type 'pycni' is no IPAM plugin: use 'pycni-ipam'"),
+        ({"ipam": {"type": "../x"}}, "ipam.type '../x' is no IPAM plugin"),
+        ({"ipam": {"type": ""}}, "ipam.type '' is no IPAM plugin"),
     ],
 )
 def test_what_is_not_supported_is_named_with_its_value(
@@ -184,6 +187,12 @@ def test_what_is_not_supported_is_named_with_its_value(
 
     assert caught.value.code is Code.UNSUPPORTED_FIELD
     assert complaint in caught.value.msg
+
+
+def test_another_ipam_plugins_section_is_its_own() -> None:
+    made = config(ipam={"type": "host-local", "ipv4_pools": 7, "assign_ipv4": "no"})
+
+    assert made == replace(config(), ipam_plugin="host-local")
 
 
 def test_check_needs_the_result_of_the_add() -> None:
@@ -270,3 +279,69 @@ def test_other_verbs_do_not_look_at_the_list() -> None:
 @pytest.mark.parametrize("value", [7, {}, ["x"], [{}], [{"containerID": "x"}], [{"ifname": 7}]])
 def test_a_damaged_list_is_refused(value: object) -> None:
     assert "cni.dev/valid-attachments" in refused(command=Command.GC, **listed(VALID, value))
+
+
+# --- for other main plugins -----------------------------------------------------------------------
+
+
+def for_bridge(command: Command = Command.ADD, **ipam: Any) -> NetworkConfig:  # noqa: ANN401 - any JSON.
+    """Return what we read where `bridge` hands on its own configuration."""
+    # Keys beside `ipam` are its own, whatever they mean to us.
+    keys: dict[str, Any] = {"type": "bridge", "mtu": 1, "isDefaultGateway": "no", "dns": 7}
+    return config(command=command, ipam={"type": "pycni-ipam", **ipam}, **keys)
+
+
+def test_another_main_plugin_is_told_by_its_type() -> None:
+    made = for_bridge()
+
+    assert made == NetworkConfig(
+        name="net", cni_version="1.1.0", datastore="/var/lib/pycni/pycni.db", is_ipam=True
+    )
+    assert not config(type="pycni", ipam={"type": "pycni-ipam"}).is_ipam
+    assert not config(type="pycni").is_ipam
+    # Without the word it is no call for addresses.
+    assert not config(type="bridge").is_ipam
+
+
+def test_everything_that_may_be_said_of_addresses() -> None:
+    route = {"dst": "10.0.0.0/8", "gw": "192.168.0.1", "mtu": 1400, "scope": 253}
+    made = for_bridge(
+        ipv4_pools=["default"], subnet="block", routes=[route], dns={"domain": "cluster.local"}
+    )
+
+    assert (made.ipv4_pools, made.subnet) == (("default",), Subnet.BLOCK)
+    assert made.routes == (route,)
+    assert made.dns == {"domain": "cluster.local"}
+
+
+@pytest.mark.parametrize(
+    ("ipam", "complaint"),
+    [
+        ({"subnet": "usePodCidr"}, "ipam.subnet 'usePodCidr' is unknown: use none, block, pool"),
+        ({"subnet": True}, "'subnet' must be of type str"),
+        ({"routes": {}}, "'routes' must be of type list"),
+        ({"routes": [7]}, "'routes' must be a list of objects"),
+        ({"routes": [{}]}, "needs 'dst'"),
+        ({"routes": [{"dst": "10.0.0.1/8"}]}, "needs 'dst'"),
+        ({"routes": [{"dst": "10.0.0.0/8", "gw": "x"}]}, "may have 'gw', an address"),
+        ({"routes": [{"dst": "10.0.0.0/8", "gw": "fd00::1"}]}, "not of one IP version"),
+        ({"routes": [{"dst": "10.0.0.0/8", "via": "x"}]}, "unknown key 'via'"),
+        ({"routes": [{"dst": "10.0.0.0/8", "mtu": "x"}]}, "'mtu' of 10.0.0.0/8 must be a number"),
+        ({"dns": []}, "'dns' must be an object"),
+    ],
+)
+def test_what_cannot_be_said_of_addresses(ipam: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(CniError) as caught:
+        for_bridge(**ipam)
+
+    assert caught.value.code is Code.INVALID_CONFIGURATION
+    assert complaint in caught.value.msg
+
+
+def test_an_unknown_key_about_addresses_is_refused_unless_it_is_to_be_deleted() -> None:
+    with pytest.raises(CniError) as caught:
+        for_bridge(ranges=[])
+
+    assert caught.value.code is Code.UNSUPPORTED_FIELD
+    assert "ipam.ranges is unknown: use type, ipv4_pools" in caught.value.msg
+    assert for_bridge(Command.DEL, ranges=[]).is_ipam

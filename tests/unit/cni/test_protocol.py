@@ -11,6 +11,7 @@ from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import CniArgs, Request, parse, version_of
 from pycni.cni.wishes import Wishes
+from pycni.model.endpoints import Delegation
 
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD",
@@ -357,3 +358,33 @@ def test_any_document_is_a_request_that_can_be_used_or_an_error(
     # Names end up in files, netlink messages and the datastore.
     for name in (str(request.key), request.handle_id, request.host_veth, request.config.run_dir):
         name.encode()
+
+
+def test_another_plugins_interface_has_no_host_end_of_ours() -> None:
+    ipam = {"type": "pycni-ipam"}
+
+    assert parsed({"CNI_ARGS": POD}, type="bridge", ipam=ipam).host_veth == ""
+
+
+def test_how_to_call_another_ipam_plugin() -> None:
+    variables = {"CNI_PATH": "/opt/cni/bin", "CNI_ARGS": "IgnoreUnknown=1"}
+    request = parsed(variables, ipam={"type": "host-local"})
+
+    assert request.delegation == Delegation(
+        plugin="host-local",
+        path="/opt/cni/bin",
+        args="IgnoreUnknown=1",
+        config=json.dumps(DOCUMENT | {"ipam": {"type": "host-local"}}),
+    )
+    assert parsed(variables).delegation is None
+    collecting = {"CNI_COMMAND": "GC"}
+    assert parsed(collecting, ipam={"type": "static"}, cniVersion="1.1.0").delegation is not None
+
+
+def test_a_configuration_in_another_encoding_is_handed_on_readable() -> None:
+    text = json.dumps(DOCUMENT | {"ipam": {"type": "static"}})
+
+    request = parse(ENVIRONMENT, text.encode("utf-16"))
+
+    assert request.delegation is not None
+    assert json.loads(request.delegation.config) == json.loads(text)

@@ -1,7 +1,7 @@
 """Results and errors in the spelling of each version."""
 
 import json
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from pycni.cni.results import (
     SUPPORTED_VERSIONS,
     AddResult,
     read_result,
+    render_addresses,
     render_error,
     render_result,
     render_version,
@@ -19,11 +20,13 @@ from pycni.errors import (
     AlreadyExists,
     Conflict,
     DatastoreUnusable,
+    DelegateFailed,
     Exhausted,
     InvalidInput,
     PycniError,
     TryAgain,
 )
+from pycni.model.endpoints import AssignedAddress
 
 V4, V6 = ip_address("192.168.39.193"), ip_address("fd00::1")
 
@@ -124,6 +127,7 @@ def test_an_error_has_details_where_there_are_some() -> None:
         (Exhausted("x"), 11),
         (Conflict("x"), 11),
         (DatastoreUnusable("x"), 5),
+        (DelegateFailed("x"), 102),
         (InvalidInput("x"), 7),
         (AlreadyExists("x"), 7),
         (PycniError("x"), 5),
@@ -257,3 +261,48 @@ def test_a_result_that_cannot_be_is_refused(
 
     assert caught.value.code is Code.INVALID_CONFIGURATION
     assert complaint in caught.value.msg
+
+
+# --- an IPAM plugin's -----------------------------------------------------------------------------
+
+LENT = (
+    AssignedAddress(ip_interface("192.168.39.194/26"), 7, ip_address("192.168.39.193")),
+    AssignedAddress(ip_interface("fd00::2/128"), 8),
+)
+
+
+def lent(version: str, *addresses: AssignedAddress, **route: Any) -> dict[str, Any]:  # noqa: ANN401 - any key.
+    routes = [{"dst": "0.0.0.0/0", **route}, {"dst": "::/0"}]
+    return render_addresses(addresses or LENT, routes=routes, dns={}, version=version)
+
+
+def test_addresses_for_another_plugin_come_without_interfaces() -> None:
+    assert lent("1.1.0", mtu=1400) == {
+        "cniVersion": "1.1.0",
+        "ips": [
+            {"address": "192.168.39.194/26", "gateway": "192.168.39.193"},
+            {"address": "fd00::2/128"},
+        ],
+        "routes": [{"dst": "0.0.0.0/0", "mtu": 1400}, {"dst": "::/0"}],
+        "dns": {},
+    }
+    assert lent("1.0.0", mtu=1400) == lent("1.1.0") | {"cniVersion": "1.0.0"}
+    assert "interfaces" not in lent("0.3.1")
+    assert [ip["version"] for ip in lent("0.3.1")["ips"]] == ["4", "6"]
+
+
+def test_addresses_for_another_plugin_before_lists_existed() -> None:
+    assert lent("0.2.0") == {
+        "cniVersion": "0.2.0",
+        "ip4": {
+            "ip": "192.168.39.194/26",
+            "gateway": "192.168.39.193",
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+        "ip6": {"ip": "fd00::2/128", "routes": [{"dst": "::/0"}]},
+        "dns": {},
+    }
+
+
+def test_routes_of_a_family_without_address_are_left_out() -> None:
+    assert lent("1.1.0", LENT[1])["routes"] == [{"dst": "::/0"}]

@@ -114,6 +114,7 @@ class Machine:
             "debts": [pending_document(debt) for debt in debts],
             "aliases": [],
             "routed": [],
+            "gone": [],
         } | answers
 
 

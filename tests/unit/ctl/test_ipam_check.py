@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 import yaml
@@ -63,6 +64,14 @@ def test_leaked_address_exits_with_3_and_names_its_repair(agent: Machine) -> Non
         " neither a record nor a journalled release of it, nor an interface"
         " pycnictl ipam release --from-report FILE"
     )
+
+
+def test_address_whose_namespace_is_there_is_no_leak(agent: Machine, tmp_path: Path) -> None:
+    there = full_block(netns=str(tmp_path))
+    agent.write(*(there if one == full_block() else one for one in SOUND))
+    agent.serve()
+
+    assert agent.document("check")["findings"] == []
 
 
 def test_journalled_release_is_no_leak(agent: Machine) -> None:

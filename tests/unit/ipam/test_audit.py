@@ -6,7 +6,7 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pycni.ipam import block as arithmetic
 from pycni.ipam.audit import MEND, RELEASE_REPORTED, Finding, Kind, audit
 from pycni.ipam.books import Books, Held, recounted
-from pycni.model.endpoints import AssignedAddress, EndpointState, PendingRelease
+from pycni.model.endpoints import AssignedAddress, Delegation, EndpointState, PendingRelease
 from pycni.model.resources import AffinityState, BlockAffinity, Handle, IPPool
 from tests.unit.written_books import (
     AFFINITY,
@@ -292,6 +292,16 @@ def test_address_of_a_pod_that_lives_on_without_its_record_has_not_leaked() -> N
     assert audit(books(records=(plugged,))) == audit(books(records=(routed,))) == ()
 
 
+def test_address_of_another_plugins_pod_lives_on_with_its_namespace() -> None:
+    lent = books(blocks=(full_block(netns="/run/netns/x"),), records=(records(),))
+    elsewhere = replace(records(), namespaces=frozenset({"/run/netns/y"}))
+    living = replace(records(), namespaces=frozenset({"/run/netns/x"}))
+
+    assert kinds(lent) == [Kind.ADDRESS_LEAKED]
+    assert kinds(replace(lent, records=(elsewhere,))) == [Kind.ADDRESS_LEAKED]
+    assert audit(replace(lent, records=(living,))) == ()
+
+
 def test_address_of_a_node_whose_records_are_unknown_is_not_judged() -> None:
     assert audit(books(records=())) == ()
 
@@ -352,3 +362,24 @@ def test_findings_come_most_fundamental_first_and_in_the_order_of_addresses() ->
         (Kind.ADDRESS_WITHOUT_HANDLE, "b"),
         (Kind.ADDRESS_WITHOUT_HANDLE, "a"),
     ]
+
+
+def test_record_of_another_plugins_pod_whose_namespace_is_gone_is_information() -> None:
+    record = replace(endpoint(), host_veth="", netns="/run/netns/gone")
+    living = records(record)
+    dead = replace(living, gone=frozenset({str(record.key)}))
+
+    assert audit(books(records=(living,))) == ()
+    finding = only(books(records=(dead,)))
+    assert (finding.kind, finding.is_information) == (Kind.ENDPOINT_GONE, True)
+    assert "/run/netns/gone is gone: the agent takes it back" in finding.sentence
+
+
+def test_record_whose_address_another_ipam_plugin_gave_is_not_compared() -> None:
+    elsewhere = AssignedAddress(IPv4Interface("10.77.0.2/32"))
+    record = replace(endpoint(), addresses=(elsewhere,))
+    delegated = replace(record, delegation=Delegation("host-local", "", "", "{}"))
+    block = books(blocks=(empty_block(),), handles=(), records=(records(delegated),))
+
+    assert audit(block) == ()
+    assert kinds(replace(block, records=(records(record),))) == [Kind.RECORD_WITHOUT_ADDRESS]

@@ -1,11 +1,11 @@
 """The routes that are wanted of a node, and all kinds of things together."""
 
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 
 import pytest
 
 from pycni.model.endpoints import EndpointState
-from pycni.model.network import RouteKey
+from pycni.model.network import Address, RouteKey
 from pycni.model.resources import AffinityState
 from pycni.plan import desired
 from pycni.plan.inputs import route_key
@@ -97,3 +97,24 @@ def test_everything_together() -> None:
     assert everything.addresses == desired.wanted_addresses(made)
     assert everything.sysctls == desired.wanted_sysctls(made)
     assert everything.ruleset == desired.wanted_ruleset(made)
+
+
+def test_a_block_that_another_plugins_bridge_has_gets_no_blackhole() -> None:
+    made = inputs()
+    bridge = Address("br0", ip_interface("192.168.39.193/26"))
+    made.addresses.add(bridge)
+
+    assert desired.wanted_routes(made) == {}
+
+    made.addresses.remove(bridge)
+    assert lines(*desired.wanted_routes(made).values()) == [f"blackhole {OWN} proto bird"]
+
+
+def test_another_plugins_pod_is_not_routed() -> None:
+    made = with_pod("192.168.39.193", veth="")
+
+    assert lines(*desired.wanted_routes(made).values()) == [f"blackhole {OWN} proto bird"]
+    assert desired.wanted_pod_links(made) == {}
+    (key,) = made.endpoints
+    assert made.set_endpoint(key, None) == set()
+    assert made.endpoints == {}

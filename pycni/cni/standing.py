@@ -1,0 +1,66 @@
+"""Whether an endpoint stands as a request would make it, for a repeated ADD and for CHECK."""
+
+from collections.abc import Sequence
+
+from pycni.cni.protocol import Request
+from pycni.cni.tools import Engine
+from pycni.ipam import lookup
+from pycni.kernel.netns import sight
+from pycni.model.endpoints import AssignedAddress, EndpointState, WorkloadEndpoint
+from pycni.plan.ownership import alias_of
+from pycni.ports import PlugRequest
+
+
+def is_alike(request: Request, record: WorkloadEndpoint) -> bool:
+    """Tell whether an endpoint is finished, and of the kind that the request asks for."""
+    return record.state is EndpointState.READY and record.has_interface != request.config.is_ipam
+
+
+def stands(engine: Engine, request: Request, record: WorkloadEndpoint, *, netns_fd: int) -> bool:
+    """Tell whether an endpoint is what a repeated ADD would make."""
+    if not record.has_interface:
+        return _is_same_netns(request, record, netns_fd=netns_fd)
+    plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)
+    return not engine.podnet.check(plug)
+
+
+def _is_same_netns(request: Request, record: WorkloadEndpoint, *, netns_fd: int) -> bool:
+    seen = sight(request.netns, netns_fd)
+    if seen is None or record.sight is None:
+        return request.netns == record.netns
+    # Whoever was here before may have seen it from another mount namespace, under another path.
+    return seen.inode == record.sight.inode
+
+
+async def holds_addresses(engine: Engine, record: WorkloadEndpoint) -> bool:
+    """Tell whether a record's addresses are of our blocks, and still its own."""
+    for address in record.addresses:
+        holder = await lookup.holder(
+            engine.datastore, address.interface.ip, expected=record.handle_id
+        )
+        if holder != record.handle_id:
+            return False
+    return True
+
+
+def plug_request(
+    engine: Engine,
+    request: Request,
+    endpoint: WorkloadEndpoint,
+    *,
+    addresses: Sequence[AssignedAddress],
+    netns_fd: int,
+) -> PlugRequest:
+    """Say what has to be there for an endpoint: what ADD builds and CHECK compares."""
+    return PlugRequest(
+        netns_fd=netns_fd,
+        ifname=request.ifname,
+        host_veth=endpoint.host_veth,
+        alias=alias_of(endpoint.key),
+        addresses=tuple([a.interface for a in addresses]),
+        mtu=endpoint.mtu,
+        pod_mac=endpoint.pod_mac,
+        route_protocol=engine.route_protocol,
+        has_default_route=request.config.has_default_route,
+        allow_ip_forwarding=request.config.allow_ip_forwarding,
+    )
