@@ -250,12 +250,11 @@ class Reconciler:
         if not self._knows_own_routes() or not (dirty.is_all or dirty.is_bgp or dirty.is_gate):
             return None
         neighbours = wanted_neighbours(facts.inputs)
-        peers = [n.peer for n in neighbours]
-        dirty.merge(facts.keep_peers(peers))
+        dirty.merge(facts.keep_peers([n.peer for n in neighbours]))
         if not self._has_heard_peers:
             is_late = self._clock() >= self._gate_deadline()
             is_known = facts.inputs.own_interface(4) is not None
-            self._has_heard_peers = is_late or (is_known and facts.rib.has_heard_all(peers))
+            self._has_heard_peers = is_late or (is_known and facts.rib.has_heard_all(neighbours))
             dirty.is_all |= self._has_heard_peers
         return neighbours
 

@@ -144,15 +144,21 @@ def _exchange(inputs: dict[str, Inputs]) -> None:
     A session comes up when both ends are configured for it, with each other's AS number.
     """
     sessions = {(n.local, n.peer): n for i in inputs.values() for n in wanted_neighbours(i)}
-    by_address = {own.ip: i for i in inputs.values() if (own := i.own_interface(4)) is not None}
+    owners = {
+        own.ip: i
+        for i in inputs.values()
+        for own in (i.own_interface(4), i.own_interface(6))
+        if own is not None
+    }
     for (local, peer), neighbour in sessions.items():
         back = sessions.get((peer, local))
         if back is None or (back.local_as, back.peer_as) != (neighbour.peer_as, neighbour.local_as):
             continue
-        receiver = by_address[peer]
-        for advertisement in wanted_advertisements(by_address[local]):
-            path = Path(advertisement.nlri, advertisement.next_hop, peer=local)
-            receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
+        receiver = owners[peer]
+        for advertisement in wanted_advertisements(owners[local]):
+            if advertisement.family in neighbour.families & back.families:
+                path = Path(advertisement.nlri, advertisement.next_hop, peer=local)
+                receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
 
 
 def _state(node: TopologyNode, inputs: Inputs) -> KernelState:
