@@ -29,6 +29,9 @@ PROTOCOL_BIRD = 12
 IPV6_DEFAULT_PRIORITY = 1024
 """What the kernel writes for an IPv6 route without priority: wanted IPv6 keys must say it."""
 
+IPV6_CONNECTED_PRIORITY = 256
+"""What the kernel writes for the network of an interface's IPv6 address."""
+
 
 class RouteType(IntEnum):
     """The kernel's route types (rtm_type, RTN_* in linux/rtnetlink.h)."""

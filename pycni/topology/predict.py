@@ -5,7 +5,7 @@ same pure functions as in the agent: what is printed here is what the agent will
 """
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from typing import TypeVar
 
 from pycni.datastore.memory import MemoryDatastore
@@ -15,8 +15,10 @@ from pycni.ipam.tunnel import ensure_tunnel_address
 from pycni.model.bgp import Path
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
+    IPV6_CONNECTED_PRIORITY,
     PROTOCOL_KERNEL,
     Address,
+    IPInterface,
     KernelState,
     Link,
     NextHop,
@@ -34,11 +36,11 @@ from pycni.model.resources import (
     Resource,
 )
 from pycni.plan.desired import compute, wanted_advertisements, wanted_neighbours
-from pycni.plan.inputs import Inputs, Settings, borrowed_in
+from pycni.plan.inputs import Inputs, Settings, borrowed_in, route_key
 from pycni.plan.iproute import ip_route_lines
 from pycni.plan.mtu import pod_mtu
 from pycni.ports import Datastore
-from pycni.topology.model import UNDERLAY, Topology, TopologyNode, TopologyPod
+from pycni.topology.model import UNDERLAY, Topology, TopologyNode, TopologyPod, addresses_of
 
 T = TypeVar("T", bound=Resource)
 NETWORK = "k8s-pod-network"
@@ -77,9 +79,11 @@ async def _register_nodes(topology: Topology, datastore: Datastore) -> None:
             Allocator(datastore, node=node.name), datastore, node=node.name
         )
         known = await datastore.get(Node, node.name)
+        stated = known.value if known is not None else Node(node.name)
         value = replace(
-            known.value if known is not None else Node(node.name),
+            stated,
             ipv4=node.address,
+            ipv6=node.address6 or stated.ipv6,
             ipip_tunnel_address=assigned.interface.ip if assigned is not None else None,
         )
         if known is None:
@@ -94,8 +98,8 @@ async def _add_pod(topology: Topology, pod: TopologyPod, datastore: Datastore) -
         AssignRequest(
             handle_id=f"{NETWORK}.{key.container_id}",
             attributes=(("node", pod.node),),
-            versions=(pod.address.version,) if pod.address is not None else (4,),
-            addresses=(pod.address,) if pod.address is not None else (),
+            versions=tuple(a.version for a in pod.addresses) or topology.pod_versions,
+            addresses=pod.addresses,
         )
     )
     node = next(n for n in topology.nodes if n.name == pod.node)
@@ -129,7 +133,7 @@ async def _inputs(
     for endpoint in endpoints:
         if endpoint.node == node.name:
             inputs.set_endpoint(endpoint.key, endpoint)
-    inputs.addresses = {Address(UNDERLAY, node.address)}
+    inputs.addresses = {Address(UNDERLAY, address) for address, _ in addresses_of(node)}
     inputs.links = {UNDERLAY: Link(UNDERLAY, index=2, mtu=node.mtu, is_up=True)}
     return inputs
 
@@ -163,18 +167,27 @@ def _exchange(inputs: dict[str, Inputs]) -> None:
 
 def _state(node: TopologyNode, inputs: Inputs) -> KernelState:
     """Add what the underlay itself puts into the table."""
-    subnet = node.address.network
-    connected = Route(
-        RouteKey(subnet),
-        scope=Scope.LINK,
-        next_hops=frozenset({NextHop(UNDERLAY)}),
-        src=node.address.ip,
-        protocol=PROTOCOL_KERNEL,
-    )
-    default = Route(
-        RouteKey(IPv4Network("0.0.0.0/0")),
-        next_hops=frozenset({NextHop(UNDERLAY, gateway=node.gateway)}),
-    )
-    routes: dict[RouteKey, tuple[Route, ...]] = {r.key: (r,) for r in (default, connected)}
+    routes: dict[RouteKey, tuple[Route, ...]] = {}
+    for address, gateway in addresses_of(node):
+        everything = ip_network("0.0.0.0/0" if address.version == 4 else "::/0")
+        hop = NextHop(UNDERLAY, gateway=gateway)
+        default = Route(route_key(everything), next_hops=frozenset({hop}))
+        connected = _connected(address)
+        routes |= {default.key: (default,), connected.key: (connected,)}
     routes |= {key: (route,) for key, route in compute(inputs).routes.items()}
     return KernelState(links=inputs.links, addresses=inputs.addresses, routes=routes)
+
+
+def _connected(address: IPInterface) -> Route:
+    """Return the route that the kernel makes for an address of the underlay."""
+    hop = frozenset({NextHop(UNDERLAY)})
+    if address.version == 6:
+        key = RouteKey(address.network, priority=IPV6_CONNECTED_PRIORITY)
+        return Route(key, next_hops=hop, protocol=PROTOCOL_KERNEL)
+    return Route(
+        RouteKey(address.network),
+        scope=Scope.LINK,
+        next_hops=hop,
+        src=address.ip,
+        protocol=PROTOCOL_KERNEL,
+    )
