@@ -141,6 +141,12 @@ class Topology:
         served = {pool.cidr.version for pool in self.pools if not pool.is_disabled}
         return tuple(sorted(served)) or (4,)
 
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Return the IP versions that the cluster has anything to do with."""
+        has_six = any(node.address6 is not None for node in self.nodes)
+        return (4, 6) if has_six or 6 in self.pod_versions else (4,)
+
 
 def _require_gateways(member: Member) -> None:
     if (member.address6 is None) is not (member.gateway6 is None):

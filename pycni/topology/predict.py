@@ -4,6 +4,7 @@ Addresses are given by the same allocator, over a datastore in memory, and route
 same pure functions as in the agent: what is printed here is what the agent will do.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TypeVar
@@ -58,12 +59,18 @@ class Prediction:
         return ip_route_lines(self.states[node], family=family)
 
 
-async def predict(topology: Topology) -> Prediction:
-    """Give addresses and compute every node's routes."""
+async def predict(topology: Topology, *, departed: Iterable[TopologyPod] = ()) -> Prediction:
+    """Give addresses and compute every node's routes.
+
+    `departed` pods are no more, but the blocks of their addresses are still their nodes'.
+    """
     datastore = MemoryDatastore()
     for resource in topology.resources:
         await datastore.create(resource)
     await _register_nodes(topology, datastore)
+    for pod in departed:
+        endpoint = await _add_pod(topology, pod, datastore)
+        await Allocator(datastore, node=pod.node).release_by_handle(endpoint.handle_id)
     endpoints = [await _add_pod(topology, pod, datastore) for pod in topology.pods]
     inputs = {n.name: await _inputs(n, datastore, endpoints) for n in topology.nodes}
     _exchange(inputs)
