@@ -169,17 +169,25 @@ def test_pod_comes_and_goes(lab: Lab) -> None:
     assert differences(lab, golden=GOLDEN6, family=6) == {}
 
 
-def test_forwarding_goes_on_without_the_agent(lab: Lab) -> None:
+def test_forwarding_goes_on_without_the_agent_and_what_broke_is_mended(lab: Lab) -> None:
     killed = lab.run("agent", "kill", "node-1")
     reached = lab.run(
         "exec", "node-1", "--", "curl", "-g", "-s", "-m5", "http://[fd00:192:168::f70a]/"
     )
-    started = lab.run("agent", "start", "node-1")
+    # The gateway of a pod of node-0, gone while no agent looks.
+    assert lab.run("agent", "kill", "node-0").returncode == 0
+    lab.execute("node-0", "ip", "-6", "address", "flush", "dev", "cali12b0eb5c038")
+    lab.execute("default/dnsutils", "ip", "-6", "neigh", "flush", "all")
+    cut_off = lab.run("exec", "default/dnsutils", "--", "ping", "-c1", "-W1", "fd00:192:168::f70a")
+    started = [lab.run("agent", "start", node).returncode for node in ("node-0", "node-1")]
 
-    assert (killed.returncode, started.returncode) == (0, 0)
+    assert cut_off.returncode != 0
+    assert (killed.returncode, started) == (0, [0, 0])
     assert OWN6["node-1"] in reached.stdout
     wait_until(lambda: lab.run("show").returncode == 0, seconds=60)
     assert differences(lab, golden=GOLDEN6, family=6) == {}
+    again = lab.run("exec", "default/dnsutils", "--", "ping", "-c1", "-W2", "fd00:192:168::f70a")
+    assert again.returncode == 0, again.stdout
 
 
 def test_cable_is_pulled_and_plugged_in(lab: Lab) -> None:

@@ -25,6 +25,7 @@ from pycni.model.network import (
     DeleteRoute,
     DeleteRuleset,
     Failure,
+    IPInterface,
     KernelEvent,
     KernelState,
     Link,
@@ -194,6 +195,10 @@ class FakeKernel:
     def delete_address(self, address: Address) -> None:
         """Delete an address and what depends on it."""
         self._tables.delete_address(address)
+
+    def addresses_of(self, name: str) -> set[IPInterface]:
+        """Return an interface's addresses."""
+        return {a.interface for a in self._tables.addresses if a.ifname == name}
 
     def link(self, name: str) -> Link | None:
         """Return an interface, or None."""

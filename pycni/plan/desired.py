@@ -29,10 +29,14 @@ from pycni.plan.podsysctls import host_veth_sysctls, interface_sysctl
 
 @dataclass(slots=True)
 class Desired:
-    """What is wanted: kind → {key: value}; `pod_links` maps pods' host ends to their MTUs."""
+    """What is wanted: kind → {key: value}; `pod_links` maps pods' host ends to their MTUs.
+
+    `gateways` are the host ends that are to have the gateway address of pods with IPv6.
+    """
 
     tunnels: dict[str, Tunnel] = field(default_factory=dict)
     pod_links: dict[str, int] = field(default_factory=dict)
+    gateways: set[str] = field(default_factory=set)
     addresses: set[Address] = field(default_factory=set)
     routes: dict[RouteKey, Route] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
@@ -44,6 +48,7 @@ def compute(inputs: Inputs) -> Desired:
     return Desired(
         tunnels=wanted_tunnels(inputs),
         pod_links=wanted_pod_links(inputs),
+        gateways={e.host_veth for prefix, e in inputs.pods.items() if prefix.version == 6},
         addresses=wanted_addresses(inputs),
         routes=wanted_routes(inputs),
         sysctls=wanted_sysctls(inputs),

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import assert_never
 
+from pycni.model.endpoints import GATEWAY_V6
 from pycni.model.network import (
     AddAddress,
     AddressChanged,
@@ -58,6 +59,7 @@ NOTHING = Effect()
 
 def leave_out_link_local(state: KernelState) -> None:
     """Reduce a snapshot to what events keep true: see `apply_event`."""
+    state.gateways = {a.ifname for a in state.addresses if a.interface == GATEWAY_V6}
     state.addresses = {a for a in state.addresses if not _is_link_local(a.interface.ip)}
     for key in [k for k in state.routes if _is_link_local(k.dst.network_address)]:
         del state.routes[key]
@@ -193,6 +195,8 @@ def apply_op(state: KernelState, op: Op) -> None:
             there = state.routes.get(op.new.key, ())
             routes = tuple(r for r in there if r not in (op.old, op.new))
             _set_routes(state, op.new.key, (*routes, op.new))
+        case AddAddress() if op.address.interface == GATEWAY_V6:
+            state.gateways.add(op.address.ifname)
         case AddAddress():
             state.addresses.add(op.address)
         case DeleteAddress():

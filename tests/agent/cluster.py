@@ -270,7 +270,9 @@ class NodeAgent:
         return await self.kernel.snapshot([])
 
     async def ip_route(self, family: int = 4) -> list[str]:
-        return ip_route_lines(await self.state(), family=family)
+        """Return a table without the kernel's own link-local networks."""
+        lines = ip_route_lines(await self.state(), family=family)
+        return [line for line in lines if not line.startswith("fe80::/64 ")]
 
     async def routes(self) -> list[str]:
         """Return the table without what the underlay itself puts there."""

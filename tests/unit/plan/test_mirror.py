@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from pycni.model.endpoints import GATEWAY_V6
 from pycni.model.network import (
     PROTOCOL_KERNEL,
     AddAddress,
@@ -197,6 +198,18 @@ def test_a_snapshot_is_reduced_to_what_events_keep_true() -> None:
 
     assert state.routes == {POD.key: (POD,)}
     assert state.addresses == {underlay}
+    assert state.gateways == set()
+
+
+def test_host_ends_with_the_pods_ipv6_gateway_are_noted_apart() -> None:
+    gateway = Address("cali1", GATEWAY_V6)
+    state = have(POD, addresses={gateway, Address("eth0", GATEWAY_V6)})
+
+    leave_out_link_local(state)
+    apply_op(state, AddAddress(Address("cali2", GATEWAY_V6)))
+
+    assert state.gateways == {"cali1", "cali2", "eth0"}
+    assert state.addresses == set()
 
 
 def test_what_happens_to_our_table_is_noted() -> None:
