@@ -163,6 +163,32 @@ def test_pods_get_the_ip_versions_that_pools_serve(
     assert topology.pod_versions == versions
 
 
+@pytest.mark.parametrize(
+    ("example", "versions"), [("exercise", (4,)), ("cross-subnet", (4,)), ("dual-stack", (4, 6))]
+)
+def test_tables_are_of_the_ip_versions_that_a_cluster_has(
+    example: str, versions: tuple[int, ...]
+) -> None:
+    topology = load_topology(EXERCISE.with_name(f"{example}.yaml"))
+
+    assert topology.versions == versions
+
+
+def test_ipv6_pool_alone_makes_a_cluster_of_both_ip_versions() -> None:
+    document = copy.deepcopy(MINIMAL)
+    for key in ("address6", "gateway6"):
+        del document["nodes"][0][key]
+    pool = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "IPPool",
+        "metadata": {"name": "six"},
+        "spec": {"cidr": "fd00:9::/112"},
+    }
+
+    assert parse_topology(document).versions == (4,)
+    assert parse_topology(document | {"resources": [pool]}).versions == (4, 6)
+
+
 def test_document_that_is_no_mapping_is_refused() -> None:
     with pytest.raises(InvalidInput, match="topology must be a mapping"):
         parse_topology(["nodes"])
