@@ -20,6 +20,7 @@ from pycni.lab.agents import Agents, can_drop_privileges, write_settings
 from pycni.lab.layout import ROUTER, Layout, Plan, netns_path, pod_place
 from pycni.lab.pods import Runtime, install_plugins
 from pycni.model.network import IPAddress
+from pycni.model.resources import Node
 from pycni.model.schema_config import Config
 from pycni.model.schema_rules import mistakes_of
 from pycni.model.schema_yaml import Manifest
@@ -77,7 +78,8 @@ class Cluster:
             if not isinstance(resource, Config):
                 raise InvalidInput(f"resources[{number}] is kept by pycni itself: leave it out")
             found.append(Manifest(resource, f"resources[{number}]"))
-        if mistakes := mistakes_of(found, existing=()):
+        nodes = [Node(n.name, ipv4=n.address, ipv6=n.address6) for n in self.topology.nodes]
+        if mistakes := mistakes_of(found, existing=nodes):
             raise InvalidInput("\n".join(mistakes))
         datastore = await open_sqlite(self.layout.datastore)
         try:
