@@ -190,6 +190,18 @@ def test_forwarding_goes_on_without_the_agent_and_what_broke_is_mended(lab: Lab)
     assert again.returncode == 0, again.stdout
 
 
+def test_gateway_of_a_pod_that_somebody_removes_is_back_at_once(lab: Lab) -> None:
+    gateway = "fe80::ecee:eeff:feee:eeee"
+    show = ("ip", "-6", "address", "show", "dev", "cali12b0eb5c038")
+
+    lab.execute("node-0", "ip", "-6", "address", "flush", "dev", "cali12b0eb5c038")
+
+    wait_until(lambda: gateway in lab.execute("node-0", *show), seconds=5)
+    lab.execute("default/dnsutils", "ip", "-6", "neigh", "flush", "all")
+    again = lab.run("exec", "default/dnsutils", "--", "ping", "-c1", "-W2", "fd00:192:168::f70a")
+    assert again.returncode == 0, again.stdout
+
+
 def test_cable_is_pulled_and_plugged_in(lab: Lab) -> None:
     assert lab.run("node", "down", "node-2").returncode == 0
     wait_until(

@@ -34,6 +34,7 @@ from pycni.plan.delta import (
     Plan,
     RouteConflict,
     plan,
+    plan_gateways,
     plan_new_addresses,
     plan_old_addresses,
     plan_pod_links,
@@ -45,6 +46,7 @@ from pycni.plan.delta import (
 from pycni.plan.desired import (
     Desired,
     compute,
+    needs_gateway,
     route,
     wanted_addresses,
     wanted_advertisements,
@@ -314,7 +316,9 @@ class Reconciler:
             if endpoint is not None and endpoint.state is EndpointState.READY:
                 self.want.sysctls |= wanted_pod_sysctls(endpoint)
                 ready.pod_links[name] = endpoint.mtu
-        return plan_pod_links(ready, have)
+                if name in have.lost_gateways and needs_gateway(endpoint):
+                    ready.gateways.add(name)
+        return [*plan_pod_links(ready, have), *plan_gateways(ready, have)]
 
     def _plan_other(self, have: KernelState) -> list[Op]:
         inputs, want, gate = self.facts.inputs, self.want, self.gate()

@@ -154,7 +154,8 @@ class KernelState:
     nftables table, None where the table is absent, another text where it was tampered with.
     Where `nat_unavailable` is set, no ruleset can be had: wanting one would retry for ever.
     `gateways` are the interfaces that have the pods' IPv6 gateway address, as of the last snapshot
-    and our own operations; other link-local addresses are left out, and `addresses` stays small.
+    and our own operations, `lost_gateways` those that lost it since; other link-local addresses are
+    left out, and `addresses` stays small.
     `keys_by_oif` is an index of `routes`, made and kept by `pycni.plan.mirror`.
     """
 
@@ -165,6 +166,7 @@ class KernelState:
     ruleset: str | None = None
     nat_unavailable: NatUnavailable | None = None
     gateways: set[str] = field(default_factory=set)
+    lost_gateways: set[str] = field(default_factory=set)
     keys_by_oif: dict[str, set[RouteKey]] | None = field(
         default=None, init=False, repr=False, compare=False
     )

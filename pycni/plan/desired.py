@@ -48,7 +48,7 @@ def compute(inputs: Inputs) -> Desired:
     return Desired(
         tunnels=wanted_tunnels(inputs),
         pod_links=wanted_pod_links(inputs),
-        gateways={e.host_veth for prefix, e in inputs.pods.items() if prefix.version == 6},
+        gateways={e.host_veth for e in inputs.pods.values() if needs_gateway(e)},
         addresses=wanted_addresses(inputs),
         routes=wanted_routes(inputs),
         sysctls=wanted_sysctls(inputs),
@@ -92,6 +92,11 @@ def wanted_addresses(inputs: Inputs) -> set[Address]:
 def wanted_pod_links(inputs: Inputs) -> dict[str, int]:
     """Return the host ends of our pods, which must be up, with their MTUs."""
     return {e.host_veth: e.mtu for e in inputs.pods.values()}
+
+
+def needs_gateway(endpoint: WorkloadEndpoint) -> bool:
+    """Tell whether a pod's host end must have the gateway address of IPv6."""
+    return any(a.interface.version == 6 for a in endpoint.addresses)
 
 
 # --- routes -------------------------------------------------------------------------------------

@@ -162,12 +162,11 @@ def test_the_ipv6_gateway_of_a_pod_comes_back_but_not_while_its_endpoint_is_lock
             )
             applied = len(node.kernel.applied)
 
-            node.kernel.delete_address(Address(name, GATEWAY_V6))
             async with node.endpoints.lock(key, timeout_s=0):
-                node.post_doubt()
+                node.kernel.delete_address(Address(name, GATEWAY_V6))
                 await made.settle()
                 assert gateways(node) == set()
-            await made.settle(61)
+            await made.settle(2 * actor.LOCKED_RETRY_S)
 
             assert gateways(node) == {name}
             assert len(node.kernel.applied) == applied + 1
@@ -178,3 +177,42 @@ def test_the_ipv6_gateway_of_a_pod_comes_back_but_not_while_its_endpoint_is_lock
 def gateways(node: NodeAgent) -> set[str]:
     ends = {link.name for link in node.kernel.links()}
     return {name for name in ends if GATEWAY_V6 in node.kernel.addresses_of(name)}
+
+
+def test_the_ipv6_gateway_that_went_while_nobody_listened_comes_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        pools = (POOL, IPPool("six", ip_network("fd00::/48"), block_size=122))
+        async with cluster(tmp_path, NODES, addresses6=("fd10::20/64",), pools=pools) as made:
+            node = made.nodes["node-0"]
+            await node.add("default/web", config={"ipam": {"assign_ipv6": True}})
+            (record,) = node.endpoints.list()
+
+            await node.stop()
+            node.kernel.delete_address(Address(record.host_veth, GATEWAY_V6))
+            node.start()
+            await made.settle()
+            assert gateways(node) == {record.host_veth}
+            node.kernel.delete_address(Address(record.host_veth, GATEWAY_V6))
+            node.kernel.lose_events()
+            await made.settle()
+
+            assert gateways(node) == {record.host_veth}
+
+    run(story())
+
+
+def test_the_gateway_of_a_pod_that_goes_is_not_given_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        pools = (POOL, IPPool("six", ip_network("fd00::/48"), block_size=122))
+        async with cluster(tmp_path, NODES, addresses6=("fd10::20/64",), pools=pools) as made:
+            node = made.nodes["node-0"]
+            await node.add("default/web", config={"ipam": {"assign_ipv6": True}})
+            await made.settle()
+            applied = len(node.kernel.applied)
+
+            await node.delete("default/web")
+            await made.settle()
+
+            assert len(node.kernel.applied) == applied
+
+    run(story())
