@@ -12,8 +12,12 @@ usage: ./install.sh [options]
 
   --node-address A/P    this node's underlay address with its prefix, such as 10.10.7.20/20
                         (default: the address of the interface with the default route)
+  --node-address6 A/P   its IPv6 address with the subnet's prefix, such as fd00:10::20/64; "auto" takes
+                        that of the interface with the IPv6 default route (default: no IPv6)
   --node-name NAME      this node's name (default: the host's name in lower case)
   --pool CIDR           make a pool, unless one exists (IP-in-IP always, NAT out)
+  --pool6 CIDR          make an IPv6 pool, unless one exists (no tunnel, NAT out), and give pods an
+                        address of each version
   --network NAME        name of the CNI network (default: k8s-pod-network)
   --root DIR            install below DIR, for images and tests; starts nothing
   --no-start            don't enable or start the systemd service
@@ -28,16 +32,18 @@ USAGE
 # wrong SENTENCE: the call is wrong, and nothing has been done.
 wrong() { note "error: $*"; exit 2; }
 
-address='' name='' pool='' network=k8s-pod-network prefix='' start=true dry=false uninstall=false
+address='' address6='' name='' pool='' pool6='' network=k8s-pod-network prefix='' start=true dry=false uninstall=false
 while [ $# -gt 0 ]; do
     case $1 in
-        --node-address|--node-name|--pool|--network|--root)
+        --node-address|--node-address6|--node-name|--pool|--pool6|--network|--root)
             [ $# -gt 1 ] || wrong "$1 needs a value: see install.sh --help" ;;
     esac
     case $1 in
         --node-address) address=$2; shift 2 ;;
+        --node-address6) address6=$2; shift 2 ;;
         --node-name) name=$2; shift 2 ;;
         --pool) pool=$2; shift 2 ;;
+        --pool6) pool6=$2; shift 2 ;;
         --network) network=$2; shift 2 ;;
         --root) prefix=$(readlink -f -- "$2"); start=false; shift 2 ;;
         --no-start) start=false; shift ;;
@@ -80,6 +86,59 @@ host_bits() {
     }'
 }
 
+# fault_of6 CIDR LAST EXAMPLE KIND: the same for IPv6; of a pool's CIDR no bit beyond the prefix
+# length may be set, and an address must be one that other nodes can reach.
+fault_of6() {
+    printf '%s\n' "$1" | awk -v last="$2" -v example="$3" -v kind="$4" '
+        function value(digits,   sum, i) {
+            for (i = 1; i <= length(digits); i++)
+                sum = sum * 16 + index("123456789abcdef", substr(digits, i, 1))
+            return sum + 0
+        }
+        # How many groups a text has, -1 when it is none of IPv6; their values go to group[from…].
+        function read(text, from,   count, i) {
+            if (text == "") return 0
+            count = split(text, word, ":")
+            for (i = 1; i <= count; i++) {
+                if (word[i] !~ /^[0-9a-f]+$/ || length(word[i]) > 4) return -1
+                group[from + i - 1] = value(word[i])
+            }
+            return count
+        }
+        function is_address(text,   gap, left, right, i) {
+            gap = index(text, "::")
+            if (!gap) return read(text, 1) == 8
+            left = read(substr(text, 1, gap - 1), 1)
+            right = read(substr(text, gap + 2), 9)
+            if (left < 0 || right < 0 || left + right > 7) return 0
+            for (i = left + 1; i <= 8 - right; i++) group[i] = 0
+            for (i = 1; i <= right; i++) group[8 - right + i] = group[8 + i]
+            return 1
+        }
+        function has_host_bits(bits,   i, inside) {
+            for (i = 1; i <= 8; i++) {
+                inside = bits - 16 * (i - 1)
+                if (inside < 0) inside = 0
+                if (inside < 16 && group[i] % 2 ^ (16 - inside)) return 1
+            }
+            return 0
+        }
+        NR > 1 { exit }
+        {
+            address = length_text = tolower($0)
+            sub(/\/.*/, "", address)
+            sub(/^[^\/]*\/?/, "", length_text)
+            if (!is_address(address)) print "not an IPv6 address: say it as in " example
+            else if (!index($0, "/")) print "the prefix length is missing: say it as in " example
+            else if (length_text !~ /^(0|[1-9][0-9]*)$/ || length_text < 1 || length_text + 0 > last)
+                print "the prefix length must be 1 to " last ": say it as in " example
+            else if (kind == "pool" && has_host_bits(length_text))
+                print "bits beyond the prefix length are set"
+            else if (group[1] >= 65152 && group[1] < 65216)
+                print "link-local addresses serve neither nodes nor pods: say it as in " example
+        }'
+}
+
 # Before anything is done: a wrong pool would otherwise be found out when all else is in place.
 if [ -n "$pool" ]; then
     # A block is a /26, so no pool is smaller.
@@ -90,6 +149,15 @@ fi
 if [ -n "$address" ]; then
     _fault=$(fault_of "$address" 32 10.10.7.20/20)
     [ -z "$_fault" ] || wrong "--node-address $address: $_fault"
+fi
+if [ -n "$pool6" ]; then
+    # A block is a /122.
+    _fault=$(fault_of6 "$pool6" 122 fd00:192:168::/112 pool)
+    [ -z "$_fault" ] || wrong "--pool6 $pool6: $_fault"
+fi
+if [ -n "$address6" ] && [ "$address6" != auto ]; then
+    _fault=$(fault_of6 "$address6" 128 fd00:10::20/64 address)
+    [ -z "$_fault" ] || wrong "--node-address6 $address6: $_fault"
 fi
 
 HOME_DIR=$prefix/opt/pycni
@@ -154,11 +222,24 @@ check() {
         *.*.*.*/*) ;;
         *) die "this node's address is unknown: say --node-address, such as 10.10.7.20/20" ;;
     esac
+    [ "$address6" = auto ] || return 0
+    address6=$(default_address6)
+    [ -n "$address6" ] ||
+        die "this node's IPv6 address is unknown: say --node-address6, such as fd00:10::20/64"
+    note "this node's IPv6 address is $address6"
 }
 
 default_address() {
     _dev=$(ip -4 route show default 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)
     [ -z "$_dev" ] || ip -4 -o addr show dev "$_dev" scope global | awk '{print $4; exit}'
+}
+
+# Neither an address that changes by and by nor one without a subnet serves to be found at.
+default_address6() {
+    _dev=$(ip -6 route show default 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -n 1)
+    [ -z "$_dev" ] ||
+        ip -6 -o addr show dev "$_dev" scope global -temporary -deprecated |
+        awk '$4 !~ /\/128$/ {print $4; exit}'
 }
 
 install_program() {
@@ -207,10 +288,13 @@ install_configuration() {
         act "make the user pycni-bgp" useradd --system --no-create-home \
             --shell /usr/sbin/nologin pycni-bgp
     fi
+    _six=''
+    [ -z "$address6" ] || _six="node_address6: \"$address6\"
+"
     put 0600 "$CONFIG" <<EOF
 node: "$name"
 node_address: "$address"
-bgp_user: pycni-bgp
+${_six}bgp_user: pycni-bgp
 EOF
     put 0644 "$UNIT" <<EOF
 [Unit]
@@ -237,13 +321,19 @@ EOF
 }
 
 install_pool() {
-    [ -n "$pool" ] || return 0
-    $dry && { note "would make the pool $pool"; return 0; }
+    make_pool default-ipv4-ippool "$pool" Always '"cidr": "[0-9.]*/'
+    make_pool default-ipv6-ippool "$pool6" Never '"cidr": "[0-9a-f:]*/'
+}
+
+# make_pool NAME CIDR IPIP-MODE PATTERN: make a pool, unless one exists whose JSON has the pattern.
+make_pool() {
+    [ -n "$2" ] || return 0
+    $dry && { note "would make the pool $2"; return 0; }
     _db=$prefix/var/lib/pycni/pycni.db
     _ctl="$HOME_DIR/venv/bin/python -I -m pycni.ctl --datastore $_db"
     mkdir -p "$prefix/var/lib/pycni"
     chmod 0700 "$prefix/var/lib/pycni"
-    if [ -e "$_db" ] && [ "$($_ctl get pools -o json | grep -c '"kind": "IPPool"')" -gt 0 ]; then
+    if [ -e "$_db" ] && [ "$($_ctl get pools -o json | grep -c "$4")" -gt 0 ]; then
         note "a pool exists already, left as it is"
         return 0
     fi
@@ -251,10 +341,10 @@ install_pool() {
 apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata:
-  name: default-ipv4-ippool
+  name: $1
 spec:
-  cidr: $pool
-  ipipMode: Always
+  cidr: $2
+  ipipMode: $3
   natOutgoing: true
 EOF
 }
@@ -262,6 +352,8 @@ EOF
 # Last: from the moment this file is there, runtimes call the plugin. cniVersion is for those that
 # don't know 1.1.0 (podman 4, containerd 1) nor cniVersions, which came with it; the others choose.
 install_network() {
+    _ipam='"type": "pycni-ipam"'
+    [ -z "$pool6" ] || _ipam="$_ipam, \"assign_ipv4\": \"true\", \"assign_ipv6\": \"true\""
     put 0600 "$CONFLIST" <<EOF
 {
   "cniVersion": "1.0.0",
@@ -271,7 +363,7 @@ install_network() {
     {
       "type": "pycni",
       "nodename": "$name",
-      "ipam": {"type": "pycni-ipam"}
+      "ipam": {$_ipam}
     }
   ]
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = str(ROOT / "bin" / "lab")
+EXERCISE, DUAL_STACK = (ROOT / "examples" / f"{n}.yaml" for n in ("exercise", "dual-stack"))
 WEB = "default/nginx-deployment-69df458bc5-bb87w"
 DNSUTILS = "default/dnsutils"
 HOLD_TIME_S = 9.0
@@ -37,10 +38,11 @@ class Loss:
 
 
 class Cluster:
-    """One lab on this machine's kernel."""
+    """One lab on this machine's kernel; `has_ipv6` beside IPv4."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, has_ipv6: bool = False) -> None:
         self.name = name
+        self.has_ipv6 = has_ipv6
 
     def lab(self, *words: str, check: bool = True, timeout: float = 60) -> str:
         """Run a verb of bin/lab; return what it printed."""
@@ -63,9 +65,11 @@ class Cluster:
         """Run a shell command in a node or pod."""
         return self.lab("exec", place, "--", "sh", "-c", command, check=check)
 
-    def routes(self, node: str) -> list[str]:
-        """Return a node's table, blanks collapsed."""
-        return [" ".join(line.split()) for line in self.run(node, "ip route").splitlines()]
+    def routes(self, node: str, *, family: int = 4) -> list[str]:
+        """Return a node's table, blanks collapsed, without interfaces' link-local networks."""
+        table = self.run(node, f"ip -{family} route").splitlines()
+        lines = (" ".join(line.split()) for line in table)
+        return [line for line in lines if not line.startswith("fe80::/64 ")]
 
     def status(self, node: str) -> dict[str, Any]:
         """Return the agent's status; raise `NotYet` while no agent answers."""
@@ -137,7 +141,7 @@ def cni_tools() -> Path:
 def lab(name: str, *, topology: Path | None = None) -> Iterator[Cluster]:
     """Bring a lab up over tc-bpf, and down again whatever happens."""
     more = ("--topology", str(topology)) if topology is not None else ()
-    cluster = Cluster(f"{name}-{os.getpid()}")
+    cluster = Cluster(f"{name}-{os.getpid()}", has_ipv6=topology == DUAL_STACK)
     try:
         cluster.lab("up", "--tunnel", "bpf", *more, timeout=120)
         yield cluster

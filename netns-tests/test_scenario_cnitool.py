@@ -2,18 +2,31 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from cluster import Cluster, cni_tools, eventually, lab
+from cluster import DNSUTILS, DUAL_STACK, EXERCISE, Cluster, cni_tools, eventually, lab
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with lab("tool") as running:
+@pytest.fixture(scope="module", params=[EXERCISE, DUAL_STACK], ids=lambda path: path.stem)
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with lab("tool", topology=request.param) as running:
         yield running
+
+
+def addresses_in(result: dict[str, Any]) -> list[str]:
+    return [entry["address"].split("/")[0] for entry in result["ips"]]
+
+
+def url(address: str, *, port: int = 80) -> str:
+    return f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"
+
+
+def route_to(cluster: Cluster, address: str) -> str:
+    return cluster.run("node-1", f"ip -{6 if ':' in address else 4} route show {address}")
 
 
 @pytest.fixture
@@ -56,8 +69,8 @@ def test_every_verb_succeeds(cluster: Cluster, netns: str, has_agent: bool) -> N
         result = json.loads(cnitool(cluster, "add", netns, plugins=[]))
         cnitool(cluster, "check", netns, plugins=[])
         cnitool(cluster, "status", netns, plugins=[])
-        address = result["ips"][0]["address"].split("/")[0]
-        route = cluster.run("node-1", f"ip route show {address}")
+        addresses = addresses_in(result)
+        routes = [route_to(cluster, address) for address in addresses]
         cnitool(cluster, "del", netns, plugins=[])
         cnitool(cluster, "del", netns, plugins=[])
         cnitool(cluster, "gc", netns, plugins=[])
@@ -66,8 +79,10 @@ def test_every_verb_succeeds(cluster: Cluster, netns: str, has_agent: bool) -> N
             cluster.lab("agent", "start", "node-1")
 
     assert result["cniVersion"] == "1.1.0"
-    assert "scope link" in route
-    assert cluster.run("node-1", f"ip route show {address}") == ""
+    assert [":" in address for address in addresses] == [False, True][: 1 + cluster.has_ipv6]
+    assert "scope link" in routes[0]
+    assert all(f" dev {result['interfaces'][0]['name']} " in route for route in routes)
+    assert [route_to(cluster, address) for address in addresses] == [""] * len(addresses)
     eventually(lambda: cluster.status("node-1")["endpoints"] == 0, within_s=10)
 
 
@@ -77,23 +92,23 @@ def test_tuning_and_portmap_work_behind_it(cluster: Cluster, netns: str) -> None
         cnitool(cluster, "check", netns, plugins=CHAIN)
         mac = cluster.run("node-1", f"nsenter --net={netns} ip -o link show eth0")
         somaxconn = cluster.run("node-1", f"nsenter --net={netns} sysctl -n net.core.somaxconn")
-        address = result["ips"][0]["address"].split("/")[0]
         cluster.run(
             "node-1",
-            f"nsenter --net={netns} python3 -m http.server 80 >/dev/null 2>&1 & echo $! >/run/w",
+            f"nsenter --net={netns} python3 -m http.server -b :: 80 >/dev/null 2>&1 &"
+            " echo $! >/run/w",
         )
-        eventually(
-            lambda: (
-                "Directory listing"
-                in cluster.run("default/dnsutils", f"curl -s -m 1 http://{address}/", check=False)
-            ),
-            within_s=5,
-        )
-        mapped = cluster.run("outside", "curl -s -m 2 http://10.10.24.89:8081/", check=False)
+        for address in addresses_in(result):
+            eventually(lambda a=address: is_listed(cluster, DNSUTILS, url(a)), within_s=10)  # type: ignore[misc]
+        own = ["10.10.24.89", "fd00:10:10::2489"][: 1 + cluster.has_ipv6]
+        mapped = [is_listed(cluster, "outside", url(node, port=8081)) for node in own]
     finally:
         cluster.run("node-1", "kill $(cat /run/w)", check=False)
         cnitool(cluster, "del", netns, plugins=CHAIN)
 
     assert somaxconn.strip() == "500"
     assert "link/ether 02:00:00:00:00:77" in mac  # and CHECK was content with it
-    assert "Directory listing" in mapped
+    assert mapped == [True] * len(own)
+
+
+def is_listed(cluster: Cluster, place: str, page: str) -> bool:
+    return "Directory listing" in cluster.run(place, f"curl -g -s -m 2 {page}", check=False)

@@ -1,21 +1,42 @@
 """Agents and BGP engines die and come back; running pods never notice."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster import DNSUTILS, HOLD_TIME_S, Cluster, eventually, lab
+from cluster import DNSUTILS, DUAL_STACK, EXERCISE, HOLD_TIME_S, Cluster, Loss, eventually, lab
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
 
 LEARNED = "192.168.247.0/26 via 10.10.43.25 dev tunl0 proto bird onlink"
+_BY_BIRD = "dev eth0 proto bird metric 1024 pref medium"
+LEARNED6 = f"fd00:192:168::f700/122 via fd00:10:10::4325 {_BY_BIRD}"
+ORPHAN6 = f"fd00:192:168::5480/122 via fd00:10:10::2489 {_BY_BIRD}"
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with lab("restart") as running:
+@pytest.fixture(scope="module", params=[EXERCISE, DUAL_STACK], ids=lambda path: path.stem)
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with lab("restart", topology=request.param) as running:
         yield running
+
+
+def addresses_of(cluster: Cluster, four: str, six: str) -> list[str]:
+    """Return a pod's addresses of the IP versions that this cluster has."""
+    return [four, six] if cluster.has_ipv6 else [four]
+
+
+@contextlib.contextmanager
+def streams(
+    cluster: Cluster, source: str, targets: list[str], *, seconds: float
+) -> Iterator[list[list[Loss]]]:
+    """Send to all of these addresses at once."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(cluster.stream(source, target, seconds=seconds))
+            for target in targets
+        ]
 
 
 def all_up(cluster: Cluster, node: str) -> bool:
@@ -46,15 +67,23 @@ def kill_both(cluster: Cluster) -> None:
     kill_agents(cluster)
 
 
+def answers(cluster: Cluster, target: str) -> bool:
+    return "1 received" in cluster.run(DNSUTILS, f"ping -c 1 -W 1 {target}", check=False)
+
+
+def has_learned(cluster: Cluster, line: str) -> bool:
+    return not cluster.has_ipv6 or line in cluster.routes("node-0", family=6)
+
+
 @pytest.mark.parametrize("accident", [kill_agents, restart_agents, kill_exabgps, kill_both])
 def test_no_ping_of_a_running_stream_is_lost(
     cluster: Cluster, accident: Callable[[Cluster], None]
 ) -> None:
-    with cluster.stream(DNSUTILS, "192.168.247.10", seconds=8) as losses:
+    targets = addresses_of(cluster, "192.168.247.10", "fd00:192:168::f70a")
+    with streams(cluster, DNSUTILS, targets, seconds=8) as losses:
         accident(cluster)
 
-    assert losses[0].sent == 800
-    assert losses[0].lost == 0
+    assert [(loss.sent, loss.lost) for (loss,) in losses] == [(800, 0)] * len(targets)
     for node in ("node-0", "node-1", "node-2"):
         eventually(lambda n=node: all_up(cluster, n), within_s=20)  # type: ignore[misc]
 
@@ -80,12 +109,16 @@ def test_pods_are_added_and_deleted_while_the_agent_is_away(cluster: Cluster) ->
     cluster.lab("pod", "add", "default/short", "--node", "node-1")
     cluster.lab("pod", "del", "default/short")
     assert cluster.run(DNSUTILS, "ping -c 2 -W 2 192.168.84.129")
+    if cluster.has_ipv6:  # its block is advertised as soon as there is an agent
+        assert cluster.run("node-1", "ping -c 1 -W 2 fd00:192:168::5480")
     cluster.lab("agent", "start", "node-1")
 
     eventually(lambda: cluster.status("node-1")["endpoints"] == 1, within_s=10)
-    with cluster.stream(DNSUTILS, "192.168.84.129", seconds=2) as losses:
+    eventually(lambda: has_learned(cluster, ORPHAN6), within_s=10)
+    targets = addresses_of(cluster, "192.168.84.129", "fd00:192:168::5480")
+    with streams(cluster, DNSUTILS, targets, seconds=2) as losses:
         pass
-    assert losses[0].lost == 0
+    assert [loss.lost for (loss,) in losses] == [0] * len(targets)
     cluster.lab("pod", "del", "default/orphan")
     eventually(lambda: cluster.status("node-1")["endpoints"] == 0, within_s=5)
 
@@ -98,11 +131,9 @@ def test_dead_node_is_withdrawn_and_a_returning_one_reachable_soon(cluster: Clus
         within_s=HOLD_TIME_S + 1.0,
         what=lambda: cluster.routes("node-0"),
     )
+    eventually(lambda: LEARNED6 not in cluster.routes("node-0", family=6), within_s=1.0)
     time.sleep(15)  # long enough for the back-off to grow well beyond five seconds
     cluster.lab("node", "up", "node-2")
 
-    took = eventually(
-        lambda: "1 received" in cluster.run(DNSUTILS, "ping -c 1 -W 1 192.168.247.10", check=False),
-        within_s=5.0,
-    )
-    assert took < 5.0
+    targets = addresses_of(cluster, "192.168.247.10", "fd00:192:168::f70a")
+    eventually(lambda: all(answers(cluster, target) for target in targets), within_s=5.0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,16 @@ _RANGES = (
 class AgentConfig:
     """What an agent is told at start.
 
-    `node` "" means the host's name.  `node_address` ("10.10.7.20/20") states this node's underlay
-    address; "" leaves it to the datastore's Node object.  `bgp_user` is who ExaBGP runs as ("" is
+    `node` "" means the host's name.  `node_address` ("10.10.7.20/20") and `node_address6`
+    ("fd00:10::20/64") state this node's underlay addresses; "" leaves one to the datastore's Node
+    object.  `bgp_user` is who ExaBGP runs as ("" is
     the agent's own user).  `exabgp_python` an interpreter that can import exabgp.  `tunnel_mtu`
     and `pod_mtu` 0 mean: derived from the underlay.  `metrics_port` 0 switches HTTP off.
     """
 
     node: str = ""
     node_address: str = ""
+    node_address6: str = ""
     run_dir: str = "/run/pycni"
     state_dir: str = "/var/lib/pycni"
     datastore: str = ""
@@ -56,13 +59,42 @@ class AgentConfig:
             value = getattr(self, name)
             if not lowest <= value <= highest:
                 raise InvalidInput(f"{name} {value} is outside {lowest} to {highest}")
+        _check_address("node_address", self.node_address, example="10.10.7.20/20")
+        _check_address("node_address6", self.node_address6, example="fd00:10::20/64")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise InvalidInput(f"log_level {self.log_level!r}: use debug, info, warning or error")
+
+    @property
+    def own_addresses(self) -> tuple[IPv4Interface | IPv6Interface, ...]:
+        """Return the underlay addresses that are stated, at most one of each IP version."""
+        return tuple(ip_interface(a) for a in (self.node_address, self.node_address6) if a)
 
     @property
     def datastore_path(self) -> Path:
         """Return the embedded datastore's file."""
         return Path(self.datastore or f"{self.state_dir}/pycni.db")
+
+
+def _check_address(key: str, text: str, *, example: str) -> None:
+    """Refuse what is no address of the example's IP version that other nodes can reach."""
+    if not text:
+        return
+    try:
+        address = ip_interface(text)
+    except ValueError as exc:
+        raise InvalidInput(f"{key} {text!r}: {exc}; say it as in {example}") from exc
+    version = ip_interface(example).version
+    if address.version != version or "/" not in text:
+        raise InvalidInput(
+            f"{key} {text!r} must be IPv{version} with the subnet's prefix length,"
+            f" such as {example}"
+        )
+    is_local = address.is_link_local and version == 6  # the IPv4 ones may be an underlay
+    if is_local or address.is_loopback or address.is_multicast or address.is_unspecified:
+        raise InvalidInput(
+            f"{key} {text!r} is no address by which other nodes reach this one:"
+            f" say one such as {example}"
+        )
 
 
 def parse_config(document: object, *, source: str) -> AgentConfig:

@@ -28,7 +28,12 @@ case $version in
 esac
 
 unset PYCNI_VENV
-./install.sh --root "$out/root" --node-name build --node-address 10.0.0.1/24
+./install.sh --root "$out/root" --node-name build --node-address 10.0.0.1/24 \
+    --node-address6 fd00:10::1/64 --pool 192.168.0.0/16 --pool6 fd00:192:168::/112
+grep -qxF 'node_address6: "fd00:10::1/64"' "$out/root/etc/pycni/agent.yaml" ||
+    fail "the installed configuration lacks the IPv6 address"
+grep -qF '"assign_ipv6": "true"' "$out/root/etc/cni/net.d/10-pycni.conflist" ||
+    fail "the installed network gives pods no IPv6"
 for plugin in pycni pycni-ipam; do
     said=$(echo '{"cniVersion": "1.0.0"}' | CNI_COMMAND=VERSION "$out/root/opt/cni/bin/$plugin")
     case $said in
@@ -39,6 +44,6 @@ done
 command=$("$out/root/usr/local/bin/pycnictl" --version)
 [ "$command" = "pycni ${version%% *}" ] || fail "the installed pycnictl answered: $command"
 ./install.sh --root "$out/root" --uninstall
-left=$(find "$out/root" -type f -o -type l)
+left=$(find "$out/root" \( -type f -o -type l \) -not -path '*/var/lib/pycni/*')
 [ -z "$left" ] || fail "left after --uninstall: $left"
 echo "$(cd "$out" && ls ./*.whl), installed, run and removed: $command"

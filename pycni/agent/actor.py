@@ -12,6 +12,7 @@ from pycni.agent.messages import EndpointChanged, LookAgain, Message
 from pycni.errors import DatastoreUnusable, TryAgain
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
+    AddAddress,
     AddRoute,
     DeleteRoute,
     Failure,
@@ -124,6 +125,8 @@ def _interface_set_by(op: Op) -> str:
     match op:
         case SetLink():
             return op.name
+        case AddAddress():
+            return op.address.ifname
         case SetSysctl():
             return interface_of(op.name)
         case _:

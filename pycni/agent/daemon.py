@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from ipaddress import IPv4Interface, ip_interface
 from pathlib import Path
 
 import pycni
@@ -64,7 +63,6 @@ class Agent:
         self.datastore = datastore
         self._run_dir = Path(config.run_dir)
         self._state_dir = Path(config.state_dir)
-        self._address = _own_address(config)
         self._history_path = self._state_dir / "pools.json"
         self.endpoints = FileEndpoints(run_dir=self._run_dir, state_dir=self._state_dir)
         self.kernel = LinuxKernel()
@@ -82,7 +80,7 @@ class Agent:
             datastore,
             Allocator(datastore, node=node),
             node=node,
-            address=self._address,
+            addresses=config.own_addresses,
             report=self.report,
         )
         self.cni = self._make_cni()
@@ -102,13 +100,12 @@ class Agent:
         )
 
     def _make_speaker(self) -> ExaBgpSpeaker:
-        listen = (self._address.ip,) if self._address is not None else ()
         return ExaBgpSpeaker(
             ChildSettings(
                 run_dir=self._run_dir,
                 python=self.config.exabgp_python or sys.executable,
                 user=self.config.bgp_user or None,
-                listen=listen,
+                listen=tuple(address.ip for address in self.config.own_addresses),
             )
         )
 
@@ -229,20 +226,6 @@ class Agent:
 def _pools_in(message: Listed | Changed) -> set[IPNetwork]:
     values = message.values if isinstance(message, Listed) else (message.value,)
     return {value.cidr for value in values if isinstance(value, IPPool)}
-
-
-def _own_address(config: AgentConfig) -> IPv4Interface | None:
-    if not config.node_address:
-        return None
-    try:
-        address = ip_interface(config.node_address)
-    except ValueError as exc:
-        raise InvalidInput(f"node_address {config.node_address!r}: {exc}") from exc
-    if not isinstance(address, IPv4Interface):
-        raise InvalidInput(
-            f"node_address {config.node_address!r} must be IPv4, such as 10.0.0.1/24"
-        )
-    return address
 
 
 def claim_run_dir(run_dir: Path) -> int:

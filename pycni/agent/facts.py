@@ -298,6 +298,9 @@ class Facts:
         effect = apply_event(have, event)
         if effect is NOTHING:
             return Dirty()
+        if effect.link is not None:  # a host end has lost its pod's gateway
+            is_ready = _is_ready(inputs.host_veths.get(effect.link))
+            return Dirty(links={effect.link} if is_ready else set())
         return Dirty(
             keys=_keys_judged_by(event.address),
             is_other=True,

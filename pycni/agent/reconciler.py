@@ -34,6 +34,7 @@ from pycni.plan.delta import (
     Plan,
     RouteConflict,
     plan,
+    plan_gateways,
     plan_new_addresses,
     plan_old_addresses,
     plan_pod_links,
@@ -45,6 +46,7 @@ from pycni.plan.delta import (
 from pycni.plan.desired import (
     Desired,
     compute,
+    needs_gateway,
     route,
     wanted_addresses,
     wanted_advertisements,
@@ -250,12 +252,11 @@ class Reconciler:
         if not self._knows_own_routes() or not (dirty.is_all or dirty.is_bgp or dirty.is_gate):
             return None
         neighbours = wanted_neighbours(facts.inputs)
-        peers = [n.peer for n in neighbours]
-        dirty.merge(facts.keep_peers(peers))
+        dirty.merge(facts.keep_peers([n.peer for n in neighbours]))
         if not self._has_heard_peers:
             is_late = self._clock() >= self._gate_deadline()
             is_known = facts.inputs.own_interface(4) is not None
-            self._has_heard_peers = is_late or (is_known and facts.rib.has_heard_all(peers))
+            self._has_heard_peers = is_late or (is_known and facts.rib.has_heard_all(neighbours))
             dirty.is_all |= self._has_heard_peers
         return neighbours
 
@@ -315,7 +316,9 @@ class Reconciler:
             if endpoint is not None and endpoint.state is EndpointState.READY:
                 self.want.sysctls |= wanted_pod_sysctls(endpoint)
                 ready.pod_links[name] = endpoint.mtu
-        return plan_pod_links(ready, have)
+                if name in have.lost_gateways and needs_gateway(endpoint):
+                    ready.gateways.add(name)
+        return [*plan_pod_links(ready, have), *plan_gateways(ready, have)]
 
     def _plan_other(self, have: KernelState) -> list[Op]:
         inputs, want, gate = self.facts.inputs, self.want, self.gate()

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -20,7 +20,10 @@ ATTEMPTS = 10
 
 
 class Registration:
-    """Keeps this node's object true; `wake` it when pools change."""
+    """Keeps this node's object true; `wake` it when pools change.
+
+    `addresses` are those of the underlay that the configuration states; others stay as they are.
+    """
 
     def __init__(
         self,
@@ -28,13 +31,13 @@ class Registration:
         allocator: Allocator,
         *,
         node: str,
-        address: IPInterface | None,
+        addresses: Sequence[IPInterface],
         report: Callable[[str, str], None],
     ) -> None:
         self._datastore = datastore
         self._allocator = allocator
         self._node = node
-        self._address = address
+        self._addresses = tuple(addresses)
         self._report = report
         self._wanted = asyncio.Event()
         self._wanted.set()
@@ -80,8 +83,9 @@ class Registration:
 
     def _merged(self, node: Node, tunnel: IPv4Address | IPv6Address | None) -> Node:
         merged = replace(node, ipip_tunnel_address=tunnel)
-        if self._address is None:
-            return merged
-        if self._address.version == 4:
-            return replace(merged, ipv4=self._address)
-        return replace(merged, ipv6=self._address)
+        for address in self._addresses:
+            if address.version == 4:
+                merged = replace(merged, ipv4=address)
+            else:
+                merged = replace(merged, ipv6=address)
+        return merged

@@ -29,6 +29,8 @@ def status(agent: "Agent") -> dict[str, Any]:
         "version": agent.version,
         "uptime_s": round(agent.clock() - agent.started, 1),
         "address": str(node.ipv4) if node is not None and node.ipv4 is not None else None,
+        # Only where there is one: the status of nodes without IPv6 says nothing of it.
+        **({"address6": str(node.ipv6)} if node is not None and node.ipv6 is not None else {}),
         "tunnel_address": str(node.ipip_tunnel_address)
         if node is not None and node.ipip_tunnel_address is not None
         else None,

@@ -262,15 +262,20 @@ def _plain_word(word: str) -> str:
     return word
 
 
-def announce(advertisement: Advertisement, *, peer: IPAddress | None = None) -> str:
-    """Return the command that announces a prefix to one peer, or to all."""
+def announce(advertisement: Advertisement, *, peers: Sequence[IPAddress] = ()) -> str:
+    """Return the command that announces a prefix to these peers, or to all that are configured."""
     route = f"announce route {advertisement.nlri} next-hop {advertisement.next_hop}"
-    return f"neighbor {peer} {route}" if peer is not None else route
+    return f"{_selected(peers)}{route}"
 
 
-def withdraw(advertisement: Advertisement) -> str:
-    """Return the command that withdraws a prefix from all peers."""
-    return f"withdraw route {advertisement.nlri} next-hop {advertisement.next_hop}"
+def withdraw(advertisement: Advertisement, *, peers: Sequence[IPAddress] = ()) -> str:
+    """Return the command that withdraws a prefix from these peers, or from all."""
+    route = f"withdraw route {advertisement.nlri} next-hop {advertisement.next_hop}"
+    return f"{_selected(peers)}{route}"
+
+
+def _selected(peers: Sequence[IPAddress]) -> str:
+    return " , ".join(f"neighbor {peer}" for peer in peers) + " " if peers else ""
 
 
 def end_of_rib(family: Family, *, peer: IPAddress) -> str:

@@ -7,6 +7,7 @@ speakers die, links are cut.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import permutations
 
 from pycni.model.bgp import (
@@ -27,10 +28,10 @@ from pycni.model.network import IPAddress
 
 
 class FakeSpeaker:
-    """Implements `pycni.ports.Speaker`, at one address of a network."""
+    """Implements `pycni.ports.Speaker`, at one address of a network for each IP version."""
 
-    def __init__(self, network: "FakeNetwork", address: IPAddress) -> None:
-        self.address = address
+    def __init__(self, network: "FakeNetwork", *addresses: IPAddress) -> None:
+        self.addresses = addresses
         self.neighbours: tuple[Neighbour, ...] = ()
         self.advertisements: frozenset[Advertisement] = frozenset()
         self.told: dict[IPAddress, frozenset[Advertisement]] = {}
@@ -56,24 +57,39 @@ class FakeSpeaker:
         for event in events:
             self._queue.put_nowait(event)
 
-    def wants(self, peer: IPAddress) -> bool:
-        """Say whether a session with this peer is configured."""
-        return self.neighbour(peer) is not None
 
-    def neighbour(self, peer: IPAddress) -> Neighbour | None:
-        """Return how a session is configured, None when it isn't."""
-        return next((n for n in self.neighbours if n.peer == peer), None)
+@dataclass(frozen=True, slots=True)
+class _End:
+    """One end of a session: a speaker, by one of its addresses."""
 
-    def agrees_with(self, other: "FakeSpeaker") -> bool:
+    speaker: FakeSpeaker
+    address: IPAddress
+
+    def towards(self, peer: "_End") -> Neighbour | None:
+        """Return how the session is configured here, None when it isn't."""
+        asked = (self.address, peer.address)
+        return next((n for n in self.speaker.neighbours if (n.local, n.peer) == asked), None)
+
+    def agrees_with(self, peer: "_End") -> bool:
         """Say whether both ends are configured for a session, with each other's AS number."""
-        here, there = self.neighbour(other.address), other.neighbour(self.address)
+        here, there = self.towards(peer), peer.towards(self)
         if here is None or there is None:
             return False
         return (here.local_as, here.peer_as) == (there.peer_as, there.local_as)
 
-    def update(self, sender: IPAddress, adverts: Iterable[Advertisement]) -> tuple[Path, ...]:
-        """Turn a peer's advertisements into paths as this speaker hears them."""
-        return tuple(Path(a.nlri, a.next_hop, peer=sender) for a in sorted(adverts, key=str))
+    def families(self, peer: "_End") -> frozenset[Family]:
+        """Return the families that this end speaks to another."""
+        here = self.towards(peer)
+        return here.families if here is not None else frozenset()
+
+    def for_peer(self, peer: "_End") -> frozenset[Advertisement]:
+        """Return what this end has to announce in the families that both speak."""
+        common = self.families(peer) & peer.families(self)
+        return frozenset(a for a in self.speaker.advertisements if a.family in common)
+
+    def update(self, adverts: Iterable[Advertisement]) -> tuple[Path, ...]:
+        """Turn this end's advertisements into paths as its peer hears them."""
+        return tuple(Path(a.nlri, a.next_hop, peer=self.address) for a in sorted(adverts, key=str))
 
 
 class FakeNetwork:
@@ -84,20 +100,24 @@ class FakeNetwork:
         self._cut: set[frozenset[IPAddress]] = set()
 
     def join(self, speaker: FakeSpeaker) -> None:
-        """Put a speaker in the place of whatever had its address, and start it."""
-        if speaker.address in self._speakers:
-            self.kill(speaker.address)
-        self._speakers[speaker.address] = speaker
+        """Put a speaker in the place of whatever had its addresses, and start it."""
+        for address in speaker.addresses:
+            if address in self._speakers:
+                self.kill(address)
+        self._speakers |= dict.fromkeys(speaker.addresses, speaker)
         speaker.tell(SpeakerUp())
 
     def kill(self, address: IPAddress) -> None:
         """Let a speaker die without a word: its peers keep its routes by graceful restart."""
-        dead = self._speakers.pop(address)
+        dead = self._speakers[address]
+        for own in dead.addresses:
+            del self._speakers[own]
         dead.told.clear()
         dead.tell(SpeakerLost("it was killed"))
-        for other in self._speakers.values():
-            if other.told.pop(address, None) is not None:
-                other.tell(PeerDown(address, reason="closing connection", is_graceful=True))
+        for end in self._ends():
+            for own in dead.addresses:
+                if end.speaker.told.pop(own, None) is not None:
+                    end.speaker.tell(PeerDown(own, reason="closing connection", is_graceful=True))
 
     def revive(self, speaker: FakeSpeaker) -> None:
         """Start a speaker anew that had died."""
@@ -105,7 +125,7 @@ class FakeNetwork:
         self.converge()
 
     def cut(self, one: IPAddress, other: IPAddress) -> None:
-        """Break the link between two speakers until both notice by their hold timers."""
+        """Break the link between two addresses until both ends notice by their hold timers."""
         self._cut.add(frozenset({one, other}))
         for here, there in ((one, other), (other, one)):
             speaker = self._speakers.get(here)
@@ -120,45 +140,56 @@ class FakeNetwork:
 
     def converge(self) -> None:
         """Bring sessions up and down, and carry what changed."""
-        for one, other in permutations(list(self._speakers.values()), 2):
+        for one, other in permutations(self._ends(), 2):
+            if one.address.version != other.address.version:
+                continue
             is_wanted = one.agrees_with(other)
-            if other.address in one.told and not is_wanted:
-                self._end(one, other)
+            if other.address in one.speaker.told and one.address in other.speaker.told:
+                if is_wanted:
+                    self._carry(one, other)
+                else:
+                    self._end(one, other)
             elif is_wanted and frozenset({one.address, other.address}) not in self._cut:
-                if other.address not in one.told:
-                    self._establish(one, other)
-                self._carry(one, other)
+                self._establish(one, other)
+
+    def _ends(self) -> list[_End]:
+        return [_End(speaker, address) for address, speaker in self._speakers.items()]
 
     @staticmethod
-    def _end(one: FakeSpeaker, other: FakeSpeaker) -> None:
-        for speaker, peer in ((one, other), (other, one)):
-            speaker.told.pop(peer.address, None)
-            is_own = not speaker.wants(peer.address)
+    def _end(one: _End, other: _End) -> None:
+        for end, peer in ((one, other), (other, one)):
+            end.speaker.told.pop(peer.address, None)
+            is_own = end.towards(peer) is None
             reason = "stop, message [removed]" if is_own else "closing connection"
-            speaker.tell(PeerDown(peer.address, reason=reason, is_graceful=not is_own))
+            end.speaker.tell(PeerDown(peer.address, reason=reason, is_graceful=not is_own))
 
     @staticmethod
-    def _establish(one: FakeSpeaker, other: FakeSpeaker) -> None:
-        families = frozenset(Family)
-        for speaker, peer in ((one, other), (other, one)):
+    def _establish(one: _End, other: _End) -> None:
+        for end, peer in ((one, other), (other, one)):
+            families = peer.families(end)
             opened = PeerOpened(
                 peer.address, restart_time_s=120, preserved=families, families=families
             )
-            speaker.tell(opened, PeerUp(peer.address))
-        for speaker, peer in ((one, other), (other, one)):
-            speaker.told[peer.address] = speaker.advertisements
-            announced = peer.update(speaker.address, speaker.advertisements)
-            if announced:
-                peer.tell(PathsChanged(speaker.address, announced=announced))
-            peer.tell(*(EndOfRib(speaker.address, family) for family in Family))
+            end.speaker.tell(opened, PeerUp(peer.address))
+        for end, peer in ((one, other), (other, one)):
+            told = end.for_peer(peer)
+            end.speaker.told[peer.address] = told
+            if told:
+                peer.speaker.tell(PathsChanged(end.address, announced=end.update(told)))
+            ends = (f for f in Family if f in end.families(peer))
+            peer.speaker.tell(*(EndOfRib(end.address, family) for family in ends))
 
     @staticmethod
-    def _carry(one: FakeSpeaker, other: FakeSpeaker) -> None:
-        told = one.told[other.address]
-        if told == one.advertisements:
+    def _carry(one: _End, other: _End) -> None:
+        told, wanted = one.speaker.told[other.address], one.for_peer(other)
+        if told == wanted:
             return
-        one.told[other.address] = one.advertisements
-        announced = other.update(one.address, one.advertisements - told)
-        kept = {a.nlri for a in one.advertisements}
-        withdrawn = tuple(sorted({a.nlri for a in told} - kept, key=str))
-        other.tell(PathsChanged(one.address, announced=announced, withdrawn=withdrawn))
+        one.speaker.told[other.address] = wanted
+        withdrawn = {a.nlri for a in told} - {a.nlri for a in wanted}
+        other.speaker.tell(
+            PathsChanged(
+                one.address,
+                announced=one.update(wanted - told),
+                withdrawn=tuple(sorted(withdrawn, key=str)),
+            )
+        )

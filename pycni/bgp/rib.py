@@ -14,6 +14,7 @@ from pycni.model.bgp import (
     BgpEvent,
     EndOfRib,
     Family,
+    Neighbour,
     Path,
     PathsChanged,
     PeerDown,
@@ -67,10 +68,13 @@ class Rib:
         """Return when `expire` has something to do; inf when never."""
         return min((p.stale_until for p in self.peers.values()), default=inf)
 
-    def has_heard_all(self, peers: Iterable[IPAddress]) -> bool:
-        """Tell whether each of these peers has sent End-of-RIB for each family of its session."""
-        known = (self.peers.get(p) for p in peers)
-        return all(p is not None and p.is_up and p.families <= p.finished for p in known)
+    def has_heard_all(self, neighbours: Iterable[Neighbour]) -> bool:
+        """Tell whether each of these has sent End-of-RIB for each family of its session.
+
+        Those are the families that both ends speak: a peer may know one that we don't ask for.
+        """
+        known = ((self.peers.get(n.peer), n.families) for n in neighbours)
+        return all(p is not None and p.is_up and p.families & f <= p.finished for p, f in known)
 
     def feed(self, event: BgpEvent, *, now: float) -> set[IPNetwork]:
         """Apply one event; return the prefixes whose paths changed."""

@@ -12,11 +12,11 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pycni.bgp import child, codec
+from pycni.bgp import child, codec, sockets
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.link import Answer, Link, LinkLost
 from pycni.errors import PycniError, TryAgain
@@ -69,6 +69,7 @@ class ExaBgpSpeaker:
         self._wanted = _Wanted()
         self._announced: frozenset[Advertisement] = frozenset()
         self._written: tuple[object, ...] = ()
+        self._configured: tuple[Neighbour, ...] = ()
         self._changed = asyncio.Event()
         self._queue: asyncio.Queue[BgpEvent] = asyncio.Queue()
         self._up: set[IPAddress] = set()
@@ -131,16 +132,24 @@ class ExaBgpSpeaker:
             await asyncio.sleep(delay)
 
     async def _live(self) -> str:
-        """Start one ExaBGP, serve it until it is lost; return why."""
+        """Run one ExaBGP, until it is lost or can be replaced by a better one; return why."""
         lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        directory = self._private_directory()
-        path = directory / "helper.sock"
+        missing = await sockets.wait_for(self._settings.listen)
+        listen = tuple(address for address in self._settings.listen if address not in missing)
+        arrival = asyncio.create_task(sockets.lose_by_arrival(missing, lost), name="bgp-addresses")
+        try:
+            return await self._run_child(replace(self._settings, listen=listen), lost)
+        finally:
+            arrival.cancel()
+
+    async def _run_child(self, settings: ChildSettings, lost: asyncio.Future[str]) -> str:
+        path = self._private_directory() / "helper.sock"
         path.unlink(missing_ok=True)
-        listener = _listen(path, self._settings.user)
+        listener = sockets.helper_listener(path, gid=child.identity(settings.user).gid)
         try:
             configuration = self._write_configuration()
             self.counters.starts += 1
-            self._process = await child.start(self._settings, configuration=configuration)
+            self._process = await child.start(settings, configuration=configuration)
             waiter = asyncio.create_task(self._process.wait(), name="exabgp-exit")
             await self._accept(listener, waiter, lost=lost)
         except BaseException:
@@ -245,6 +254,7 @@ class ExaBgpSpeaker:
     def _write_configuration(self) -> Path:
         """Write the file that holds the neighbours and their passwords, atomically, mode 0600."""
         self._written = self._configuration_key()
+        self._configured = self._wanted.neighbours
         directory = self._private_directory()
         bridge = directory / "bridge.py"
         source = Path(__file__).with_name("bridge.py").read_bytes()
@@ -291,21 +301,31 @@ class ExaBgpSpeaker:
         next session of a peer.
         """
         wanted = self._wanted.advertisements
-        gone = self._announced - wanted
-        new = wanted - self._announced
-        for advertisement in sorted(gone, key=str):
-            self._tell(codec.withdraw(advertisement))
+        for advertisement in sorted(self._announced - wanted, key=str):
+            self._tell_takers(advertisement, codec.withdraw)
         if self._up:
-            for advertisement in sorted(new, key=str):
-                self._tell(codec.announce(advertisement))
+            for advertisement in sorted(wanted - self._announced, key=str):
+                self._tell_takers(advertisement, codec.announce)
         self._announced = wanted
 
+    def _tell_takers(self, advertisement: Advertisement, spell: Callable[..., str]) -> None:
+        """Tell those whose sessions carry its family: ExaBGP would log each of the others."""
+        # Those that ExaBGP still has count as well, though they are wanted no more.
+        known = {n.peer: n for n in (*self._configured, *self._wanted.neighbours)}
+        takers = [n.peer for n in known.values() if advertisement.family in n.families]
+        if len(takers) == len(known):
+            self._tell(spell(advertisement))
+        elif takers:
+            self._tell(spell(advertisement, peers=takers))
+
     def _greet(self, peer: IPAddress) -> None:
-        """Send everything that we announce to a peer that came up, then End-of-RIB."""
-        for advertisement in sorted(self._announced, key=str):
-            self._tell(codec.announce(advertisement, peer=peer))
+        """Send everything that a peer that came up is to have, then End-of-RIB."""
         neighbour = next((n for n in self._wanted.neighbours if n.peer == peer), None)
-        for family in neighbour.families if neighbour is not None else Family:
+        families = neighbour.families if neighbour is not None else frozenset(Family)
+        for advertisement in sorted(self._announced, key=str):
+            if advertisement.family in families:
+                self._tell(codec.announce(advertisement, peers=[peer]))
+        for family in families:
             self._tell(codec.end_of_rib(family, peer=peer))
 
     def _tell(self, command: str) -> None:
@@ -356,16 +376,6 @@ def _set_once(future: asyncio.Future[str]) -> Callable[[str], None]:
             future.set_result(reason)
 
     return set_unless_done
-
-
-def _listen(path: Path, user: str | None) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    listener.bind(str(path))
-    path.chmod(0o660)
-    if os.getuid() == 0:
-        os.chown(path, 0, child.identity(user).gid)
-    listener.listen(8)
-    return listener
 
 
 def _replace_file(path: Path, content: bytes, *, user: str | None, mode: int) -> None:

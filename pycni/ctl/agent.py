@@ -69,6 +69,7 @@ def _summary(answer: dict[str, Any]) -> list[tuple[str, object]]:
         ("version", answer["version"]),
         ("up for", f"{answer['uptime_s']:.0f} s"),
         ("address", answer["address"] or "unknown: set node_address"),
+        *([("IPv6 address", answer["address6"])] if "address6" in answer else []),
         ("tunnel address", answer["tunnel_address"] or "-"),
         ("converged", "yes" if answer["converged"] else "no"),
         ("blocks", ", ".join(answer["blocks"]) or "-"),

@@ -12,7 +12,7 @@ from pycni.plan.iproute import PROTOCOL_NAMES, hop_order, route_lines, route_tex
 from pycni.topology.model import load_topology
 from pycni.topology.predict import Prediction, predict
 
-_FAMILY = 4
+_HEADS = {4: "ip route", 6: "ip -6 route"}
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,6 +25,15 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("-f", "--filename", type=Path, required=True, help="the topology (YAML)")
     parser.add_argument("--node", help="one node only, without heading")
+    families = parser.add_mutually_exclusive_group()
+    for family, note in ((4, "`ip route`, all that --node prints"), (6, "`ip -6 route`")):
+        families.add_argument(
+            f"-{family}",
+            dest="family",
+            action="store_const",
+            const=family,
+            help=f"IPv{family} only: {note}",
+        )
     add_output_argument(parser, plain="as `ip route` prints it")
     parser.set_defaults(func=command(_predict))
 
@@ -39,27 +48,36 @@ async def _predict(args: argparse.Namespace) -> int:
     if args.node is not None and args.node not in names:
         raise WrongUsage(f"there is no node {args.node!r} in {args.filename}: {', '.join(names)}")
     prediction = await predict(topology)
+    asked = names if args.node is None else [args.node]
+    families = tuple(_HEADS) if args.family is None else (args.family,)
     if args.output is not None:
-        asked = names if args.node is None else [args.node]
         rows = [
-            _document(route, node=name) for name in asked for route in _routes(prediction, name)
+            _document(route, node=name)
+            for name in asked
+            for family in families
+            for route in _routes(prediction, name, family=family)
         ]
         _print_rows(rows, form=args.output)
     elif args.node is not None:
-        print("\n".join(prediction.lines(args.node)))
+        print("\n".join(prediction.lines(args.node, family=families[0])))
     else:
-        tables = ("\n".join([f"{name}$ ip route", *prediction.lines(name)]) for name in names)
+        tables = (
+            "\n".join([f"{name}$ {_HEADS[family]}", *lines])
+            for name in names
+            for family in families
+            if (lines := prediction.lines(name, family=family))
+        )
         print("\n\n".join(tables))
     return 0
 
 
-def _routes(prediction: Prediction, node: str) -> list[Route]:
+def _routes(prediction: Prediction, node: str, *, family: int) -> list[Route]:
     """Return a node's routes in the order in which `ip route` shows them."""
-    places = {line: i for i, line in enumerate(prediction.lines(node, family=_FAMILY))}
+    places = {line: i for i, line in enumerate(prediction.lines(node, family=family))}
     routes = [
         route
         for key, routes in prediction.states[node].routes.items()
-        if key.table == MAIN_TABLE and key.dst.version == _FAMILY
+        if key.table == MAIN_TABLE and key.dst.version == family
         for route in routes
     ]
     return sorted(routes, key=lambda route: places[route_lines(route)[0]])

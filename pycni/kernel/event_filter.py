@@ -1,7 +1,8 @@
 """What the kernel keeps to itself: events that nobody here looks at, dropped before they wake us.
 
 Half of what the kernel tells of a new pod are routes of its own `local` table, and the link-local
-address and route that it gives every interface with IPv6.  A program of the classic packet filter
+address and route that it gives every interface with IPv6 (that an address goes may matter: one
+of them is a pod's gateway).  A program of the classic packet filter
 on the event socket drops these.  It judges the one message of each event by fixed offsets; where
 a message looks different, it lets it pass, and readers leave out the rest of what doesn't matter.
 """
@@ -10,7 +11,7 @@ import socket
 import struct
 from array import array
 
-from pycni.kernel.wire_link import RTM_DELADDR, RTM_NEWADDR
+from pycni.kernel.wire_link import RTM_NEWADDR
 from pycni.kernel.wire_route import LOCAL_TABLE, RTM_DELROUTE, RTM_NEWROUTE
 from pycni.model.network import Scope
 
@@ -48,8 +49,7 @@ _WHAT_MATTERS: _Program = (
     ("", _LOAD_16, _TYPE, "", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_NEWROUTE), "route", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_DELROUTE), "route", ""),
-    ("", _JUMP_IF_EQUAL, _type(RTM_NEWADDR), "address", ""),
-    ("", _JUMP_IF_EQUAL, _type(RTM_DELADDR), "address", "pass"),
+    ("", _JUMP_IF_EQUAL, _type(RTM_NEWADDR), "address", "pass"),
     ("route", _LOAD_8, _ROUTE_TABLE, "", ""),
     ("", _JUMP_IF_EQUAL, LOCAL_TABLE, "drop", ""),
     ("", _LOAD_8, _FAMILY, "", ""),

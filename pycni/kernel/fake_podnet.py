@@ -10,8 +10,8 @@ from pycni.errors import AlreadyExists, InvalidInput, PycniError, WrongNamespace
 from pycni.kernel import podcheck, podplan
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_tables import Refused
-from pycni.model.endpoints import HOST_VETH_PREFIX
-from pycni.model.network import IPAddress, Link
+from pycni.model.endpoints import GATEWAY_V6, HOST_VETH_PREFIX
+from pycni.model.network import Address, IPAddress, Link
 from pycni.plan.iproute import route_text
 from pycni.ports import PlugRequest, PlugResult
 
@@ -55,6 +55,8 @@ class FakePodNet:
         try:
             if self._failures:
                 raise self._failures.pop(0)
+            if podplan.has_version(request, 6):
+                self._kernel.add_address(Address(request.host_veth, GATEWAY_V6))
             self._add_routes(request)
         except BaseException:
             self._kernel.delete_link(request.host_veth)
@@ -95,6 +97,9 @@ class FakePodNet:
         link = self._kernel.link(request.host_veth)
         plugged = self._plugged.get(link.alias) if link is not None else None
         host = podcheck.Side(link)
+        host.addresses = {
+            one.interface for one in self._kernel.addresses() if one.ifname == request.host_veth
+        }
         host.routes = set(self._kernel.routes())
         host.sysctls = {n: self._kernel.sysctl(n) for n in podplan.host_sysctls(request)}
         pod = podcheck.Side()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv6Interface, IPv6Network
 
 from pycni.model.network import (
+    IPV6_CONNECTED_PRIORITY,
     IPV6_DEFAULT_PRIORITY,
     MAIN_TABLE,
     PROTOCOL_KERNEL,
@@ -24,7 +25,6 @@ from pycni.model.network import (
 )
 
 _IPV6 = 6
-_CONNECTED_PRIORITY_V6 = 256
 
 
 class Refused(Exception):
@@ -270,7 +270,7 @@ def _connected(address: Address) -> Route | None:
     interface = address.interface
     hop = frozenset((NextHop(address.ifname),))
     if isinstance(interface, IPv6Interface):
-        key = RouteKey(IPv6Network(interface.network), priority=_CONNECTED_PRIORITY_V6)
+        key = RouteKey(IPv6Network(interface.network), priority=IPV6_CONNECTED_PRIORITY)
         return Route(key, next_hops=hop, protocol=PROTOCOL_KERNEL)
     if interface.network.prefixlen == interface.max_prefixlen or interface.ip.is_loopback:
         return None

@@ -8,6 +8,7 @@ from pycni.kernel import podplan, wire_link, wire_route
 from pycni.kernel.names import LinkIndexes
 from pycni.kernel.netlink import KernelError, NetlinkSocket
 from pycni.kernel.sysctl import read_sysctl
+from pycni.model.endpoints import GATEWAY_V6
 from pycni.model.network import IPInterface, Link, Route
 from pycni.plan.iproute import route_text
 from pycni.ports import PlugRequest
@@ -27,6 +28,8 @@ def read_host(socket: NetlinkSocket, request: PlugRequest) -> Side:
     """Read the host's end, as far as `differences` looks at it."""
     side = _read_link(socket, request.host_veth)
     if side.link is not None:
+        if podplan.has_version(request, 6):
+            side.addresses = _read_addresses(socket, side.link)
         side.routes = _read_routes(socket, side.link, request=request)
         side.sysctls = {name: read_sysctl(name) for name in podplan.checked_host_sysctls(request)}
     return side
@@ -83,6 +86,8 @@ def differences(request: PlugRequest, *, host: Side, pod: Side) -> list[str]:
             found.append(f"{host_name} has MAC {host.link.mac} instead of {podplan.HOST_MAC}")
         if host.link.alias != request.alias:
             found.append(f"{host_name} has alias {host.link.alias!r} instead of {request.alias!r}")
+        if podplan.has_version(request, 6) and GATEWAY_V6 not in host.addresses:
+            found.append(f"{host_name} lacks address {GATEWAY_V6}, the pod's IPv6 gateway")
         found += _missing_routes(podplan.host_routes(request), have=host.routes, where="the host")
         wanted = podplan.checked_host_sysctls(request)
         found += _of_sysctls(wanted, have=host.sysctls, where="on the host")

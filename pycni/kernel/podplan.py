@@ -5,13 +5,12 @@ from collections.abc import Collection
 from ipaddress import (
     IPv4Network,
     IPv6Address,
-    IPv6Interface,
     IPv6Network,
     ip_interface,
 )
 
 from pycni.errors import InvalidInput
-from pycni.model.endpoints import GATEWAY_V4
+from pycni.model.endpoints import GATEWAY_V4, GATEWAY_V6
 from pycni.model.network import (
     IPV6_DEFAULT_PRIORITY,
     IPAddress,
@@ -28,9 +27,6 @@ from pycni.ports import PlugRequest
 
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 """The same on every host end: a pod's neighbour entry for its gateway never goes stale."""
-
-HOST_LINK_LOCAL = IPv6Interface("fe80::ecee:eeff:feee:eeee/64")
-"""What the kernel makes of `HOST_MAC` (EUI-64); set in so many words, because it need not."""
 
 _MAX_IFNAME = 15
 _MIN_MTU, _MIN_MTU_V6, _MAX_MTU = 68, 1280, 65535
@@ -104,7 +100,7 @@ def routes_inside(
 ) -> list[Route]:
     """Return the `pod_routes` of all pods with addresses of these IP versions."""
     routes: list[Route] = []
-    for version, gateway in ((4, GATEWAY_V4), (6, HOST_LINK_LOCAL.ip)):
+    for version, gateway in ((4, GATEWAY_V4), (6, GATEWAY_V6.ip)):
         if version not in versions:
             continue
         if version == GATEWAY_V4.version:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from pycni.kernel import podplan, wire_conf, wire_link, wire_route
 from pycni.kernel.wire import Request
+from pycni.model.endpoints import GATEWAY_V6
 from pycni.model.network import IPNetwork, Route, Scope
 from pycni.ports import PlugRequest
 
@@ -61,7 +62,7 @@ def host_end(request: PlugRequest, *, index: int) -> list[Request]:
     """Return what sets the host's end up; the routes to the pod's addresses come last."""
     requests = [wire_link.set_link(index=index, is_up=True)]
     if podplan.has_version(request, 6):
-        requests.insert(0, wire_link.add_address(podplan.HOST_LINK_LOCAL, index=index))
+        requests.insert(0, wire_link.add_address(GATEWAY_V6, index=index))
     protocol = request.route_protocol
     requests += [
         wire_route.add_host_request(address.packed, index=index, protocol=protocol)

@@ -46,9 +46,11 @@ def can_drop_privileges() -> bool:
 
 def agent_settings(node: TopologyNode, *, layout: Layout) -> Mapping[str, object]:
     """Return what an agent's configuration file says."""
+    ipv6 = {"node_address6": str(node.address6)} if node.address6 is not None else {}
     return {
         "node": node.name,
         "node_address": str(node.address),
+        **ipv6,
         "run_dir": str(layout.run_dir(node.name)),
         "state_dir": str(layout.state_dir(node.name)),
         "datastore": str(layout.datastore),

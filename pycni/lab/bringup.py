@@ -6,6 +6,7 @@ from pycni.errors import TryAgain
 from pycni.lab import checks, degraded, probes, tables, waiting
 from pycni.lab.cluster import Cluster
 from pycni.lab.session import Session
+from pycni.model.network import IPAddress
 from pycni.topology.model import TopologyPod
 
 TUNNEL_TEXT = {
@@ -55,7 +56,7 @@ async def show_tables(cluster: Cluster, *, session: Session) -> bool:
     """Print every node's table beside its prediction; True: all are equal."""
     comparisons = await cluster.compare_all()
     for comparison in comparisons:
-        await session.say("", f"{comparison.node}: ip route {comparison.verdict}")
+        await session.say("", f"{comparison.node}: {comparison.title} {comparison.verdict}")
         await session.say(*tables.side_by_side(comparison, width=session.width))
     return all(c.is_equal for c in comparisons)
 
@@ -71,13 +72,17 @@ async def show_degraded(cluster: Cluster, *, session: Session) -> None:
 
 
 async def _ping_all(cluster: Cluster, *, session: Session) -> bool:
-    count = len(checks.pairs_of(cluster))
-    await session.progress(f"pinging {count} pairs of pods")
-    silent = await checks.unanswered_pings(cluster)
-    await session.say(f"ping: {count - len(silent)} of {count} pairs of pods answer")
-    for pair in silent:
-        await session.say(f"  no answer: {pair.source.full_name} -> {pair.target.full_name}")
-    return not silent
+    are_answered = True
+    for family in cluster.topology.pod_versions:
+        count = len(checks.pairs_of(cluster, family=family))
+        await session.progress(f"pinging {count} pairs of pods")
+        silent = await checks.unanswered_pings(cluster, family=family)
+        name = "ping" if family == 4 else "ping -6"
+        await session.say(f"{name}: {count - len(silent)} of {count} pairs of pods answer")
+        for pair in silent:
+            await session.say(f"  no answer: {pair.source.full_name} -> {pair.target.full_name}")
+        are_answered &= not silent
+    return are_answered
 
 
 def choose_asker(cluster: Cluster) -> tuple[str, TopologyPod] | None:
@@ -98,17 +103,29 @@ async def _ask_from_a_node(cluster: Cluster, *, session: Session) -> bool:
     if chosen is None:
         return True
     node, pod = chosen
-    address = cluster.addresses[pod.full_name]
+    answers = [
+        await _ask(cluster, node, pod=pod, address=address, session=session)
+        for address in cluster.addresses[pod.full_name]
+    ]
+    return all(answers)
+
+
+async def _ask(
+    cluster: Cluster, node: str, *, pod: TopologyPod, address: IPAddress, session: Session
+) -> bool:
     expected = checks.expected_source(await cluster.prediction(), node=node, target=address)
+    url = probes.url(address)
     try:
         seen = await probes.seen_source(node, address=address)
     except TryAgain as exc:
         await session.say(f"curl: {exc}")
         return False
     is_right = expected is None or seen == str(expected)
-    known = f"{node}'s tunnel address" if is_right else f"expected was {expected}"
+    # IPv6 has no tunnel: a node asks by the address of its underlay.
+    whose = "tunnel" if address.version == 4 else "own"
+    known = f"{node}'s {whose} address" if is_right else f"expected was {expected}"
     await session.say(
-        f"curl: {node} asks http://{address}/ ({pod.full_name} on {pod.node}),"
+        f"curl: {node} asks {url} ({pod.full_name} on {pod.node}),"
         f" which sees it come from {seen} ({known})"
     )
     return is_right

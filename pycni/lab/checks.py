@@ -14,14 +14,16 @@ from pycni.lab.agents import BGP_USER
 from pycni.lab.cluster import Cluster
 from pycni.lab.layout import pod_place
 from pycni.model.network import IPAddress, RouteType
-from pycni.topology.model import UNDERLAY, TopologyPod
+from pycni.plan.inputs import host_prefix
+from pycni.topology.model import UNDERLAY, TopologyPod, addresses_of
 from pycni.topology.predict import Prediction
 
 AT_ONCE = 8
-IP_AND_ICMP_HEADERS = 28
+IP_AND_ICMP_HEADERS = {4: 28, 6: 48}
 
 PINGS = "ping between all pods"
 PROTOCOL_4 = "protocol 4 on the underlay"
+PLAIN_IPV6 = "plain IPv6 on the underlay"
 FULL_PACKETS = "packets of full size"
 
 
@@ -44,21 +46,34 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A pod that asks and one that is asked."""
+    """A pod that asks and one that is asked, by their addresses of one IP version."""
 
     source: TopologyPod
     target: TopologyPod
+    source_address: IPAddress
+    address: IPAddress
 
 
-def pairs_of(cluster: Cluster) -> list[Pair]:
-    """Return all ordered pairs of pods."""
-    pods = cluster.topology.pods
-    return [Pair(one, other) for one in pods for other in pods if one is not other]
+def address_of(cluster: Cluster, pod: TopologyPod, *, family: int) -> IPAddress | None:
+    """Return a pod's address of one IP version."""
+    return next((a for a in cluster.addresses[pod.full_name] if a.version == family), None)
 
 
-def across_nodes(cluster: Cluster) -> Pair | None:
+def pairs_of(cluster: Cluster, *, family: int = 4) -> list[Pair]:
+    """Return all ordered pairs of pods that both have an address of an IP version."""
+    found = [(pod, address_of(cluster, pod, family=family)) for pod in cluster.topology.pods]
+    return [
+        Pair(one, other, source, target)
+        for one, source in found
+        for other, target in found
+        if one is not other and source is not None and target is not None
+    ]
+
+
+def across_nodes(cluster: Cluster, *, family: int = 4) -> Pair | None:
     """Return a pair on two nodes; None: all pods share one."""
-    return next((p for p in pairs_of(cluster) if p.source.node != p.target.node), None)
+    pairs = pairs_of(cluster, family=family)
+    return next((p for p in pairs if p.source.node != p.target.node), None)
 
 
 def verdict(is_right: bool) -> Verdict:  # noqa: FBT001 - a conversion
@@ -75,7 +90,8 @@ def expected_source(prediction: Prediction, *, node: str, target: IPAddress) -> 
         return None
     exits = {hop.oif for hop in route.next_hops}
     if exits == {UNDERLAY}:
-        return inputs.node.ipv4.ip if inputs.node.ipv4 is not None else None
+        own = inputs.own_interface(target.version)
+        return own.ip if own is not None else None
     if exits == {inputs.settings.tunnel_name}:
         return inputs.node.ipip_tunnel_address
     return None
@@ -87,7 +103,7 @@ def expected_source(prediction: Prediction, *, node: str, target: IPAddress) -> 
 async def tables_are_predicted(cluster: Cluster) -> AsyncIterator[Row]:
     """Compare every node's table with its prediction."""
     for comparison in await cluster.compare_all():
-        what = f"{comparison.node}: ip route"
+        what = f"{comparison.node}: {comparison.title}"
         yield Row(what, verdict(comparison.is_equal), comparison.verdict)
 
 
@@ -99,37 +115,36 @@ async def sessions_are_up(cluster: Cluster) -> AsyncIterator[Row]:
         yield Row(f"{node}: BGP sessions", verdict(up == len(peers)), f"{up} of {len(peers)} up")
 
 
-async def unanswered_pings(cluster: Cluster) -> list[Pair]:
+async def unanswered_pings(cluster: Cluster, *, family: int = 4) -> list[Pair]:
     """Ping between all pairs of pods; return those that stay without answer."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def ask(pair: Pair) -> bool:
         async with slots:
-            return await probes.answers(
-                pod_place(pair.source.full_name), address=cluster.addresses[pair.target.full_name]
-            )
+            return await probes.answers(pod_place(pair.source.full_name), address=pair.address)
 
-    pairs = pairs_of(cluster)
+    pairs = pairs_of(cluster, family=family)
     answered = await asyncio.gather(*map(ask, pairs))
     return [pair for pair, is_answered in zip(pairs, answered, strict=True) if not is_answered]
 
 
 async def pods_reach_each_other(cluster: Cluster) -> AsyncIterator[Row]:
     """Ping between all pairs of pods."""
-    silent = await unanswered_pings(cluster)
-    count = len(pairs_of(cluster))
-    seen = f"{count - len(silent)} of {count} pairs answer"
-    if silent:
-        names = (f"{p.source.full_name} -> {p.target.full_name}" for p in silent)
-        seen += f"; silent: {', '.join(names)}"
-    yield Row(PINGS, verdict(not silent), seen)
+    for family in cluster.topology.pod_versions:
+        silent = await unanswered_pings(cluster, family=family)
+        count = len(pairs_of(cluster, family=family))
+        seen = f"{count - len(silent)} of {count} pairs answer"
+        if silent:
+            names = (f"{p.source.full_name} -> {p.target.full_name}" for p in silent)
+            seen += f"; silent: {', '.join(names)}"
+        yield Row(PINGS if family == 4 else f"{PINGS} (IPv6)", verdict(not silent), seen)
 
 
 async def packets_are_encapsulated(cluster: Cluster) -> AsyncIterator[Row]:
     """Watch the underlay while a pod pings one on another node."""
     what = PROTOCOL_4
     prediction = await cluster.prediction()
-    tunnelled = (p for p in pairs_of(cluster) if _is_tunnelled(cluster, p, prediction=prediction))
+    tunnelled = (p for p in pairs_of(cluster) if _is_tunnelled(p, prediction=prediction))
     pair = next(tunnelled, None)
     if pair is None:
         yield Row(what, Verdict.SKIP, "no two pods have a tunnel between them here")
@@ -137,20 +152,34 @@ async def packets_are_encapsulated(cluster: Cluster) -> AsyncIterator[Row]:
     nodes = {node.name: node.address.ip for node in cluster.topology.nodes}
     outer = f"{nodes[pair.source.node]} > {nodes[pair.target.node]}"
     expression = f"ip proto 4 and src {nodes[pair.source.node]} and dst {nodes[pair.target.node]}"
-    address = cluster.addresses[pair.target.full_name]
     async with probes.sniffing(expression, count=1) as sniffed:
-        await probes.answers(pod_place(pair.source.full_name), address=address)
+        await probes.answers(pod_place(pair.source.full_name), address=pair.address)
     found = next((line for line in sniffed.lines if outer in line), "")
     yield Row(what, verdict(bool(found)), " ".join(found.split()) or f"no packet {outer} seen")
 
 
-def _is_tunnelled(cluster: Cluster, pair: Pair, *, prediction: Prediction) -> bool:
-    inputs = prediction.inputs[pair.source.node]
-    source = expected_source(
-        prediction, node=pair.source.node, target=cluster.addresses[pair.target.full_name]
-    )
-    own = inputs.node
+def _is_tunnelled(pair: Pair, *, prediction: Prediction) -> bool:
+    source = expected_source(prediction, node=pair.source.node, target=pair.address)
+    own = prediction.inputs[pair.source.node].node
     return own is not None and source is not None and source == own.ipip_tunnel_address
+
+
+async def ipv6_packets_are_plain(cluster: Cluster) -> AsyncIterator[Row]:
+    """Watch the underlay while a pod pings one on another node over IPv6."""
+    if 6 not in cluster.topology.pod_versions:
+        return
+    pair = across_nodes(cluster, family=6)
+    if pair is None:
+        yield Row(PLAIN_IPV6, Verdict.SKIP, "no two pods with IPv6 are on different nodes")
+        return
+    flow = f"{pair.source_address} > {pair.address}"
+    # Only what has the pods' addresses in its outermost header comes through this.
+    expression = f"icmp6 and src {pair.source_address} and dst {pair.address}"
+    async with probes.sniffing(expression, count=1) as sniffed:
+        await probes.answers(pod_place(pair.source.full_name), address=pair.address)
+    found = next((line for line in sniffed.lines if flow in line), "")
+    seen = " ".join(found.split()) or f"no packet {flow} seen"
+    yield Row(PLAIN_IPV6, verdict(bool(found)), seen)
 
 
 class SeenSource(Protocol):
@@ -166,13 +195,13 @@ async def pods_see_the_right_source(
 ) -> AsyncIterator[Row]:
     """Let every node ask the first pod of every other node; see who it takes it for."""
     prediction = await cluster.prediction()
+    asked = [(pod, a) for pod in _first_pods(cluster) for a in cluster.addresses[pod.full_name]]
     for node in cluster.node_names:
-        for pod in _first_pods(cluster):
-            address = cluster.addresses[pod.full_name]
+        for pod, address in asked:
             expected = expected_source(prediction, node=node, target=address)
             if pod.node == node or expected is None:
                 continue
-            what = f"{node} asks {pod.full_name} on {pod.node}"
+            what = f"{node} asks {pod.full_name} on {pod.node}{_note(address.version)}"
             try:
                 seen = await seen_source(node, address=address)
             except PycniError as exc:
@@ -181,27 +210,38 @@ async def pods_see_the_right_source(
             yield Row(what, verdict(ip_address(seen) == expected), f"it sees {seen}")
 
 
+def _note(family: int) -> str:
+    """Tell the row of IPv6 from that of IPv4."""
+    return " (IPv6)" if family == 6 else ""
+
+
 def _first_pods(cluster: Cluster) -> list[TopologyPod]:
     return list({pod.node: pod for pod in reversed(cluster.topology.pods)}.values())
 
 
 async def full_packets_pass(cluster: Cluster) -> AsyncIterator[Row]:
     """Send packets of just the MTU, and one byte more, unfragmented between nodes."""
-    pair = across_nodes(cluster)
-    if pair is None:
-        yield Row(FULL_PACKETS, Verdict.SKIP, "all pods are on one node")
-        return
     prediction = await cluster.prediction()
     endpoints = [e for i in prediction.inputs.values() for e in i.endpoints.values()]
     sizes = {f"{e.pod_namespace}/{e.pod_name}": e.mtu for e in endpoints}
-    mtu = min(sizes[pair.source.full_name], sizes[pair.target.full_name])
-    place, address = pod_place(pair.source.full_name), cluster.addresses[pair.target.full_name]
-    for payload, is_expected in (
-        (mtu - IP_AND_ICMP_HEADERS, True),
-        (mtu - IP_AND_ICMP_HEADERS + 1, False),
-    ):
-        has_passed = await probes.passes_unfragmented(place, address=address, payload=payload)
-        what = f"{payload} bytes with DF {'pass' if is_expected else 'do not pass'}"
+    for family in cluster.topology.pod_versions:
+        pair = across_nodes(cluster, family=family)
+        if pair is None:
+            yield Row(f"{FULL_PACKETS}{_note(family)}", Verdict.SKIP, "all pods are on one node")
+            continue
+        mtu = min(sizes[pair.source.full_name], sizes[pair.target.full_name])
+        async for row in _full_packets_of(pair, mtu=mtu):
+            yield row
+
+
+async def _full_packets_of(pair: Pair, *, mtu: int) -> AsyncIterator[Row]:
+    """Try both sizes; in IPv6 nothing but the sender fragments, and it is told not to."""
+    place, family = pod_place(pair.source.full_name), pair.address.version
+    most = mtu - IP_AND_ICMP_HEADERS[family]
+    means = "with DF" if family == 4 else "over IPv6"
+    for payload, is_expected in ((most, True), (most + 1, False)):
+        has_passed = await probes.passes_unfragmented(place, address=pair.address, payload=payload)
+        what = f"{payload} bytes {means} {'pass' if is_expected else 'do not pass'}"
         seen = f"{'passed' if has_passed else 'did not pass'} (pods' MTU {mtu})"
         yield Row(what, verdict(has_passed is is_expected), seen)
 
@@ -211,24 +251,35 @@ async def pods_leave_by_their_nodes_address(cluster: Cluster) -> AsyncIterator[R
     if not cluster.topology.hosts:
         return
     host = cluster.topology.hosts[0]
-    nodes = {node.name: node.address.ip for node in cluster.topology.nodes}
+    targets = {address.version: address.ip for address, _ in addresses_of(host)}
+    prediction = await cluster.prediction()
     for pod in _first_pods(cluster):
-        what = f"{pod.full_name} asks {host.name} (NAT)"
-        status = await cluster.agents.ask(pod.node, "status")
-        if status["nat"] == "absent":
-            yield Row(what, Verdict.SKIP, "no pool wants natOutgoing")
-            continue
-        if degraded.is_degraded(status["nat"]):
-            yield Row(what, Verdict.SKIP, f"degraded: {degraded.LOSS}")
-            continue
-        try:
-            seen = await probes.seen_source(pod_place(pod.full_name), address=host.address.ip)
-        except PycniError as exc:
-            yield Row(what, Verdict.FAIL, str(exc))
-            continue
-        is_right = ip_address(seen) == nodes[pod.node]
-        yield Row(what, verdict(is_right), f"it sees {seen}, {pod.node}'s own address"
-                  if is_right else f"it sees {seen}")  # fmt: skip
+        inputs = prediction.inputs[pod.node]
+        for source in cluster.addresses[pod.full_name]:
+            target, own = targets.get(source.version), inputs.own_interface(source.version)
+            if target is not None and own is not None:
+                means = "NAT" if source.version == 4 else "NAT, IPv6"
+                what = f"{pod.full_name} asks {host.name} ({means})"
+                pool = inputs.pool_of(host_prefix(source))
+                if pool is None or not pool.nat_outgoing:
+                    yield Row(what, Verdict.SKIP, f"no pool with natOutgoing holds {source}")
+                else:
+                    yield await _leaves(cluster, pod, target=target, own=own.ip, what=what)
+
+
+async def _leaves(
+    cluster: Cluster, pod: TopologyPod, *, target: IPAddress, own: IPAddress, what: str
+) -> Row:
+    status = await cluster.agents.ask(pod.node, "status")
+    if degraded.is_degraded(status["nat"]):
+        return Row(what, Verdict.SKIP, f"degraded: {degraded.LOSS}")
+    try:
+        seen = await probes.seen_source(pod_place(pod.full_name), address=target)
+    except PycniError as exc:
+        return Row(what, Verdict.FAIL, str(exc))
+    is_right = ip_address(seen) == own
+    whose = f", {pod.node}'s own address" if is_right else ""
+    return Row(what, verdict(is_right), f"it sees {seen}{whose}")
 
 
 async def exabgp_is_unprivileged(cluster: Cluster) -> AsyncIterator[Row]:
@@ -258,6 +309,7 @@ CHECKS = (
     Check("BGP sessions of all nodes", sessions_are_up),
     Check(PINGS, pods_reach_each_other),
     Check(PROTOCOL_4, packets_are_encapsulated),
+    Check(PLAIN_IPV6, ipv6_packets_are_plain),
     Check("nodes ask pods", pods_see_the_right_source),
     Check(FULL_PACKETS, full_packets_pass),
     Check("pods ask outside (NAT)", pods_leave_by_their_nodes_address),

@@ -94,6 +94,7 @@ def _add_pod(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     pod.add_argument("pod", help="namespace/name")
     pod.add_argument("--node", help="where (add)")
     pod.add_argument("--address", help="which address (add; default: the next one)")
+    pod.add_argument("--address6", help="which IPv6 address beside that (add)")
 
 
 def normalise(argv: Sequence[str]) -> list[str]:
@@ -155,7 +156,7 @@ def _check_words(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if options.verb != "pod":
         return
     if options.action == "del":
-        if options.node is not None or options.address is not None:
+        if (options.node, options.address, options.address6) != (None, None, None):
             parser.error("pod del takes neither --node nor --address")
         return
     if options.node is None:
@@ -167,7 +168,8 @@ def _check_words(parser: argparse.ArgumentParser, options: argparse.Namespace) -
 
 
 def _pod_document(options: argparse.Namespace) -> dict[str, str]:
-    wanted = {"name": options.pod, "node": options.node, "address": options.address}
+    keys = {"name": "pod", "node": "node", "address": "address", "address6": "address6"}
+    wanted = {key: getattr(options, name) for key, name in keys.items()}
     return {key: value for key, value in wanted.items() if value is not None}
 
 

@@ -7,7 +7,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import yaml
@@ -20,6 +20,7 @@ from pycni.lab.agents import Agents, can_drop_privileges, write_settings
 from pycni.lab.layout import ROUTER, Layout, Plan, netns_path, pod_place
 from pycni.lab.pods import Runtime, install_plugins
 from pycni.model.network import IPAddress
+from pycni.model.resources import Node
 from pycni.model.schema_config import Config
 from pycni.model.schema_rules import mistakes_of
 from pycni.model.schema_yaml import Manifest
@@ -56,8 +57,9 @@ class Cluster:
         self.topology = topology
         self.agents = Agents(layout)
         self.runtime = Runtime(plan, layout=layout)
-        self.addresses: dict[str, IPAddress] = {}
+        self.addresses: dict[str, tuple[IPAddress, ...]] = {}
         self._prediction: Prediction | None = None
+        self._departed: dict[tuple[str, tuple[IPAddress, ...]], TopologyPod] = {}
 
     # --- steps of coming up ---------------------------------------------------------------------
 
@@ -76,7 +78,8 @@ class Cluster:
             if not isinstance(resource, Config):
                 raise InvalidInput(f"resources[{number}] is kept by pycni itself: leave it out")
             found.append(Manifest(resource, f"resources[{number}]"))
-        if mistakes := mistakes_of(found, existing=()):
+        nodes = [Node(n.name, ipv4=n.address, ipv6=n.address6) for n in self.topology.nodes]
+        if mistakes := mistakes_of(found, existing=nodes):
             raise InvalidInput("\n".join(mistakes))
         datastore = await open_sqlite(self.layout.datastore)
         try:
@@ -91,7 +94,7 @@ class Cluster:
         install_plugins(self.plan, layout=self.layout)
         for node in self.topology.nodes:
             write_settings(node, layout=self.layout)
-            self.runtime.write_configuration(node.name)
+            self.runtime.write_configuration(node.name, versions=self.topology.pod_versions)
             nodetools.write_tools(node.name, plan=self.plan, layout=self.layout)
 
     async def start_agents(self) -> None:
@@ -107,12 +110,12 @@ class Cluster:
             await self.runtime.start_web(pod_place(pod.full_name), name=pod.full_name)
 
     async def add_pod(self, pod: TopologyPod) -> None:
-        """Plug one pod in and remember its address."""
-        self.addresses[pod.full_name] = ip_address(await self.runtime.add(pod))
+        """Plug one pod in and remember its addresses."""
+        self.addresses[pod.full_name] = await self.runtime.add(pod)
 
     # --- what changes later ---------------------------------------------------------------------
 
-    async def make_pod(self, pod: TopologyPod) -> IPAddress:
+    async def make_pod(self, pod: TopologyPod) -> tuple[IPAddress, ...]:
         """Make one more pod, namespace and all."""
         _check_places(replace(self.topology, pods=(*self.topology.pods, pod)))
         place = pod_place(pod.full_name)
@@ -123,10 +126,9 @@ class Cluster:
             await commands.run("ip", "netns", "del", place)
             raise
         await self.runtime.start_web(place, name=pod.full_name)
-        added = replace(pod, address=self.addresses[pod.full_name])
         # Pinned only now: another pod may have come or gone meanwhile.
-        pinned = [replace(p, address=self.addresses[p.full_name]) for p in self.topology.pods]
-        self._change(replace(self.topology, pods=(*pinned, added)))
+        pinned = tuple(self._pinned(p) for p in (*self.topology.pods, pod))
+        self._change(replace(self.topology, pods=pinned))
         return self.addresses[pod.full_name]
 
     async def remove_pod(self, full_name: str) -> None:
@@ -136,13 +138,18 @@ class Cluster:
         place = pod_place(full_name)
         await self.runtime.stop_web(place)
         await commands.must("ip", "netns", "del", place)
+        self._departed[pod.node, self.addresses[full_name]] = self._pinned(pod)
         del self.addresses[full_name]
-        rest = [
-            replace(p, address=self.addresses[p.full_name])
-            for p in self.topology.pods
-            if p.full_name != full_name
-        ]
-        self._change(replace(self.topology, pods=tuple(rest)))
+        rest = tuple(self._pinned(p) for p in self.topology.pods if p.full_name != full_name)
+        self._change(replace(self.topology, pods=rest))
+
+    def _pinned(self, pod: TopologyPod) -> TopologyPod:
+        """Return a pod as one that asks for the addresses that it has."""
+        own = self.addresses[pod.full_name]
+        six = next((address for address in own if isinstance(address, IPv6Address)), None)
+        if own == (six,):
+            return replace(pod, address=six, address6=None)
+        return replace(pod, address=own[0], address6=six)
 
     def _change(self, topology: Topology) -> None:
         self.topology = topology
@@ -195,17 +202,20 @@ class Cluster:
     async def prediction(self) -> Prediction:
         """Return what the nodes should route."""
         if self._prediction is None:
-            self._prediction = await predict(self.topology)
+            departed = self._departed.values()
+            self._prediction = await predict(self.topology, departed=departed)
         return self._prediction
 
-    async def compare(self, node: str) -> tables.Comparison:
+    async def compare(self, node: str, *, family: int = 4) -> tables.Comparison:
         """Set a node's table against its prediction."""
-        output = await commands.must("ip", "-n", node, "route")
-        return tables.compare(node, output=output, predicted=(await self.prediction()).lines(node))
+        output = await commands.must("ip", f"-{family}", "-n", node, "route")
+        predicted = (await self.prediction()).lines(node, family=family)
+        return tables.compare(node, output=output, predicted=predicted, family=family)
 
     async def compare_all(self) -> Sequence[tables.Comparison]:
         """Set all nodes' tables against their predictions."""
-        return await asyncio.gather(*(self.compare(name) for name in self.node_names))
+        asked = [(name, family) for name in self.node_names for family in self.topology.versions]
+        return await asyncio.gather(*(self.compare(name, family=f) for name, f in asked))
 
     async def shortcomings(self) -> list[str]:
         """Return what an agent's own word says is not as it should be; empty: all is well."""

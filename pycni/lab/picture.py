@@ -1,12 +1,12 @@
 """Draw a lab as text.  Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pycni.lab.layout import ROUTER
 from pycni.lab.underlay import members_of
 from pycni.model.network import IPAddress
-from pycni.topology.model import UNDERLAY, Topology
+from pycni.topology.model import UNDERLAY, Topology, addresses_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,10 @@ class NodeFacts:
 
 
 def draw(
-    topology: Topology, *, facts: Mapping[str, NodeFacts], addresses: Mapping[str, IPAddress]
+    topology: Topology,
+    *,
+    facts: Mapping[str, NodeFacts],
+    addresses: Mapping[str, Sequence[IPAddress]],
 ) -> list[str]:
     """Return the picture's lines: the router, what hangs on it, and the pods on the nodes."""
     lines = [ROUTER]
@@ -26,16 +29,22 @@ def draw(
     for number, member in enumerate(members):
         is_last = number == len(members) - 1
         lines.append("|")
+        own = addresses_of(member)
+        gateways = _listed(gateway for _, gateway in own)
         lines.append(
-            f"+-- {member.gateway} ----- {UNDERLAY} {member.address}  [{member.name}]"
+            f"+-- {gateways} ----- {UNDERLAY} {_listed(a for a, _ in own)}  [{member.name}]"
             f"{_facts_text(facts.get(member.name))}"
         )
         stem = "    " if is_last else "|   "
         for pod in topology.pods:
             if pod.node == member.name:
-                address = addresses.get(pod.full_name, "?")
-                lines.append(f"{stem}  +-- {pod.interface} ----- eth0 {address}  ({pod.full_name})")
+                has = _listed(addresses.get(pod.full_name, ())) or "?"
+                lines.append(f"{stem}  +-- {pod.interface} ----- eth0 {has}  ({pod.full_name})")
     return lines
+
+
+def _listed(things: Iterable[object]) -> str:
+    return ", ".join(map(str, things))
 
 
 def _facts_text(facts: NodeFacts | None) -> str:

@@ -10,25 +10,29 @@ import json
 import shutil
 import stat
 import sys
+from collections.abc import Collection
+from ipaddress import ip_interface
 from pathlib import Path
 
 from pycni.errors import TryAgain
 from pycni.lab import commands
 from pycni.lab.layout import NETWORK, Layout, Plan, netns_path, pod_place
+from pycni.model.network import IPAddress
 from pycni.topology.model import TopologyPod
 
 WEB = Path(__file__).with_name("web.py")
 
 
-def conflist(node: str, *, layout: Layout) -> str:
-    """Return a node's network configuration."""
+def conflist(node: str, *, layout: Layout, versions: Collection[int]) -> str:
+    """Return a node's network configuration; pods get an address of each of these IP versions."""
+    assign = {f"assign_ipv{v}": "true" if v in versions else "false" for v in (4, 6)}
     plugin = {
         "type": "pycni",
         "nodename": node,
         "run_dir": str(layout.run_dir(node)),
         "state_dir": str(layout.state_dir(node)),
         "datastore": str(layout.datastore),
-        "ipam": {"type": "pycni-ipam"},
+        "ipam": {"type": "pycni-ipam"} | (assign if set(versions) != {4} else {}),
     }
     document = {"cniVersion": "1.1.0", "name": NETWORK, "plugins": [plugin]}
     return json.dumps(document, indent=2) + "\n"
@@ -40,7 +44,7 @@ def cni_args(pod: TopologyPod) -> str:
         "IgnoreUnknown": "1",
         "K8S_POD_NAMESPACE": pod.namespace,
         "K8S_POD_NAME": pod.name,
-        "IP": str(pod.address) if pod.address is not None else "",
+        "IP": ",".join(map(str, pod.addresses)),
         "HOST_VETH": pod.host_veth or "",
     }
     return ";".join(f"{key}={value}" for key, value in pairs.items() if value)
@@ -76,11 +80,11 @@ class Runtime:
         """Say by what pods are added."""
         return "cnitool" if self._cnitool else "pycni.lab.runtime"
 
-    def write_configuration(self, node: str) -> None:
+    def write_configuration(self, node: str, *, versions: Collection[int]) -> None:
         """Write a node's network configuration."""
         directory = self._layout.net_dir(node)
         directory.mkdir()
-        text = conflist(node, layout=self._layout)
+        text = conflist(node, layout=self._layout, versions=versions)
         (directory / "10-pycni.conflist").write_text(text, encoding="utf-8")
 
     async def call(self, verb: str, *, pod: TopologyPod) -> str:
@@ -99,10 +103,10 @@ class Runtime:
             raise TryAgain(f"cannot {verb} pod {pod.full_name} on {pod.node}: {ran.complaint}")
         return ran.output
 
-    async def add(self, pod: TopologyPod) -> str:
-        """Plug a pod in; return its (first) address."""
+    async def add(self, pod: TopologyPod) -> tuple[IPAddress, ...]:
+        """Plug a pod in; return its addresses."""
         result = json.loads(await self.call("add", pod=pod))
-        return str(result["ips"][0]["address"]).partition("/")[0]
+        return tuple(ip_interface(entry["address"]).ip for entry in result["ips"])
 
     async def start_web(self, place: str, *, name: str) -> None:
         """Start the web server of a pod or host."""

@@ -36,14 +36,19 @@ async def passes_unfragmented(place: str, *, address: IPAddress, payload: int) -
     return ran.status == 0
 
 
+def url(address: IPAddress) -> str:
+    """Return where an address's page is."""
+    return f"http://[{address}]/" if address.version == 6 else f"http://{address}/"
+
+
 async def seen_source(place: str, *, address: IPAddress) -> str:
     """Fetch a pod's or host's page; return the address that the server saw."""
-    host = f"[{address}]" if address.version == 6 else str(address)
-    command = ["curl", "-s", "-S", "--max-time", "5", "--noproxy", "*", f"http://{host}/"]
+    # -g: the brackets of an IPv6 address are no pattern.
+    command = ["curl", "-g", "-s", "-S", "--max-time", "5", "--noproxy", "*", url(address)]
     page = await commands.run(*command, place=place)
     found = _ASKED_BY.search(page.output)
     if page.status != 0 or found is None:
-        raise TryAgain(f"{place} can't fetch http://{host}/: {page.complaint}")
+        raise TryAgain(f"{place} can't fetch {url(address)}: {page.complaint}")
     return found[1]
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+_KERNELS_OWN = ("fe80::/64 ", "::1 dev lo ", "multicast ")
+"""How the lines begin that every interface with IPv6 brings; nobody predicts them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -11,6 +14,12 @@ class Comparison:
     node: str
     actual: tuple[str, ...]
     predicted: tuple[str, ...]
+    family: int = 4
+
+    @property
+    def title(self) -> str:
+        """Return the command that prints the table."""
+        return "ip route" if self.family == 4 else "ip -6 route"
 
     @property
     def is_equal(self) -> bool:
@@ -45,9 +54,13 @@ def collapse(text: str) -> tuple[str, ...]:
     return tuple(" ".join(line.split()) for line in text.splitlines() if line.strip())
 
 
-def compare(node: str, *, output: str, predicted: Iterable[str]) -> Comparison:
+def compare(node: str, *, output: str, predicted: Iterable[str], family: int = 4) -> Comparison:
     """Set `ip route`'s output against the predicted lines."""
-    return Comparison(node, collapse(output), tuple(" ".join(line.split()) for line in predicted))
+    actual = collapse(output)
+    if family == 6:
+        actual = tuple(line for line in actual if not line.startswith(_KERNELS_OWN))
+    wanted = tuple(" ".join(line.split()) for line in predicted)
+    return Comparison(node, actual, wanted, family)
 
 
 def side_by_side(comparison: Comparison, *, width: int) -> list[str]:
@@ -56,7 +69,7 @@ def side_by_side(comparison: Comparison, *, width: int) -> list[str]:
     In two columns where the terminal is wide enough; otherwise one, with `=` for a line that is in
     both, `-` for one that is missing, `+` for one that nobody predicted.
     """
-    left = max([len("ip route"), *map(len, comparison.actual)])
+    left = max([len(comparison.title), *map(len, comparison.actual)])
     right = max([len("predicted"), *map(len, comparison.predicted)])
     if left + right + 7 <= width:
         return _columns(comparison, left)
@@ -66,7 +79,7 @@ def side_by_side(comparison: Comparison, *, width: int) -> list[str]:
 
 
 def _columns(comparison: Comparison, left: int) -> list[str]:
-    lines = [f"  {'ip route':{left}}   predicted"]
+    lines = [f"  {comparison.title:{left}}   predicted"]
     rows = max(len(comparison.actual), len(comparison.predicted))
     for row in range(rows):
         have = comparison.actual[row] if row < len(comparison.actual) else ""

@@ -6,27 +6,29 @@ a process costs 50 ms in user-mode Linux.
 
 import contextlib
 import os
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from itertools import chain
 
 from pycni.kernel import netns, sysctl, wire_link
 from pycni.kernel.netlink import NetlinkSocket
 from pycni.lab import commands
 from pycni.lab.layout import ROUTER, netns_path, pod_place
-from pycni.topology.model import UNDERLAY, Topology, TopologyHost, TopologyNode
-
-Member = TopologyNode | TopologyHost
+from pycni.model.network import IPAddress, IPNetwork
+from pycni.topology.model import UNDERLAY, Member, Topology, TopologyNode, addresses_of
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One cable of the router: its name there, and who is at the far end."""
+    """One cable of the router: its place among them, and who is at the far end."""
 
-    port: str
+    number: int
     member: Member
-    subnet: IPv4Network
+
+    @property
+    def port(self) -> str:
+        """Return its name at the router."""
+        return f"to{self.number}"
 
 
 def members_of(topology: Topology) -> tuple[Member, ...]:
@@ -36,10 +38,35 @@ def members_of(topology: Topology) -> tuple[Member, ...]:
 
 def legs_of(topology: Topology) -> tuple[Leg, ...]:
     """Return the router's cables, named by their order: to0, to1 and so on."""
-    return tuple(
-        Leg(f"to{number}", member, member.address.network)
-        for number, member in enumerate(members_of(topology))
-    )
+    return tuple(Leg(number, member) for number, member in enumerate(members_of(topology)))
+
+
+def segments_of(topology: Topology) -> list[list[Leg]]:
+    """Return the cables by segment: who has a subnet in common, of either IP version, shares one.
+
+    So nodes of three IPv4 subnets and a single one of IPv6 are on one segment with three routers'
+    addresses, and their IPv4 passes the router all the same.
+    """
+    segments: list[list[Leg]] = []
+    for leg in legs_of(topology):
+        near = [one for one in segments if any(_are_near(leg, other) for other in one)]
+        far = [one for one in segments if one not in near]
+        joined = sorted((leg, *chain(*near)), key=lambda each: each.number)
+        segments = sorted([*far, joined], key=lambda legs: legs[0].number)
+    return segments
+
+
+def _are_near(one: Leg, other: Leg) -> bool:
+    return bool(_subnets(one.member) & _subnets(other.member))
+
+
+def _subnets(member: Member) -> set[IPNetwork]:
+    return {address.network for address, _ in addresses_of(member)}
+
+
+def has_ipv6(topology: Topology) -> bool:
+    """Say whether anybody has an IPv6 address."""
+    return any(member.address6 is not None for member in members_of(topology))
 
 
 def mtu_of(member: Member) -> int:
@@ -54,44 +81,69 @@ def places(topology: Topology) -> list[str]:
 
 
 def router_commands(topology: Topology) -> Iterator[str]:
-    """Compose the router's cables; members of one subnet share a bridge."""
-    subnets: dict[IPv4Network, list[Leg]] = defaultdict(list)
+    """Compose the router's cables; members of one segment share a bridge."""
     for leg in legs_of(topology):
-        subnets[leg.subnet].append(leg)
         yield (
             f"link add {leg.port} mtu {mtu_of(leg.member)} type veth"
             f" peer name {UNDERLAY} mtu {mtu_of(leg.member)} netns {leg.member.name}"
         )
         yield f"link set {leg.port} up"
-    for number, (subnet, legs) in enumerate(subnets.items()):
+    for number, legs in enumerate(segments_of(topology)):
         device = legs[0].port
         if len(legs) > 1:
             device = f"net{number}"
             yield f"link add {device} type bridge"
             yield from (f"link set {leg.port} master {device}" for leg in legs)
             yield f"link set {device} up"
-        for gateway in dict.fromkeys(leg.member.gateway for leg in legs):
-            yield f"addr add {gateway}/{subnet.prefixlen} dev {device}"
+        owned = (own for leg in legs for own in addresses_of(leg.member))
+        gateways = {f"{gateway}/{own.network.prefixlen}": gateway for own, gateway in owned}
+        for text, gateway in gateways.items():
+            yield f"addr add {text} dev {device}{_at_once(gateway)}"
+
+
+def _at_once(address: IPAddress) -> str:
+    """Spare an IPv6 address the probing for duplicates, which takes a second or two."""
+    return " nodad" if address.version == 6 else ""
 
 
 def member_commands(member: Member) -> Iterator[str]:
     """Compose one member's side."""
     yield "link set lo up"
-    yield f"addr add {member.address} dev {UNDERLAY}"
+    for address, _ in addresses_of(member):
+        yield f"addr add {address} dev {UNDERLAY}{_at_once(address.ip)}"
     yield f"link set {UNDERLAY} up"
-    yield f"route add default via {member.gateway} dev {UNDERLAY}"
+    for _, gateway in addresses_of(member):
+        yield f"route add default via {gateway} dev {UNDERLAY}"
+
+
+def sysctls(topology: Topology, place: str) -> dict[str, str]:
+    """Return what holds in a namespace of the underlay before it has any cable."""
+    wanted = {}
+    if has_ipv6(topology):
+        # Link-local addresses, by which neighbours are asked for, are of use at once.
+        wanted["net.ipv6.conf.default.accept_dad"] = "0"
+    if place == ROUTER:
+        wanted["net.ipv4.ip_forward"] = "1"
+        if has_ipv6(topology):
+            wanted["net.ipv6.conf.all.forwarding"] = "1"
+            # Subnets that share a segment are to stay apart: no short cuts.
+            wanted["net.ipv4.conf.all.send_redirects"] = "0"
+            wanted["net.ipv4.conf.default.send_redirects"] = "0"
+    return wanted
 
 
 async def build(topology: Topology) -> None:
     """Make all namespaces and cables."""
     names = "".join(f"netns add {place}\n" for place in places(topology))
     await commands.must("ip", "-batch", "-", stdin=names)
+    for place in (ROUTER, *(member.name for member in members_of(topology))):
+        for name, value in sysctls(topology, place).items():
+            write_sysctl(place, name=name, value=value)
     router = "\n".join(["link set lo up", *router_commands(topology), ""])
     await commands.must("ip", "-n", ROUTER, "-batch", "-", stdin=router)
     for member in members_of(topology):
         lines = "\n".join([*member_commands(member), ""])
         await commands.must("ip", "-n", member.name, "-batch", "-", stdin=lines)
-    write_sysctl(ROUTER, name="net.ipv4.ip_forward", value="1")
     for pod in topology.pods:
         bring_up_loopback(pod_place(pod.full_name))
 

@@ -149,7 +149,7 @@ async def pod(cluster: Cluster, session: Session) -> int:
     document = {k: v for k, v in arguments.items() if k != "action" and v is not None}
     wanted: TopologyPod = parse_pod(document)
     cluster.require_node(wanted.node)
-    await session.say(str(await cluster.make_pod(wanted)))
+    await session.say(*map(str, await cluster.make_pod(wanted)))
     return 0
 
 

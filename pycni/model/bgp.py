@@ -60,10 +60,15 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Advertisement:
-    """A prefix of ours, announced to every neighbour with this next hop."""
+    """A prefix of ours, announced with this next hop to every neighbour that takes its family."""
 
     nlri: IPNetwork
     next_hop: IPAddress
+
+    @property
+    def family(self) -> Family:
+        """Return the family whose sessions carry it."""
+        return Family.of(self.nlri)
 
 
 # --- what the speaker tells ---------------------------------------------------------------------

@@ -7,7 +7,7 @@ is in place ("ready"), so that whoever comes after a crash knows what may have b
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Interface
 
 from pycni.model.network import IPAddress, IPInterface
 
@@ -16,6 +16,13 @@ HOST_VETH_PREFIX = "cali"
 
 GATEWAY_V4 = IPv4Address("169.254.1.1")
 """A pod's gateway: it exists nowhere, the host end answers ARP for it."""
+
+GATEWAY_V6 = IPv6Interface("fe80::ecee:eeff:feee:eeee/64")
+"""A pod's IPv6 gateway, an address of each host end.
+
+It is what the kernel makes of the host ends' MAC address (EUI-64), which it need not: it is set in
+so many words.
+"""
 
 
 def host_veth_name(seed: str) -> str:

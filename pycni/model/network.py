@@ -29,6 +29,9 @@ PROTOCOL_BIRD = 12
 IPV6_DEFAULT_PRIORITY = 1024
 """What the kernel writes for an IPv6 route without priority: wanted IPv6 keys must say it."""
 
+IPV6_CONNECTED_PRIORITY = 256
+"""What the kernel writes for the network of an interface's IPv6 address."""
+
 
 class RouteType(IntEnum):
     """The kernel's route types (rtm_type, RTN_* in linux/rtnetlink.h)."""
@@ -150,6 +153,9 @@ class KernelState:
     holds the watched keys only ("net.ipv4.ip_forward" → "1"); `ruleset` is the digest found in our
     nftables table, None where the table is absent, another text where it was tampered with.
     Where `nat_unavailable` is set, no ruleset can be had: wanting one would retry for ever.
+    `gateways` are the interfaces that have the pods' IPv6 gateway address, as of the last snapshot
+    and our own operations, `lost_gateways` those that lost it since; other link-local addresses are
+    left out, and `addresses` stays small.
     `keys_by_oif` is an index of `routes`, made and kept by `pycni.plan.mirror`.
     """
 
@@ -159,6 +165,8 @@ class KernelState:
     sysctls: dict[str, str] = field(default_factory=dict)
     ruleset: str | None = None
     nat_unavailable: NatUnavailable | None = None
+    gateways: set[str] = field(default_factory=set)
+    lost_gateways: set[str] = field(default_factory=set)
     keys_by_oif: dict[str, set[RouteKey]] | None = field(
         default=None, init=False, repr=False, compare=False
     )

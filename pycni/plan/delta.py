@@ -9,6 +9,7 @@ has been heard completely.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from pycni.model.endpoints import GATEWAY_V6
 from pycni.model.network import (
     AddAddress,
     Address,
@@ -79,6 +80,7 @@ def plan(want: Desired, have: KernelState, *, ownership: Ownership, gate: Gate) 
     result = Plan()
     result.ops += plan_tunnels(want, have)
     result.ops += plan_pod_links(want, have)
+    result.ops += plan_gateways(want, have)
     result.ops += plan_new_addresses(want, have)
     result.ops += plan_sysctls(want.sysctls, have.sysctls)
     routes = plan_routes(
@@ -155,6 +157,12 @@ def plan_pod_links(want: Desired, have: KernelState) -> list[Op]:
         for name in sorted(want.pod_links)
         if name in have.links and not have.links[name].is_up
     ]
+
+
+def plan_gateways(want: Desired, have: KernelState) -> list[Op]:
+    """Give back the address by which pods with IPv6 leave to the host ends that lost it."""
+    lost = (want.gateways - have.gateways) & have.links.keys()
+    return [AddAddress(Address(name, GATEWAY_V6)) for name in sorted(lost)]
 
 
 def plan_old_tunnels(want: Desired, have: KernelState, *, ownership: Ownership) -> list[Op]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
-from pycni.model.bgp import Advertisement, Neighbour
+from pycni.model.bgp import Advertisement, Family, Neighbour
 from pycni.model.endpoints import WorkloadEndpoint
 from pycni.model.network import (
     Address,
@@ -19,6 +19,7 @@ from pycni.model.network import (
     Ruleset,
     Tunnel,
 )
+from pycni.model.resources import BGPPeer
 from pycni.plan.imports import Rejected, judge_prefix
 from pycni.plan.inputs import IPIP_OVERHEAD, Inputs, route_key
 from pycni.plan.nat import NatInputs, render
@@ -28,10 +29,14 @@ from pycni.plan.podsysctls import host_veth_sysctls, interface_sysctl
 
 @dataclass(slots=True)
 class Desired:
-    """What is wanted: kind → {key: value}; `pod_links` maps pods' host ends to their MTUs."""
+    """What is wanted: kind → {key: value}; `pod_links` maps pods' host ends to their MTUs.
+
+    `gateways` are the host ends that are to have the gateway address of pods with IPv6.
+    """
 
     tunnels: dict[str, Tunnel] = field(default_factory=dict)
     pod_links: dict[str, int] = field(default_factory=dict)
+    gateways: set[str] = field(default_factory=set)
     addresses: set[Address] = field(default_factory=set)
     routes: dict[RouteKey, Route] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
@@ -43,6 +48,7 @@ def compute(inputs: Inputs) -> Desired:
     return Desired(
         tunnels=wanted_tunnels(inputs),
         pod_links=wanted_pod_links(inputs),
+        gateways={e.host_veth for e in inputs.pods.values() if needs_gateway(e)},
         addresses=wanted_addresses(inputs),
         routes=wanted_routes(inputs),
         sysctls=wanted_sysctls(inputs),
@@ -86,6 +92,11 @@ def wanted_addresses(inputs: Inputs) -> set[Address]:
 def wanted_pod_links(inputs: Inputs) -> dict[str, int]:
     """Return the host ends of our pods, which must be up, with their MTUs."""
     return {e.host_veth: e.mtu for e in inputs.pods.values()}
+
+
+def needs_gateway(endpoint: WorkloadEndpoint) -> bool:
+    """Tell whether a pod's host end must have the gateway address of IPv6."""
+    return any(a.interface.version == 6 for a in endpoint.addresses)
 
 
 # --- routes -------------------------------------------------------------------------------------
@@ -183,6 +194,8 @@ def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
 
 # --- BGP ----------------------------------------------------------------------------------------
 
+_FAMILIES = {4: frozenset({Family.IPV4}), 6: frozenset({Family.IPV6})}
+
 
 def wanted_advertisements(inputs: Inputs) -> frozenset[Advertisement]:
     """Return what we announce: own blocks, and addresses of ours in others' blocks."""
@@ -198,54 +211,44 @@ def wanted_advertisements(inputs: Inputs) -> frozenset[Advertisement]:
 
 
 def wanted_neighbours(inputs: Inputs) -> tuple[Neighbour, ...]:
-    """Return the sessions: every other node while the mesh is on, and the configured peers."""
-    own = inputs.own_interface(4)
-    if own is None:
+    """Return the sessions: every other node while the mesh is on, and the configured peers.
+
+    Each IP version has sessions of its own, between addresses of that version, and a session
+    carries the prefixes of its version alone.  The IPv4 address is the router ID of all.
+    """
+    node = inputs.node
+    if node is None or node.ipv4 is None:
         return ()
+    ends = {own.version: own.ip for own in (node.ipv4, node.ipv6) if own is not None}
     wanted: dict[IPAddress, Neighbour] = {}
-    if inputs.bgp.is_node_mesh_enabled:
-        for node in inputs.nodes.values():
-            if node.name != inputs.settings.node and node.ipv4 is not None:
-                wanted[node.ipv4.ip] = _neighbour(
-                    inputs,
-                    own.ip,
-                    peer=node.ipv4.ip,
-                    peer_as=node.as_number or inputs.bgp.as_number,
-                    port=inputs.bgp.listen_port,
-                    password=None,
-                )
-    for peer in inputs.peers.values():
-        if peer.node in (None, inputs.settings.node) and peer.peer_ip != own.ip:
-            wanted[peer.peer_ip] = _neighbour(
-                inputs,
-                own.ip,
+    for peer in _peers(inputs):
+        local = ends.get(peer.peer_ip.version)
+        if local is not None and local != peer.peer_ip:
+            wanted[peer.peer_ip] = Neighbour(
                 peer=peer.peer_ip,
+                local=local,
+                local_as=node.as_number or inputs.bgp.as_number,
                 peer_as=peer.as_number,
+                router_id=node.ipv4.ip,
+                hold_time_s=inputs.settings.hold_time_s,
+                restart_time_s=inputs.settings.restart_time_s,
                 port=peer.port,
                 password=peer.password,
+                families=_FAMILIES[local.version],
             )
     return tuple(wanted[address] for address in sorted(wanted, key=lambda a: (a.version, int(a))))
 
 
-def _neighbour(
-    inputs: Inputs,
-    local: IPAddress,
-    *,
-    peer: IPAddress,
-    peer_as: int,
-    port: int,
-    password: str | None,
-) -> Neighbour:
-    node = inputs.node
-    own_as = node.as_number if node is not None and node.as_number else inputs.bgp.as_number
-    return Neighbour(
-        peer=peer,
-        local=local,
-        local_as=own_as,
-        peer_as=peer_as,
-        router_id=local,
-        hold_time_s=inputs.settings.hold_time_s,
-        restart_time_s=inputs.settings.restart_time_s,
-        port=port,
-        password=password,
-    )
+def _peers(inputs: Inputs) -> Iterator[BGPPeer]:
+    """Yield whom to call; a configured peer comes after the mesh, to take its place."""
+    if inputs.bgp.is_node_mesh_enabled:
+        for node in inputs.nodes.values():
+            if node.name == inputs.settings.node:
+                continue
+            for address in (node.ipv4, node.ipv6):
+                if address is not None:
+                    number = node.as_number or inputs.bgp.as_number
+                    yield BGPPeer(node.name, address.ip, number, port=inputs.bgp.listen_port)
+    for peer in inputs.peers.values():
+        if peer.node in (None, inputs.settings.node):
+            yield peer

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import assert_never
 
+from pycni.model.endpoints import GATEWAY_V6
 from pycni.model.network import (
     AddAddress,
     AddressChanged,
@@ -58,6 +59,7 @@ NOTHING = Effect()
 
 def leave_out_link_local(state: KernelState) -> None:
     """Reduce a snapshot to what events keep true: see `apply_event`."""
+    state.gateways = {a.ifname for a in state.addresses if a.interface == GATEWAY_V6}
     state.addresses = {a for a in state.addresses if not _is_link_local(a.interface.ip)}
     for key in [k for k in state.routes if _is_link_local(k.dst.network_address)]:
         del state.routes[key]
@@ -67,7 +69,7 @@ def apply_event(state: KernelState, event: KernelEvent) -> Effect:
     """Change the picture by one event of the kernel; what it shows already has no effect.
 
     IPv6 link-local addresses and routes are left out: the kernel makes both for every interface,
-    and nothing of ours hangs on them.
+    and nothing of ours hangs on them, but for the pods' gateway.
     """
     match event:
         case RouteChanged():  # by far the most frequent
@@ -79,6 +81,8 @@ def apply_event(state: KernelState, event: KernelEvent) -> Effect:
             return _link_changed(state, event)
         case LinkGone():
             state.links.pop(event.name, None)
+            state.gateways.discard(event.name)
+            state.lost_gateways.discard(event.name)
             return Effect(keys=_drop_routes_by(state, event.name), link=event.name)
         case AddressChanged():
             return _address_changed(state, event)
@@ -98,12 +102,22 @@ def _address_changed(state: KernelState, event: AddressChanged) -> Effect:
     # One that the picture shows already does have an effect: it may be by an operation of ours,
     # and nobody has looked yet at what hangs on the address.
     if _is_link_local(event.address.interface.ip):
-        return NOTHING
+        return _link_local_changed(state, event)
     if event.is_present:
         state.addresses.add(event.address)
         return Effect(is_address=True)
     state.addresses.discard(event.address)
     return Effect(is_address=True, lost_routes_by=event.address.ifname)
+
+
+def _link_local_changed(state: KernelState, event: AddressChanged) -> Effect:
+    # That the gateway comes is not looked at: a new pod has it.
+    if event.is_present or event.address.interface != GATEWAY_V6:
+        return NOTHING
+    name = event.address.ifname
+    state.gateways.discard(name)
+    state.lost_gateways.add(name)
+    return Effect(link=name)
 
 
 def _link_changed(state: KernelState, event: LinkChanged) -> Effect:
@@ -193,6 +207,9 @@ def apply_op(state: KernelState, op: Op) -> None:
             there = state.routes.get(op.new.key, ())
             routes = tuple(r for r in there if r not in (op.old, op.new))
             _set_routes(state, op.new.key, (*routes, op.new))
+        case AddAddress() if op.address.interface == GATEWAY_V6:
+            state.gateways.add(op.address.ifname)
+            state.lost_gateways.discard(op.address.ifname)
         case AddAddress():
             state.addresses.add(op.address)
         case DeleteAddress():

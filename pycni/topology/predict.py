@@ -4,8 +4,9 @@ Addresses are given by the same allocator, over a datastore in memory, and route
 same pure functions as in the agent: what is printed here is what the agent will do.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from typing import TypeVar
 
 from pycni.datastore.memory import MemoryDatastore
@@ -15,8 +16,10 @@ from pycni.ipam.tunnel import ensure_tunnel_address
 from pycni.model.bgp import Path
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
+    IPV6_CONNECTED_PRIORITY,
     PROTOCOL_KERNEL,
     Address,
+    IPInterface,
     KernelState,
     Link,
     NextHop,
@@ -34,11 +37,11 @@ from pycni.model.resources import (
     Resource,
 )
 from pycni.plan.desired import compute, wanted_advertisements, wanted_neighbours
-from pycni.plan.inputs import Inputs, Settings, borrowed_in
+from pycni.plan.inputs import Inputs, Settings, borrowed_in, route_key
 from pycni.plan.iproute import ip_route_lines
 from pycni.plan.mtu import pod_mtu
 from pycni.ports import Datastore
-from pycni.topology.model import UNDERLAY, Topology, TopologyNode, TopologyPod
+from pycni.topology.model import UNDERLAY, Topology, TopologyNode, TopologyPod, addresses_of
 
 T = TypeVar("T", bound=Resource)
 NETWORK = "k8s-pod-network"
@@ -56,12 +59,18 @@ class Prediction:
         return ip_route_lines(self.states[node], family=family)
 
 
-async def predict(topology: Topology) -> Prediction:
-    """Give addresses and compute every node's routes."""
+async def predict(topology: Topology, *, departed: Iterable[TopologyPod] = ()) -> Prediction:
+    """Give addresses and compute every node's routes.
+
+    `departed` pods are no more, but the blocks of their addresses are still their nodes'.
+    """
     datastore = MemoryDatastore()
     for resource in topology.resources:
         await datastore.create(resource)
     await _register_nodes(topology, datastore)
+    for pod in departed:
+        endpoint = await _add_pod(topology, pod, datastore)
+        await Allocator(datastore, node=pod.node).release_by_handle(endpoint.handle_id)
     endpoints = [await _add_pod(topology, pod, datastore) for pod in topology.pods]
     inputs = {n.name: await _inputs(n, datastore, endpoints) for n in topology.nodes}
     _exchange(inputs)
@@ -77,9 +86,11 @@ async def _register_nodes(topology: Topology, datastore: Datastore) -> None:
             Allocator(datastore, node=node.name), datastore, node=node.name
         )
         known = await datastore.get(Node, node.name)
+        stated = known.value if known is not None else Node(node.name)
         value = replace(
-            known.value if known is not None else Node(node.name),
+            stated,
             ipv4=node.address,
+            ipv6=node.address6 or stated.ipv6,
             ipip_tunnel_address=assigned.interface.ip if assigned is not None else None,
         )
         if known is None:
@@ -94,8 +105,8 @@ async def _add_pod(topology: Topology, pod: TopologyPod, datastore: Datastore) -
         AssignRequest(
             handle_id=f"{NETWORK}.{key.container_id}",
             attributes=(("node", pod.node),),
-            versions=(pod.address.version,) if pod.address is not None else (4,),
-            addresses=(pod.address,) if pod.address is not None else (),
+            versions=tuple(a.version for a in pod.addresses) or topology.pod_versions,
+            addresses=pod.addresses,
         )
     )
     node = next(n for n in topology.nodes if n.name == pod.node)
@@ -129,7 +140,7 @@ async def _inputs(
     for endpoint in endpoints:
         if endpoint.node == node.name:
             inputs.set_endpoint(endpoint.key, endpoint)
-    inputs.addresses = {Address(UNDERLAY, node.address)}
+    inputs.addresses = {Address(UNDERLAY, address) for address, _ in addresses_of(node)}
     inputs.links = {UNDERLAY: Link(UNDERLAY, index=2, mtu=node.mtu, is_up=True)}
     return inputs
 
@@ -144,31 +155,46 @@ def _exchange(inputs: dict[str, Inputs]) -> None:
     A session comes up when both ends are configured for it, with each other's AS number.
     """
     sessions = {(n.local, n.peer): n for i in inputs.values() for n in wanted_neighbours(i)}
-    by_address = {own.ip: i for i in inputs.values() if (own := i.own_interface(4)) is not None}
+    owners = {
+        own.ip: i
+        for i in inputs.values()
+        for own in (i.own_interface(4), i.own_interface(6))
+        if own is not None
+    }
     for (local, peer), neighbour in sessions.items():
         back = sessions.get((peer, local))
         if back is None or (back.local_as, back.peer_as) != (neighbour.peer_as, neighbour.local_as):
             continue
-        receiver = by_address[peer]
-        for advertisement in wanted_advertisements(by_address[local]):
-            path = Path(advertisement.nlri, advertisement.next_hop, peer=local)
-            receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
+        receiver = owners[peer]
+        for advertisement in wanted_advertisements(owners[local]):
+            if advertisement.family in neighbour.families & back.families:
+                path = Path(advertisement.nlri, advertisement.next_hop, peer=local)
+                receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
 
 
 def _state(node: TopologyNode, inputs: Inputs) -> KernelState:
     """Add what the underlay itself puts into the table."""
-    subnet = node.address.network
-    connected = Route(
-        RouteKey(subnet),
-        scope=Scope.LINK,
-        next_hops=frozenset({NextHop(UNDERLAY)}),
-        src=node.address.ip,
-        protocol=PROTOCOL_KERNEL,
-    )
-    default = Route(
-        RouteKey(IPv4Network("0.0.0.0/0")),
-        next_hops=frozenset({NextHop(UNDERLAY, gateway=node.gateway)}),
-    )
-    routes: dict[RouteKey, tuple[Route, ...]] = {r.key: (r,) for r in (default, connected)}
+    routes: dict[RouteKey, tuple[Route, ...]] = {}
+    for address, gateway in addresses_of(node):
+        everything = ip_network("0.0.0.0/0" if address.version == 4 else "::/0")
+        hop = NextHop(UNDERLAY, gateway=gateway)
+        default = Route(route_key(everything), next_hops=frozenset({hop}))
+        connected = _connected(address)
+        routes |= {default.key: (default,), connected.key: (connected,)}
     routes |= {key: (route,) for key, route in compute(inputs).routes.items()}
     return KernelState(links=inputs.links, addresses=inputs.addresses, routes=routes)
+
+
+def _connected(address: IPInterface) -> Route:
+    """Return the route that the kernel makes for an address of the underlay."""
+    hop = frozenset({NextHop(UNDERLAY)})
+    if address.version == 6:
+        key = RouteKey(address.network, priority=IPV6_CONNECTED_PRIORITY)
+        return Route(key, next_hops=hop, protocol=PROTOCOL_KERNEL)
+    return Route(
+        RouteKey(address.network),
+        scope=Scope.LINK,
+        next_hops=hop,
+        src=address.ip,
+        protocol=PROTOCOL_KERNEL,
+    )

@@ -5,7 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network, ip_interface, ip_network
+from ipaddress import ip_interface, ip_network
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,10 +32,9 @@ from pycni.model.network import (
     KernelState,
     NextHop,
     Route,
-    RouteKey,
 )
 from pycni.model.resources import IPPool, Resource, TunnelMode, resource_name
-from pycni.plan.inputs import Inputs, Settings
+from pycni.plan.inputs import Inputs, Settings, route_key
 from pycni.plan.iproute import ip_route_lines
 from pycni.plan.mtu import pod_mtu
 
@@ -49,7 +48,8 @@ _fds = count(1000)
 
 def default_route(gateway: IPAddress) -> Route:
     hop = NextHop("eth0", gateway=gateway)
-    return Route(RouteKey(IPv4Network("0.0.0.0/0")), next_hops=frozenset({hop}))
+    everything = ip_network("0.0.0.0/0" if gateway.version == 4 else "::/0")
+    return Route(route_key(everything), next_hops=frozenset({hop}))
 
 
 @dataclass
@@ -86,6 +86,7 @@ class NodeAgent:
         name: str,
         address: str,
         *,
+        address6: str = "",
         store: MemoryStore,
         network: FakeNetwork,
         directory: Path,
@@ -94,6 +95,7 @@ class NodeAgent:
     ) -> None:
         self.name = name
         self.address: IPInterface = ip_interface(address)
+        self.addresses = tuple(ip_interface(a) for a in (address, address6) if a)
         self.settings = settings or Settings(node=name)
         self.network = network
         self.switch = Switch()
@@ -102,8 +104,9 @@ class NodeAgent:
         )
         self.kernel = MoodyKernel()
         self.kernel.add_link("eth0", mtu=mtu)
-        self.kernel.add_address(Address("eth0", self.address))
-        self.kernel.create_route(default_route(self.address.network[1]))
+        for own in self.addresses:
+            self.kernel.add_address(Address("eth0", own))
+            self.kernel.create_route(default_route(own.network[1]))
         self.podnet = FakePodNet(self.kernel)
         self.run_dir = directory / name / "run"
         self.endpoints = FileEndpoints(run_dir=self.run_dir, state_dir=directory / name / "state")
@@ -133,7 +136,7 @@ class NodeAgent:
             self.datastore,
             self.allocator,
             node=self.name,
-            address=self.address,
+            addresses=self.addresses,
             report=lambda _what, _why: None,
         )
         await registration.once()
@@ -144,7 +147,7 @@ class NodeAgent:
         (Closing an inotify descriptor takes the kernel longer than all the rest here.)
         """
         self._watches_records = watches_records
-        self.speaker = FakeSpeaker(self.network, self.address.ip)
+        self.speaker = FakeSpeaker(self.network, *(a.ip for a in self.addresses))
         self.facts = Facts(Inputs(self.settings, pool_history=self.pool_history))
         reconciler = Reconciler(
             self.facts,
@@ -183,7 +186,7 @@ class NodeAgent:
         self._tasks = []
         self.reconciler = None
         if self.speaker is not None:
-            self.network.kill(self.speaker.address)
+            self.network.kill(self.speaker.addresses[0])
             self.speaker = None
         for outcome in outcomes:
             if isinstance(outcome, Exception):
@@ -269,7 +272,9 @@ class NodeAgent:
         return await self.kernel.snapshot([])
 
     async def ip_route(self, family: int = 4) -> list[str]:
-        return ip_route_lines(await self.state(), family=family)
+        """Return a table without the kernel's own link-local networks."""
+        lines = ip_route_lines(await self.state(), family=family)
+        return [line for line in lines if not line.startswith("fe80::/64 ")]
 
     async def routes(self) -> list[str]:
         """Return the table without what the underlay itself puts there."""
@@ -328,6 +333,7 @@ async def cluster(
     directory: Path,
     addresses: Sequence[str] = ("10.10.7.20/20",),
     *,
+    addresses6: Sequence[str] = (),
     pools: Sequence[IPPool] = (POOL,),
     change: Callable[[Settings], Settings] = lambda settings: settings,
 ) -> AsyncIterator[Cluster]:
@@ -336,7 +342,8 @@ async def cluster(
     await made.create(*pools)
     for number, address in enumerate(addresses):
         name = f"node-{number}"
-        node = made.node(name, address, settings=change(Settings(node=name)))
+        address6 = addresses6[number] if addresses6 else ""
+        node = made.node(name, address, address6=address6, settings=change(Settings(node=name)))
         await node.register()
     for node in made.nodes.values():
         node.start()

@@ -26,6 +26,7 @@ def node() -> Iterator[int]:
             "link set lo up",
             "link add eth0 type veth peer name far0",
             "addr add 10.10.7.20/20 dev eth0",
+            "addr add fd00:10::20/64 dev eth0 nodad",
             "link set eth0 up",
             "link set far0 up",
             "link add tunl0 type veth peer name tunl0x",

@@ -1,13 +1,15 @@
 """What an engine has in hand is not mended: its lock and its record decide."""
 
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 from pycni.agent import actor
-from pycni.model.endpoints import EndpointKey, EndpointState
-from pycni.model.network import SetLink
+from pycni.model.endpoints import GATEWAY_V6, EndpointKey, EndpointState
+from pycni.model.network import Address, SetLink
+from pycni.model.resources import IPPool
 from pycni.plan.podsysctls import interface_sysctl
-from tests.agent.cluster import Cluster, NodeAgent, cluster
+from tests.agent.cluster import POOL, Cluster, NodeAgent, cluster
 from tests.virtual_time import run
 
 NODES = ("10.10.7.20/20",)
@@ -141,5 +143,76 @@ def test_settings_of_an_interface_in_hand_are_left_alone_until_a_later_look(
             await made.settle(90)
 
             assert node.kernel.read_sysctls([setting]) == {setting: "1"}
+
+    run(story())
+
+
+def test_the_ipv6_gateway_of_a_pod_comes_back_but_not_while_its_endpoint_is_locked(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        pools = (POOL, IPPool("six", ip_network("fd00::/48"), block_size=122))
+        async with cluster(tmp_path, NODES, addresses6=("fd10::20/64",), pools=pools) as made:
+            node = made.nodes["node-0"]
+            await node.add("default/web", config={"ipam": {"assign_ipv6": True}})
+            await node.add("default/four")
+            await made.settle()
+            key, name = next(
+                (e.key, e.host_veth) for e in node.endpoints.list() if e.pod_name == "web"
+            )
+            applied = len(node.kernel.applied)
+
+            async with node.endpoints.lock(key, timeout_s=0):
+                node.kernel.delete_address(Address(name, GATEWAY_V6))
+                await made.settle()
+                assert gateways(node) == set()
+            await made.settle(2 * actor.LOCKED_RETRY_S)
+
+            assert gateways(node) == {name}
+            assert len(node.kernel.applied) == applied + 1
+
+    run(story())
+
+
+def gateways(node: NodeAgent) -> set[str]:
+    found = node.kernel.addresses()
+    return {one.ifname for one in found if one.interface == GATEWAY_V6}
+
+
+def test_the_ipv6_gateway_that_went_while_nobody_listened_comes_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        pools = (POOL, IPPool("six", ip_network("fd00::/48"), block_size=122))
+        async with cluster(tmp_path, NODES, addresses6=("fd10::20/64",), pools=pools) as made:
+            node = made.nodes["node-0"]
+            await node.add("default/web", config={"ipam": {"assign_ipv6": True}})
+            (record,) = node.endpoints.list()
+
+            await node.stop()
+            node.kernel.delete_address(Address(record.host_veth, GATEWAY_V6))
+            node.start()
+            await made.settle()
+            assert gateways(node) == {record.host_veth}
+            node.kernel.delete_address(Address(record.host_veth, GATEWAY_V6))
+            node.kernel.lose_events()
+            await made.settle()
+
+            assert gateways(node) == {record.host_veth}
+
+    run(story())
+
+
+def test_the_gateway_of_a_pod_that_goes_is_not_given_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        pools = (POOL, IPPool("six", ip_network("fd00::/48"), block_size=122))
+        async with cluster(tmp_path, NODES, addresses6=("fd10::20/64",), pools=pools) as made:
+            node = made.nodes["node-0"]
+            await node.add("default/web", config={"ipam": {"assign_ipv6": True}})
+            await made.settle()
+            applied = len(node.kernel.applied)
+
+            await node.delete("default/web")
+            await made.settle()
+
+            assert len(node.kernel.applied) == applied
 
     run(story())

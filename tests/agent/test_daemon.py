@@ -36,6 +36,7 @@ def config(tmp_path: Path) -> AgentConfig:
     return AgentConfig(
         node="node-0",
         node_address="10.10.7.20/20",
+        node_address6="fd00:10::20/64",
         run_dir=str(tmp_path / "run"),
         state_dir=str(tmp_path / "state"),
         metrics_port=METRICS_PORT,
@@ -152,6 +153,7 @@ def test_agent_serves_pods_and_says_how_it_is(
         assert said["node"] == "node-0"
         assert said["endpoints"] == 1
         assert said["blocks"] == ["192.168.39.192/26"]
+        assert (said["address"], said["address6"]) == ("10.10.7.20/20", "fd00:10::20/64")
         assert [p["state"] for p in said["peers"]] == ["down"]
         await wanted_say(run_dir, "192.168.39.193 dev ")
         with pytest.raises(InvalidInput, match="known questions"):
@@ -160,7 +162,9 @@ def test_agent_serves_pods_and_says_how_it_is(
             arguments = [verb, "--run-dir", str(run_dir)]
             await asyncio.to_thread(ctl.main, arguments)
             await asyncio.to_thread(ctl.main, [*arguments, "-o", "json"])
-        assert "192.168.39.192/26" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "192.168.39.192/26" in printed
+        assert "IPv6 address    fd00:10::20/64\n" in printed
         assert (await get("/healthz"))[0] == 200
         assert (await get("/nonsense"))[0] == 404
         await metrics_say('pycni_cni_requests_total{status="0",verb="ADD"} 1.0')

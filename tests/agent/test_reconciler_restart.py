@@ -104,24 +104,25 @@ def _by_address(line: str) -> tuple[int, ...]:
 
 def test_end_of_rib_of_one_family_does_not_open_the_gate(tmp_path: Path) -> None:
     async def story() -> None:
-        async with cluster(tmp_path, ("10.10.7.20/20",)) as made:
+        async with cluster(tmp_path, ("10.10.7.20/20",), addresses6=("fd10::20/64",)) as made:
             node = made.nodes["node-0"]
-            await made.create(BGPPeer("router", ip_address("10.10.0.1"), as_number=64512))
+            routers = (ip_address("10.10.0.1"), ip_address("fd10::1"))
+            for number, router in enumerate(routers):
+                await made.create(BGPPeer(f"router-{number}", router, as_number=64512))
             await node.stop()
             leave_behind(node)
             node.start()
-            router = ip_address("10.10.0.1")
             assert node.speaker is not None
             families = frozenset(Family)
-            node.speaker.tell(
-                PeerOpened(router, 120, preserved=families, families=families),
-                PeerUp(router),
-                EndOfRib(router, Family.IPV4),
-            )
+            for router in routers:
+                node.speaker.tell(
+                    PeerOpened(router, 120, preserved=families, families=families), PeerUp(router)
+                )
+            node.speaker.tell(EndOfRib(routers[0], Family.IPV4))
             await made.settle(0.2)
             before = await node.routes()
 
-            node.speaker.tell(EndOfRib(router, Family.IPV6))
+            node.speaker.tell(EndOfRib(routers[1], Family.IPV6))
             await made.settle(0.2)
 
             assert LEFTOVER in before

@@ -30,6 +30,14 @@ def test_the_datastore_lies_in_the_state_directory_unless_stated() -> None:
     assert AgentConfig(datastore="/x.db").datastore_path == Path("/x.db")
 
 
+def test_underlay_addresses_are_those_stated() -> None:
+    both = AgentConfig(node_address="10.10.7.20/20", node_address6="fd00:10::20/64")
+
+    assert [str(a) for a in both.own_addresses] == ["10.10.7.20/20", "fd00:10::20/64"]
+    assert AgentConfig(node_address="169.254.7.1/16").own_addresses
+    assert AgentConfig().own_addresses == ()
+
+
 def test_a_protocol_may_be_named() -> None:
     assert parse_config({"route_protocol": "bgp"}, source="x").route_protocol == "bgp"
 
@@ -52,6 +60,19 @@ def test_a_protocol_may_be_named() -> None:
         ({"metrics_port": 65536}, "metrics_port 65536 is outside 0 to 65535"),
         ({"refresh_s": 0}, "refresh_s 0 is outside 1 to 86400"),
         ({"refresh_s": float("nan")}, "refresh_s nan is outside 1 to 86400"),
+        ({"node_address": "10.0.0.300/24"}, "node_address '10.0.0.300/24': '10.0.0.300/24' does"),
+        (
+            {"node_address": "10.0.0.3"},
+            "node_address '10.0.0.3' must be IPv4 with the subnet's prefix",
+        ),
+        (
+            {"node_address": "fd00::1/64"},
+            "node_address 'fd00::1/64' must be IPv4 with the subnet's prefix length",
+        ),
+        ({"node_address": "127.0.0.1/8"}, "node_address '127.0.0.1/8' is no address by which"),
+        ({"node_address6": "10.0.0.1/24"}, "node_address6 '10.0.0.1/24' must be IPv6"),
+        ({"node_address6": "fd00::1"}, "node_address6 'fd00::1' must be IPv6 with the subnet's"),
+        ({"node_address6": "fe80::1/64"}, "node_address6 'fe80::1/64' is no address by which"),
         ({"log_level": "loud"}, "log_level 'loud': use debug, info, warning or error"),
     ],
 )

@@ -34,6 +34,19 @@ def run(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         ),
         ("--node-address", "10.10.7.20/33", "must be 1 to 32"),
         ("--node-address", "node-0/20", "not an IPv4 address"),
+        ("--node-address6", "10.10.7.20/20", "not an IPv6 address: say it as in fd00:10::20/64"),
+        ("--node-address6", "fd00:10::20", "the prefix length is missing"),
+        ("--node-address6", "fd00:10::20/129", "must be 1 to 128"),
+        ("--node-address6", "fd00:10::20/", "must be 1 to 128"),
+        ("--node-address6", "fd00::10::20/64", "not an IPv6 address"),
+        ("--node-address6", "fd00:12345::20/64", "not an IPv6 address"),
+        ("--node-address6", "fd00:1:2:3:4:5:6/64", "not an IPv6 address"),
+        ("--node-address6", "1:2:3:4::5:6:7:8/64", "not an IPv6 address"),
+        ("--node-address6", "fe80::20/64", "link-local addresses serve neither nodes nor pods"),
+        ("--pool6", "192.168.0.0/16", "not an IPv6 address: say it as in fd00:192:168::/112"),
+        ("--pool6", "fd00:192:168::/123", "must be 1 to 122"),
+        ("--pool6", "fd00:192:168::1/112", "bits beyond the prefix length are set"),
+        ("--pool6", "fd00:192:168:8000::/48", "bits beyond the prefix length are set"),
     ],
 )
 def test_wrong_addresses_are_named_before_anything_is_done(
@@ -56,6 +69,56 @@ def test_dry_run_ends_by_saying_that_nothing_was_changed(tmp_path: Path, pool: s
     assert ran.stderr.splitlines()[-1] == "install.sh: nothing was changed"
     assert "done" not in ran.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("pool6", "address6"),
+    [
+        ("fd00:192:168::/112", "fd00:10::20/64"),
+        ("2001:db8::/32", "2001:DB8::1/128"),
+        ("2001:db8:0:0:0:0:0:40/122", "1:2:3:4:5:6:7:8/64"),
+        ("fd00::/8", "fd00::/64"),
+    ],
+)
+def test_ipv6_is_taken_in_all_its_spellings(tmp_path: Path, pool6: str, address6: str) -> None:
+    ran = run(
+        tmp_path, "--node-address", "10.0.0.1/24", "--node-address6", address6,
+        "--pool", "192.168.0.0/16", "--pool6", pool6, "--dry-run",
+    )  # fmt: skip
+
+    assert ran.returncode == 0, ran.stderr
+    assert f"would make the pool {pool6}\n" in ran.stderr
+
+
+FULL, SUBNET = (f"2: eth0 inet6 fd00:10::{rest} scope global" for rest in ("ffff/128", "20/64"))
+
+
+@pytest.mark.parametrize(
+    ("addresses", "status", "said"),
+    [
+        (f"{FULL}\n{SUBNET}", 0, "this node's IPv6 address is fd00:10::20/64"),
+        (FULL, 1, "say --node-address6, such as fd00:10::20/64"),
+        ("", 1, "say --node-address6, such as fd00:10::20/64"),
+    ],
+)
+def test_ipv6_address_is_that_of_the_interface_with_the_default_route(
+    tmp_path: Path, addresses: str, status: int, said: str
+) -> None:
+    (tmp_path / "ip").write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        "'-6 route show default') echo 'default via fe80::1 dev eth0 proto ra metric 1024' ;;\n"
+        f"'-6 -o addr show dev eth0 '*-temporary*) echo '{addresses}' ;;\n"
+        "esac\n"
+    )
+    (tmp_path / "ip").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = ["--node-address", "10.0.0.1/24", "--node-address6", "auto", "--dry-run"]
+
+    ran = subprocess.run(
+        [str(INSTALL), *words], capture_output=True, text=True, env=environment, check=False
+    )
+
+    assert (ran.returncode, said in ran.stderr) == (status, True), ran.stderr
 
 
 def test_dry_uninstall_lists_what_it_would_remove_and_keeps_it(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ from pycni.model.resources import (
     Resource,
 )
 
-# Of now: what has rested long enough is shown as free.
+# Of now: what has rested long enough is shown as free, and other tests may run for a while first.
 _NOW = datetime.now(UTC)
 SINCE, UNTIL = (
-    (_NOW + timedelta(seconds=after)).strftime("%Y-%m-%dT%H:%M:%SZ") for after in (0, 60)
+    (_NOW + timedelta(seconds=after)).strftime("%Y-%m-%dT%H:%M:%SZ") for after in (0, 1200)
 )
 POOL = IPPool("default", IPv4Network("192.168.0.0/16"))
 CIDR = IPv4Network("192.168.39.192/26")

@@ -133,7 +133,7 @@ def test_the_node_object_is_made_to_say_what_the_tunnel_holds(
 
 def registration(store: Datastore) -> Registration:
     return Registration(
-        store, node(store), node="node-0", address=None, report=lambda _what, _why: None
+        store, node(store), node="node-0", addresses=(), report=lambda _what, _why: None
     )
 
 

@@ -14,7 +14,6 @@ from pycni.kernel.monitor import latest_links
 from pycni.kernel.netlink import join_group, open_socket
 from pycni.kernel.wire import Message, messages
 from pycni.kernel.wire_link import (
-    RTM_DELADDR,
     RTM_DELLINK,
     RTM_NEWADDR,
     RTM_NEWLINK,
@@ -58,7 +57,7 @@ def matters(message: Message) -> bool:
         return route is not None and not (
             route.key.dst.version == 6 and route.key.dst.network_address.is_link_local
         )
-    if message.type in (RTM_NEWADDR, RTM_DELADDR):
+    if message.type == RTM_NEWADDR:
         address = read_address(message.body, name_of=lambda _: "any")
         return address is None or not address.interface.ip.is_link_local
     return True
@@ -104,7 +103,6 @@ def test_the_kernel_drops_what_nobody_looks_at_and_nothing_else() -> None:
     assert [m.body for m in passed] == [m.body for m in everything if matters(m)]
     assert {m.type for m in everything if not matters(m)} == {
         RTM_NEWADDR,
-        RTM_DELADDR,
         RTM_NEWROUTE,
         RTM_DELROUTE,
     }
@@ -213,7 +211,7 @@ def test_a_link_that_was_down_for_a_moment_is_told_as_down(real_world: RealWorld
     assert [link.is_up for link in links][-2:] == [False, True]
 
 
-def test_link_local_addresses_and_routes_are_not_told(real_world: RealWorld) -> None:
+def test_link_local_addresses_and_routes_that_come_are_not_told(real_world: RealWorld) -> None:
     marker = Address("veth0", ip_interface("10.0.0.1/32"))
 
     def act() -> None:
@@ -227,3 +225,18 @@ def test_link_local_addresses_and_routes_are_not_told(real_world: RealWorld) -> 
 
     others = [e for e in events if isinstance(e, AddressChanged | RouteChanged)]
     assert others == [AddressChanged(marker, is_present=True)]
+
+
+def test_link_local_address_that_goes_is_told(real_world: RealWorld) -> None:
+    lost = Address("veth0", ip_interface("fe80::5/64"))
+
+    def act() -> None:
+        ip("link", "add", "name", "veth0", "type", "veth", "peer", "name", "veth1")
+        ip("address", "add", "fe80::5/64", "dev", "veth0", "nodad")
+        ip("address", "delete", "fe80::5/64", "dev", "veth0")
+
+    events = told(real_world, act, until=AddressChanged(lost, is_present=False))
+
+    assert [e for e in events if isinstance(e, AddressChanged)] == [
+        AddressChanged(lost, is_present=False)
+    ]

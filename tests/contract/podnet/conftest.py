@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,13 +53,17 @@ class FakeNode:
         self.kernel.add_address(Address(dev, interface))
 
     def host_routes(self) -> list[str]:
-        return sorted(route_text(route) for route in self.kernel.routes())
+        lines = (route_text(route) for route in self.kernel.routes())
+        return sorted(line for line in lines if not line.startswith("fe80"))
 
     def break_mtu(self, name: str) -> None:
         self.kernel.change_link(name, mtu=1300)
 
     def break_sysctl(self, name: str, value: str) -> None:
         self.kernel.write_sysctl(name, value)
+
+    def break_address(self, name: str, address: str) -> None:
+        self.kernel.delete_address(Address(name, ip_interface(address)))
 
 
 def _run(*words: str) -> str:
@@ -117,6 +122,9 @@ class RealNode:
 
     def break_sysctl(self, name: str, value: str) -> None:
         _run("sysctl", "-qw", f"{name}={value}")
+
+    def break_address(self, name: str, address: str) -> None:
+        _run("ip", "address", "del", address, "dev", name)
 
 
 Node = FakeNode | RealNode

@@ -28,6 +28,7 @@ class Node(Protocol):
     def host_routes(self) -> list[str]: ...
     def break_mtu(self, name: str) -> None: ...
     def break_sysctl(self, name: str, value: str) -> None: ...
+    def break_address(self, name: str, address: str) -> None: ...
 
 
 def request_for(node: Node, number: int = 0, *, both: bool = False) -> PlugRequest:
@@ -302,6 +303,21 @@ def test_check_tells_each_difference(node: Node) -> None:
     assert f"the host lacks route 192.168.0.9 dev {request.host_veth} scope link" in told
     assert "pod interface eth0 lacks address 192.168.0.9/32" in told
     assert any("has alias" in sentence for sentence in told)
+
+
+def test_check_tells_that_the_ipv6_gateway_is_gone(node: Node) -> None:
+    request = request_for(node, both=True)
+    node.podnet.plug(request)
+    assert node.podnet.check(request) == []
+    node.break_address(request.host_veth, "fe80::ecee:eeff:feee:eeee/64")
+
+    assert node.podnet.check(request) == [
+        (
+            f"host interface {request.host_veth} lacks address fe80::ecee:eeff:feee:eeee/64,"
+            " the pod's IPv6 gateway"
+        )
+    ]
+    assert node.podnet.check(replace(request, addresses=request.addresses[:1])) == []
 
 
 def test_check_tells_that_nothing_is_there(node: Node) -> None:

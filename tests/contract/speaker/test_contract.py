@@ -32,6 +32,7 @@ from pycni.model.network import IPAddress
 from tests.contract.kernel.conftest import fresh_namespace
 
 ONE, TWO = ip_address("10.9.0.1"), ip_address("10.9.0.2")
+SIX = ip_address("fd09::1")
 BLOCKS = ("192.168.1.0/26", "192.168.1.64/26")
 
 
@@ -44,11 +45,19 @@ class Side:
     kill: Callable[[], None]
     heard: list[BgpEvent] = field(default_factory=list)
 
-    def configure(self, *peers: IPAddress, announce: tuple[str, ...] = ()) -> None:
+    def configure(
+        self,
+        *peers: IPAddress,
+        announce: tuple[str, ...] = (),
+        families: frozenset[Family] = frozenset(Family),
+    ) -> None:
         neighbours = [
-            Neighbour(p, self.address, 64512, 64512, router_id=self.address) for p in peers
+            Neighbour(p, self.address, 64512, 64512, router_id=self.address, families=families)
+            for p in peers
         ]
-        adverts = frozenset(Advertisement(ip_network(b), self.address) for b in announce)
+        adverts = frozenset(
+            Advertisement(ip_network(b), SIX if ":" in b else self.address) for b in announce
+        )
         self.speaker.configure(neighbours=neighbours, advertisements=adverts)
 
     async def listen(self) -> None:
@@ -88,7 +97,7 @@ async def fakes(_directory: Path) -> AsyncIterator[Pair]:
         speaker = FakeSpeaker(network, address)
 
         def kill(speaker: FakeSpeaker = speaker) -> None:
-            network.kill(speaker.address)
+            network.kill(speaker.addresses[0])
             network.revive(speaker)
 
         sides.append(Side(address, speaker, kill))
@@ -193,6 +202,26 @@ def test_changes_are_carried(play: Play) -> None:
         await two.until(lambda: two.paths() == set(BLOCKS))
         one.configure(TWO, announce=BLOCKS[1:])
         await two.until(lambda: two.paths() == {BLOCKS[1]})
+
+    play(story)
+
+
+def test_a_session_carries_the_families_that_both_ends_speak(play: Play) -> None:
+    async def story(one: Side, two: Side) -> None:
+        only_four = frozenset({Family.IPV4})
+        one.configure(TWO, announce=(*BLOCKS, "fd00::/122"), families=only_four)
+        two.configure(ONE)
+        await two.until(lambda: two.paths() == set(BLOCKS))
+        await two.until_told(EndOfRib)
+
+        one.configure(TWO, announce=(BLOCKS[1], "fd00::40/122"), families=only_four)
+        await two.until(lambda: two.paths() == {BLOCKS[1]})
+
+        opened = next(e for e in two.heard if isinstance(e, PeerOpened))
+        assert opened.families == only_four
+        assert {e.family for e in two.heard if isinstance(e, EndOfRib)} == only_four
+        if isinstance(one.speaker, ExaBgpSpeaker):
+            assert one.speaker.counters.commands_refused == 0
 
     play(story)
 

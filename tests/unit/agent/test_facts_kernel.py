@@ -7,7 +7,7 @@ import pytest
 
 from pycni.agent.facts import Dirty, Facts
 from pycni.agent.messages import EndpointChanged, KernelTold, SysctlsRead
-from pycni.model.endpoints import EndpointState
+from pycni.model.endpoints import GATEWAY_V6, EndpointState
 from pycni.model.network import (
     Address,
     AddressChanged,
@@ -43,6 +43,16 @@ def test_the_interface_of_an_unfinished_pod_concerns_nobody() -> None:
     unfinished = EndpointChanged(POD.key, replace(POD, state=EndpointState.INTENT))
 
     assert not dirty(KernelTold(LinkChanged(replace(VETH, is_up=False))), unfinished)
+
+
+def test_a_pods_lost_gateway_concerns_its_host_end_alone() -> None:
+    lost = KernelTold(AddressChanged(Address("cali1", GATEWAY_V6), is_present=False))
+    stranger = KernelTold(AddressChanged(Address("eth0", GATEWAY_V6), is_present=False))
+    unfinished = EndpointChanged(POD.key, replace(POD, state=EndpointState.INTENT))
+
+    assert dirty(lost) == Dirty(links={"cali1"})
+    assert not dirty(lost, unfinished)
+    assert not dirty(stranger)
 
 
 def routed(veth: str, *, present: bool = True) -> KernelTold:

@@ -7,6 +7,7 @@ from pycni.model.bgp import (
     BgpEvent,
     EndOfRib,
     Family,
+    Neighbour,
     Path,
     PathsChanged,
     PeerDown,
@@ -14,6 +15,7 @@ from pycni.model.bgp import (
     PeerUp,
     SpeakerLost,
 )
+from pycni.model.network import IPAddress
 
 A, B = ip_address("10.0.0.1"), ip_address("10.0.0.2")
 BLOCK, OTHER = ip_network("192.168.1.0/26"), ip_network("192.168.2.0/26")
@@ -30,6 +32,11 @@ def opened(
 ) -> PeerOpened:
     named = {f for f, digit in ((Family.IPV4, "4"), (Family.IPV6, "6")) if digit in families}
     return PeerOpened(A, restart_time_s=restart, preserved=preserved, families=frozenset(named))
+
+
+def neighbour(peer: IPAddress = A, *, families: frozenset[Family] = BOTH) -> Neighbour:
+    own = ip_address("10.0.0.9")
+    return Neighbour(peer, own, 64512, 64512, router_id=own, families=families)
 
 
 def announce(*paths: Path) -> PathsChanged:

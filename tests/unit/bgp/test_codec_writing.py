@@ -134,8 +134,9 @@ def test_commands_for_routes() -> None:
 
     commands = [
         codec.announce(block),
-        codec.announce(block, peer=NODE_1.peer),
+        codec.announce(block, peers=[NODE_1.peer]),
         codec.withdraw(block),
+        codec.withdraw(block, peers=[NODE_1.peer, ip_address("10.10.43.25")]),
         codec.end_of_rib(Family.IPV6, peer=NODE_1.peer),
     ]
 
@@ -143,6 +144,10 @@ def test_commands_for_routes() -> None:
         "announce route 192.168.39.192/26 next-hop 10.10.7.20",
         "neighbor 10.10.24.89 announce route 192.168.39.192/26 next-hop 10.10.7.20",
         "withdraw route 192.168.39.192/26 next-hop 10.10.7.20",
+        (
+            "neighbor 10.10.24.89 , neighbor 10.10.43.25"
+            " withdraw route 192.168.39.192/26 next-hop 10.10.7.20"
+        ),
         "neighbor 10.10.24.89 announce eor ipv6 unicast",
     ]
 

@@ -14,6 +14,7 @@ from pycni.ctl.main import main
 
 CLONE = Path(__file__).resolve().parents[3]
 EXERCISE = str(CLONE / "examples" / "exercise.yaml")
+DUAL_STACK = str(CLONE / "examples" / "dual-stack.yaml")
 IPAM_VERBS = ("show", "explain", "check", "release", "configure", "candidates")
 NODE_2 = """\
 default via 10.10.32.1 dev eth0
@@ -23,6 +24,14 @@ default via 10.10.32.1 dev eth0
 blackhole 192.168.247.0/26 proto bird
 192.168.247.10 dev calia5daa4e7a1d scope link
 192.168.247.11 dev cali9ff153fb143 scope link
+"""
+NODE_2_SIX = """\
+fd00:10:10::/64 dev eth0 proto kernel metric 256 pref medium
+fd00:192:168::27c0/122 via fd00:10:10::720 dev eth0 proto bird metric 1024 pref medium
+fd00:192:168::f70a dev calia5daa4e7a1d metric 1024 pref medium
+fd00:192:168::f70b dev cali9ff153fb143 metric 1024 pref medium
+blackhole fd00:192:168::f700/122 dev lo proto bird metric 1024 pref medium
+default via fd00:10:10::1 dev eth0 metric 1024 pref medium
 """
 
 
@@ -80,6 +89,35 @@ def test_predict_prints_a_table_with_headings(capsys: pytest.CaptureFixture[str]
         "node-1 10.10.16.0/20 unicast - eth0 kernel link 10.10.24.89",
         "node-1 192.168.39.192/26 unicast 10.10.7.20 tunl0 bird universe -",
     ]
+
+
+def test_predict_prints_both_ip_versions_of_a_dual_stack_cluster(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["predict", "-f", DUAL_STACK]) == 0
+    both = capsys.readouterr().out
+    assert main(["predict", "-f", DUAL_STACK, "-4"]) == 0
+    four = capsys.readouterr().out
+    assert main(["predict", "-f", EXERCISE]) == 0
+
+    assert f"\n\nnode-2$ ip route\n{NODE_2}\nnode-2$ ip -6 route\n{NODE_2_SIX}" in both
+    assert four == capsys.readouterr().out
+
+
+def test_predict_prints_one_nodes_ipv6_table(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, table in (((), NODE_2), (("-4",), NODE_2), (("-6",), NODE_2_SIX)):
+        assert main(["predict", "-f", DUAL_STACK, "--node", "node-2", *words]) == 0
+        assert capsys.readouterr().out == table
+
+
+def test_predict_gives_programs_the_routes_of_both_ip_versions(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["predict", "-f", DUAL_STACK, "--node", "node-2", "-o", "json"]
+    assert main(words) == 0
+
+    routes = json.loads(capsys.readouterr().out)["routes"]
+    assert [r["text"] for r in routes] == [*NODE_2.splitlines(), *NODE_2_SIX.splitlines()]
 
 
 def test_predict_names_the_nodes_where_one_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ from tests.unit.written_books import (
 
 RESTING = arithmetic.release_by_handle(full_block(), POD_HANDLE, resting_since=SINCE).block
 SOUND: tuple[Resource, ...] = (POOL, Node("node-0"), full_block(), AFFINITY, *books().handles)
-RESTED: tuple[Resource, ...] = (POOL, RESTING, AFFINITY, IPAMConfig(cooldown_s=60))
+RESTED: tuple[Resource, ...] = (POOL, RESTING, AFFINITY, IPAMConfig(cooldown_s=1200))
 LENT = give(empty_block(), POD_HANDLE, **DETAILS | {"node": "node-1"})
 
 

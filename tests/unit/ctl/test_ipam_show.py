@@ -31,7 +31,7 @@ from tests.unit.written_books import (
 
 RESTING = arithmetic.release_by_handle(full_block(), POD_HANDLE, resting_since=SINCE).block
 SOUND: tuple[Resource, ...] = (POOL, Node("node-0"), full_block(), AFFINITY, *books().handles)
-RESTED: tuple[Resource, ...] = (POOL, RESTING, AFFINITY, IPAMConfig(cooldown_s=60))
+RESTED: tuple[Resource, ...] = (POOL, RESTING, AFFINITY, IPAMConfig(cooldown_s=1200))
 LENT = give(empty_block(), POD_HANDLE, **DETAILS | {"node": "node-1"})
 
 
@@ -122,6 +122,6 @@ def test_what_is_no_address_exits_with_2(machine: Machine) -> None:
 def test_what_has_rested_long_enough_is_free(machine: Machine) -> None:
     since = "2026-01-01T00:00:00Z"
     block = arithmetic.release_by_handle(full_block(), POD_HANDLE, resting_since=since).block
-    machine.write(POOL, block, AFFINITY, IPAMConfig(cooldown_s=60))
+    machine.write(POOL, block, AFFINITY, IPAMConfig(cooldown_s=1200))
 
     assert machine.said("show", "--ip", str(POD)) == f"IP {POD} is not assigned"

@@ -6,6 +6,7 @@ from ipaddress import ip_interface, ip_network
 import pytest
 
 from pycni.kernel import podplan, podwire, wire_link, wire_route
+from pycni.model.endpoints import GATEWAY_V6
 from pycni.ports import PlugRequest
 
 FOUR = PlugRequest(
@@ -45,7 +46,7 @@ def test_the_pods_end_gets_what_is_planned(request_: PlugRequest) -> None:
 
 @pytest.mark.parametrize("request_", [FOUR, BOTH], ids=["four", "both"])
 def test_the_hosts_end_gets_what_is_planned(request_: PlugRequest) -> None:
-    link_local = [wire_link.add_address(podplan.HOST_LINK_LOCAL, index=7)]
+    link_local = [wire_link.add_address(GATEWAY_V6, index=7)]
 
     assert podwire.host_end(request_, index=7) == [
         *(link_local if request_ is BOTH else []),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
@@ -15,10 +15,16 @@ from pycni.lab.agents import Agents
 from pycni.lab.cluster import Cluster
 from pycni.lab.layout import Layout
 from pycni.model.network import IPAddress
+from pycni.model.resources import IPPool
 from pycni.topology.model import Topology, load_topology
 from pycni.topology.predict import Prediction, predict
 
 EXERCISE = Path(__file__).parents[3] / "examples" / "exercise.yaml"
+OWN6 = {
+    "node-0": "fd00:10:10::720",
+    "node-1": "fd00:10:10::2489",
+    "node-2": "fd00:10:10::4325",
+}
 TUNNEL = {"node-0": "192.168.39.192", "node-1": "192.168.84.128", "node-2": "192.168.247.0"}
 
 
@@ -27,7 +33,7 @@ class PaperCluster:
     """The part of a cluster that is known without a kernel."""
 
     topology: Topology
-    addresses: dict[str, IPAddress]
+    addresses: dict[str, tuple[IPAddress, ...]]
 
     @property
     def node_names(self) -> list[str]:
@@ -46,7 +52,7 @@ def cluster() -> Cluster:
         "default/web": "192.168.247.11",
     }
     paper = PaperCluster(
-        load_topology(EXERCISE), {name: ip_address(text) for name, text in addresses.items()}
+        load_topology(EXERCISE), {name: (ip_address(text),) for name, text in addresses.items()}
     )
     # A fake: it has what the check asks for, and nothing else.
     return cast("Cluster", paper)
@@ -90,6 +96,105 @@ def test_agent_that_does_not_answer_is_named_with_what_to_do(tmp_path: Path) -> 
 
     assert "bin/lab agent start node-1" in str(refused.value)
     assert "Errno" not in str(refused.value)
+
+
+@pytest.fixture
+def dual_stack() -> Cluster:
+    """The same cluster with IPv6, in which one pod has IPv4 alone."""
+    addresses: dict[str, tuple[str, ...]] = {
+        "default/dnsutils": ("192.168.39.193", "fd00:192:168::27c0"),
+        "default/busybox": ("192.168.39.194",),
+        "default/nginx-deployment-69df458bc5-bb87w": ("192.168.247.10", "fd00:192:168::f70a"),
+        "default/web": ("192.168.247.11", "fd00:192:168::f70b"),
+    }
+    paper = PaperCluster(
+        load_topology(EXERCISE.with_name("dual-stack.yaml")),
+        {name: tuple(map(ip_address, texts)) for name, texts in addresses.items()},
+    )
+    return cast("Cluster", paper)
+
+
+def test_pairs_of_an_ip_version_are_of_pods_that_have_it(dual_stack: Cluster) -> None:
+    assert len(checks.pairs_of(dual_stack, family=4)) == 12
+    assert len(checks.pairs_of(dual_stack, family=6)) == 6
+    across = checks.across_nodes(dual_stack, family=6)
+    assert across is not None
+    assert (str(across.source_address), str(across.address)) == (
+        "fd00:192:168::27c0",
+        "fd00:192:168::f70a",
+    )
+
+
+def test_nodes_ask_by_the_tunnels_address_or_over_ipv6_by_their_own(dual_stack: Cluster) -> None:
+    async def seen_source(place: str, *, address: IPAddress) -> str:
+        return OWN6[place] if address.version == 6 else TUNNEL[place]
+
+    async def ask() -> list[checks.Row]:
+        asking = checks.pods_see_the_right_source(dual_stack, seen_source=seen_source)
+        return [row async for row in asking]
+
+    rows = asyncio.run(ask())
+
+    assert {row.verdict for row in rows} == {checks.Verdict.PASS}
+    assert len(rows) == 8
+    assert (
+        checks.Row(
+            "node-1 asks default/dnsutils on node-0 (IPv6)",
+            checks.Verdict.PASS,
+            "it sees fd00:10:10::2489",
+        )
+        in rows
+    )
+
+
+def test_wrong_source_over_ipv6_is_a_failure(dual_stack: Cluster) -> None:
+    async def seen_source(place: str, *, address: IPAddress) -> str:
+        return "fd00:10:10::99" if address.version == 6 else TUNNEL[place]
+
+    async def ask() -> list[checks.Row]:
+        asking = checks.pods_see_the_right_source(dual_stack, seen_source=seen_source)
+        return [row async for row in asking]
+
+    failed = [row.what for row in asyncio.run(ask()) if row.verdict is checks.Verdict.FAIL]
+
+    assert len(failed) == 4
+    assert all(what.endswith("(IPv6)") for what in failed)
+
+
+def rows_of(asking: AsyncIterator[checks.Row]) -> list[checks.Row]:
+    async def collect() -> list[checks.Row]:
+        return [row async for row in asking]
+
+    return asyncio.run(collect())
+
+
+def test_cluster_without_ipv6_is_asked_nothing_of_it(cluster: Cluster) -> None:
+    assert rows_of(checks.ipv6_packets_are_plain(cluster)) == []
+
+
+def test_pods_with_ipv6_on_one_node_have_no_packet_to_watch(dual_stack: Cluster) -> None:
+    for name in ("default/nginx-deployment-69df458bc5-bb87w", "default/web"):
+        dual_stack.addresses[name] = dual_stack.addresses[name][:1]
+
+    (row,) = rows_of(checks.ipv6_packets_are_plain(dual_stack))
+
+    assert row.verdict is checks.Verdict.SKIP
+
+
+def test_pods_of_pools_without_nat_are_not_asked_to_leave(dual_stack: Cluster) -> None:
+    topology = dual_stack.topology
+    resources = tuple(
+        replace(r, nat_outgoing=False) if isinstance(r, IPPool) else r for r in topology.resources
+    )
+    paper = PaperCluster(replace(topology, resources=resources), dual_stack.addresses)
+
+    rows = rows_of(checks.pods_leave_by_their_nodes_address(cast("Cluster", paper)))
+
+    assert [(row.what.partition("(")[2], row.verdict.value) for row in rows] == [
+        ("NAT)", "SKIP"),
+        ("NAT, IPv6)", "SKIP"),
+    ] * 2
+    assert rows[1].seen.startswith("no pool with natOutgoing holds fd00:192:168::")
 
 
 def test_node_that_reaches_nobody_costs_no_other_nodes_rows(cluster: Cluster) -> None:

@@ -39,7 +39,7 @@ def test_show_describes_each_node_with_its_table_and_agent(exercise: Topology) -
 
 def test_show_describes_each_pod_with_its_address(exercise: Topology) -> None:
     compared = [tables.compare(n.name, output="", predicted=[]) for n in exercise.nodes]
-    addresses = {"default/dnsutils": ip_address("192.168.39.193")}
+    addresses = {"default/dnsutils": (ip_address("192.168.39.193"),)}
 
     document = documents.show_document(
         exercise, comparisons=compared, statuses={}, addresses=addresses
@@ -52,6 +52,31 @@ def test_show_describes_each_pod_with_its_address(exercise: Topology) -> None:
         "address": "192.168.39.193",
     }
     assert document["pods"][1]["address"] is None
+
+
+def test_show_describes_ipv6_where_there_is_any() -> None:
+    topology = load_topology(EXERCISE.with_name("dual-stack.yaml"))
+    four = [tables.compare(n.name, output="a", predicted=["a"]) for n in topology.nodes]
+    six = [tables.compare(n.name, output="b", predicted=["c"], family=6) for n in topology.nodes]
+    addresses = {"default/web": (ip_address("192.168.247.11"), ip_address("fd00::b"))}
+
+    document = documents.show_document(
+        topology, comparisons=[*four, *six], statuses={}, addresses=addresses
+    )
+
+    assert document["nodes"][0] == {
+        "node": "node-0",
+        "address": "10.10.7.20/20",
+        "routes": ["a"],
+        "predicted": ["a"],
+        "address6": "fd00:10:10::720/64",
+        "routes6": ["b"],
+        "predicted6": ["c"],
+        "as_predicted": False,
+        "agent": None,
+    }
+    assert document["pods"][3]["address"] == "192.168.247.11"
+    assert document["pods"][3]["address6"] == "fd00::b"
 
 
 def test_test_describes_its_rows() -> None:

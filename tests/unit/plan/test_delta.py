@@ -280,6 +280,15 @@ def test_a_pods_interface_that_is_down_is_set_up_with_its_own_mtu() -> None:
     ]
 
 
+def test_a_host_end_gets_the_ipv6_gateway_back() -> None:
+    links = {**UP, "cali2": replace(UP["cali1"], name="cali2")}
+    wanted = want(gateways={"cali1", "cali2", "cali9"})
+
+    assert texts(wanted, have(links=links, gateways={"cali2"})) == [
+        "AddAddress fe80::ecee:eeff:feee:eeee/64 dev cali1"
+    ]
+
+
 def test_a_pods_interface_that_is_gone_is_gone() -> None:
     assert texts(want(pod_links={"cali9": 1480}), have()) == []
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+from pycni.model.bgp import Family
 from pycni.model.resources import BGPPeer
 from pycni.plan import desired
 from pycni.plan.inputs import Inputs
@@ -59,7 +60,24 @@ def test_the_mesh_calls_every_other_node() -> None:
         "10.10.7.20 as 64512 to 10.10.7.30 as 64512 port 179",
         "10.10.7.20 as 64512 to 10.10.24.89 as 64512 port 179",
         "10.10.7.20 as 64512 to 10.10.43.25 as 64512 port 179",
+        "fd10::7 as 64512 to fd10::24 as 64512 port 179",
+        "fd10::7 as 64512 to fd11::43 as 64512 port 179",
     ]
+
+
+def test_a_session_carries_the_prefixes_of_its_ip_version_alone() -> None:
+    families = {n.peer.version: n.families for n in desired.wanted_neighbours(inputs())}
+
+    assert families == {4: {Family.IPV4}, 6: {Family.IPV6}}
+
+
+def test_the_ipv4_address_is_the_router_id_of_ipv6_sessions_too() -> None:
+    made = inputs()
+    ids = {str(n.router_id) for n in desired.wanted_neighbours(made)}
+    made.set_node("node-0", replace(made.nodes["node-0"], ipv4=None))
+
+    assert ids == {"10.10.7.20"}
+    assert desired.wanted_neighbours(made) == ()
 
 
 def test_as_numbers_come_from_the_node_or_from_all() -> None:
@@ -72,14 +90,29 @@ def test_as_numbers_come_from_the_node_or_from_all() -> None:
     assert neighbours(made) == [
         "10.10.7.20 as 65010 to 10.10.24.89 as 65011 port 1179",
         "10.10.7.20 as 65010 to 10.10.43.25 as 65000 port 1179",
+        "fd10::7 as 65010 to fd10::24 as 65011 port 1179",
+        "fd10::7 as 65010 to fd11::43 as 65000 port 1179",
     ]
 
 
-def test_nodes_without_ipv4_are_not_called() -> None:
+def test_nodes_are_called_by_the_addresses_that_they_have() -> None:
     made = inputs()
     made.set_node("node-1", replace(made.nodes["node-1"], ipv4=None))
+    made.set_node("node-2", replace(made.nodes["node-2"], ipv6=None))
 
-    assert not [line for line in neighbours(made) if "10.10.24.89" in line]
+    assert neighbours(made) == [
+        "10.10.7.20 as 64512 to 10.10.7.30 as 64512 port 179",
+        "10.10.7.20 as 64512 to 10.10.43.25 as 64512 port 179",
+        "fd10::7 as 64512 to fd10::24 as 64512 port 179",
+    ]
+
+
+def test_peers_of_an_ip_version_that_this_node_lacks_are_not_called() -> None:
+    made = inputs()
+    made.set_node("node-0", replace(made.nodes["node-0"], ipv6=None))
+    made.peers = {"six": BGPPeer("six", ip_address("fd10::1"), 65004)}
+
+    assert not [line for line in neighbours(made) if "fd1" in line]
 
 
 def test_configured_peers_are_called_without_mesh() -> None:
@@ -90,10 +123,12 @@ def test_configured_peers_are_called_without_mesh() -> None:
         "mine": BGPPeer("mine", ip_address("10.10.0.2"), 65002, node="node-0"),
         "other": BGPPeer("other", ip_address("10.10.0.3"), 65003, node="node-1"),
         "self": BGPPeer("self", ip_address("10.10.7.20"), 65003),
+        "six": BGPPeer("six", ip_address("fd10::1"), 65004),
     }
 
     assert neighbours(made) == [
         "10.10.7.20 as 64512 to 10.10.0.1 as 65001 port 180",
         "10.10.7.20 as 64512 to 10.10.0.2 as 65002 port 179",
+        "fd10::7 as 64512 to fd10::1 as 65004 port 179",
     ]
     assert desired.wanted_neighbours(made)[0].password == "x"  # noqa: S105 - as above.

@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from pycni.model.endpoints import GATEWAY_V6
 from pycni.model.network import (
     PROTOCOL_KERNEL,
     AddAddress,
@@ -162,7 +163,29 @@ def test_link_local_addresses_are_nobodys_business() -> None:
     address = Address("cali1", ip_interface("fe80::1/64"))
 
     assert apply_event(state, AddressChanged(address, is_present=True)) is NOTHING
+    assert apply_event(state, AddressChanged(address, is_present=False)) is NOTHING
     assert state.addresses == set()
+
+
+def test_a_host_end_that_loses_its_pods_gateway_is_noted_until_it_is_back() -> None:
+    gateway = Address("cali1", GATEWAY_V6)
+    state = have(gateways={"cali1"})
+
+    assert apply_event(state, AddressChanged(gateway, is_present=True)) is NOTHING
+    assert apply_event(state, AddressChanged(gateway, is_present=False)) == Effect(link="cali1")
+    assert (state.gateways, state.lost_gateways) == (set(), {"cali1"})
+    apply_op(state, AddAddress(gateway))
+    assert (state.gateways, state.lost_gateways) == ({"cali1"}, set())
+
+
+def test_a_host_end_that_is_gone_has_lost_no_gateway() -> None:
+    state = have(gateways={"cali2"})
+    apply_event(state, AddressChanged(Address("cali1", GATEWAY_V6), is_present=False))
+
+    apply_event(state, LinkGone("cali1"))
+    apply_event(state, LinkGone("cali2"))
+
+    assert state.gateways == state.lost_gateways == set()
 
 
 def test_an_address_that_is_known_may_be_by_our_own_operation_and_counts() -> None:
@@ -197,6 +220,18 @@ def test_a_snapshot_is_reduced_to_what_events_keep_true() -> None:
 
     assert state.routes == {POD.key: (POD,)}
     assert state.addresses == {underlay}
+    assert state.gateways == set()
+
+
+def test_host_ends_with_the_pods_ipv6_gateway_are_noted_apart() -> None:
+    gateway = Address("cali1", GATEWAY_V6)
+    state = have(POD, addresses={gateway, Address("eth0", GATEWAY_V6)})
+
+    leave_out_link_local(state)
+    apply_op(state, AddAddress(Address("cali2", GATEWAY_V6)))
+
+    assert state.gateways == {"cali1", "cali2", "eth0"}
+    assert state.addresses == set()
 
 
 def test_what_happens_to_our_table_is_noted() -> None:

@@ -15,12 +15,26 @@ from pycni.topology.model import load_topology, parse_pod, parse_topology
 EXERCISE = Path(__file__).resolve().parents[3] / "examples" / "exercise.yaml"
 MINIMAL: dict[str, Any] = {
     "nodes": [
-        {"name": "a", "address": "10.0.0.2/24", "gateway": "10.0.0.1"},
+        {
+            "name": "a",
+            "address": "10.0.0.2/24",
+            "gateway": "10.0.0.1",
+            "address6": "fd00::2/64",
+            "gateway6": "fd00::1",
+        },
         {"name": "b", "address": "10.0.1.2/24", "gateway": "10.0.1.1", "mtu": 9000},
     ],
-    "hosts": [{"name": "h", "address": "10.0.2.2/24", "gateway": "10.0.2.1"}],
+    "hosts": [
+        {
+            "name": "h",
+            "address": "10.0.2.2/24",
+            "gateway": "10.0.2.1",
+            "address6": "fd00:2::2/64",
+            "gateway6": "fd00:2::1",
+        }
+    ],
     "pods": [
-        {"name": "default/one", "node": "a", "address": "192.168.0.9"},
+        {"name": "default/one", "node": "a", "address": "192.168.0.9", "address6": "fd00:9::9"},
         {"name": "default/two", "node": "b", "hostInterface": "calitwo"},
     ],
 }
@@ -88,6 +102,20 @@ def test_minimal_file_has_defaults() -> None:
         (lambda d: d["pods"][1].update(name="default/one"), "pod 'default/one' is given twice"),
         (lambda d: d["pods"][0].update(colour="red"), "unknown key 'colour'"),
         (lambda d: d.update(resources=[{"kind": "IPPool"}]), "apiVersion"),
+        (lambda d: d["nodes"][0].pop("gateway6"), "address6 and gateway6 need each other"),
+        (lambda d: d["nodes"][0].pop("address6"), "address6 and gateway6 need each other"),
+        (lambda d: d["nodes"][0].update(address6="fd00::2"), "must be IPv6 with prefix"),
+        (lambda d: d["nodes"][0].update(address6="10.0.0.2/24"), "must be IPv6 with prefix"),
+        (lambda d: d["nodes"][0].update(address6="fe80::2/64"), "not link-local"),
+        (lambda d: d["nodes"][0].update(address6="fd00::x/64"), r"nodes\[0\].address6: 'fd00::x/"),
+        (lambda d: d["nodes"][0].update(gateway6="10.0.0.1"), "gateway6 must be IPv6"),
+        (lambda d: d["nodes"][0].update(gateway6="fd00:1::1"), "no other address of fd00::/64"),
+        (lambda d: d["nodes"][0].update(mtu=1279), "a: mtu 1279 is below 1280"),
+        (lambda d: d["hosts"][0].update(gateway6="fd00:2::2"), "no other address of fd00:2::/64"),
+        (lambda d: d["hosts"][0].update(address6="fd00::2/64", gateway6="fd00::1"), "given twice"),
+        (lambda d: d["pods"][0].update(address6="192.168.0.8"), "address6 must be IPv6"),
+        (lambda d: d["pods"][0].update(address="fd00:9::8"), "are both IPv6"),
+        (lambda d: d["pods"][1].update(address="fd00:9::9"), "pod address 'fd00:9::9' is given"),
     ],
 )
 def test_mistake_is_named(edit: Edit, complaint: str) -> None:
@@ -96,6 +124,69 @@ def test_mistake_is_named(edit: Edit, complaint: str) -> None:
 
     with pytest.raises(InvalidInput, match=complaint):
         parse_topology(document)
+
+
+def test_ipv6_is_said_beside_ipv4_or_not_at_all() -> None:
+    topology = parse_topology(copy.deepcopy(MINIMAL))
+
+    assert [str(n.address6) for n in topology.nodes] == ["fd00::2/64", "None"]
+    assert str(topology.hosts[0].gateway6) == "fd00:2::1"
+    assert [str(a) for a in topology.pods[0].addresses] == ["192.168.0.9", "fd00:9::9"]
+    assert topology.pods[1].addresses == ()
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "versions"),
+    [
+        ((), (4,)),
+        (("192.168.0.0/16",), (4,)),
+        (("fd00:9::/112", "192.168.0.0/16"), (4, 6)),
+        (("fd00:9::/112",), (6,)),
+        (("192.168.0.0/16", "fd00:9::/112 disabled"), (4,)),
+    ],
+)
+def test_pods_get_the_ip_versions_that_pools_serve(
+    cidrs: tuple[str, ...], versions: tuple[int, ...]
+) -> None:
+    pools = [
+        {
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "IPPool",
+            "metadata": {"name": f"pool-{number}"},
+            "spec": {"cidr": text.split()[0], "disabled": text.endswith("disabled")},
+        }
+        for number, text in enumerate(cidrs)
+    ]
+
+    topology = parse_topology(copy.deepcopy(MINIMAL) | {"resources": pools})
+
+    assert topology.pod_versions == versions
+
+
+@pytest.mark.parametrize(
+    ("example", "versions"), [("exercise", (4,)), ("cross-subnet", (4,)), ("dual-stack", (4, 6))]
+)
+def test_tables_are_of_the_ip_versions_that_a_cluster_has(
+    example: str, versions: tuple[int, ...]
+) -> None:
+    topology = load_topology(EXERCISE.with_name(f"{example}.yaml"))
+
+    assert topology.versions == versions
+
+
+def test_ipv6_pool_alone_makes_a_cluster_of_both_ip_versions() -> None:
+    document = copy.deepcopy(MINIMAL)
+    for key in ("address6", "gateway6"):
+        del document["nodes"][0][key]
+    pool = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "IPPool",
+        "metadata": {"name": "six"},
+        "spec": {"cidr": "fd00:9::/112"},
+    }
+
+    assert parse_topology(document).versions == (4,)
+    assert parse_topology(document | {"resources": [pool]}).versions == (4, 6)
 
 
 def test_document_that_is_no_mapping_is_refused() -> None:

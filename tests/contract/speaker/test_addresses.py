@@ -1,0 +1,135 @@
+"""Our own addresses of sessions, which may come later than ExaBGP does."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from pycni.bgp import sockets
+from pycni.bgp.child import ChildSettings
+from pycni.bgp.speaker import ExaBgpSpeaker
+from pycni.model.bgp import (
+    Advertisement,
+    BgpEvent,
+    Family,
+    Neighbour,
+    PathsChanged,
+    PeerUp,
+    SpeakerLost,
+    SpeakerUp,
+)
+from pycni.model.network import IPAddress
+from tests.contract.kernel.conftest import fresh_namespace
+
+ONE = (ip_address("10.9.0.1"), ip_address("fd09::1"))
+TWO = (ip_address("10.9.0.2"), ip_address("fd09::2"))
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a network namespace")
+
+
+@dataclass
+class Side:
+    """One ExaBGP with an address of each IP version, and what it has said."""
+
+    speaker: ExaBgpSpeaker
+    heard: list[BgpEvent] = field(default_factory=list)
+
+    def configure(self, own: tuple[IPAddress, ...], peers: tuple[IPAddress, ...]) -> None:
+        """State a session for each IP version, as a node does towards another."""
+        neighbours = [
+            Neighbour(peer, local, 64512, 64512, router_id=own[0], families=frozenset({family}))
+            for local, peer, family in zip(own, peers, Family, strict=True)
+        ]
+        blocks = ("192.168.1.0/26", "fd00:1::/122")
+        adverts = {Advertisement(ip_network(b), o) for b, o in zip(blocks, own, strict=True)}
+        self.speaker.configure(neighbours=neighbours, advertisements=frozenset(adverts))
+
+    async def listen(self) -> None:
+        async for event in self.speaker.events():
+            self.heard.append(event)
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(event, kind) for event in self.heard)
+
+    def learned(self) -> set[tuple[str, str, str]]:
+        """Return the prefixes heard, each with its next hop and the peer that told it."""
+        told = [p for e in self.heard if isinstance(e, PathsChanged) for p in e.announced]
+        return {(str(p.nlri), str(p.next_hop), str(p.peer)) for p in told}
+
+
+@asynccontextmanager
+async def side(directory: Path, own: tuple[IPAddress, ...]) -> AsyncIterator[Side]:
+    directory.mkdir()  # noqa: ASYNC240 - the test's own
+    made = Side(ExaBgpSpeaker(ChildSettings(run_dir=directory, listen=own)))
+    tasks = [asyncio.create_task(made.speaker.run()), asyncio.create_task(made.listen())]
+    try:
+        yield made
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool], *, within_s: float = 20) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - it comes from another process.
+            await asyncio.sleep(0.02)
+
+
+def play(story: Callable[[], Awaitable[None]], *addresses: IPAddress) -> None:
+    """Play a story in a namespace that has these addresses."""
+
+    async def main() -> None:
+        await story()
+
+    with fresh_namespace():
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        for address in addresses:
+            add(address)
+        asyncio.run(main())
+
+
+def add(address: IPAddress) -> None:
+    subprocess.run(["ip", "addr", "add", str(address), "dev", "lo"], check=True)
+
+
+def test_each_ip_version_has_a_session_that_carries_its_prefixes(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with side(tmp_path / "one", ONE) as one, side(tmp_path / "two", TWO) as two:
+            one.configure(ONE, TWO)
+            two.configure(TWO, ONE)
+            await until(lambda: len(two.learned()) == 2 and len(one.learned()) == 2)
+
+            assert two.learned() == {
+                ("192.168.1.0/26", "10.9.0.1", "10.9.0.1"),
+                ("fd00:1::/122", "fd09::1", "fd09::1"),
+            }
+            assert one.speaker.counters.commands_refused == 0
+            assert two.speaker.counters.lines_not_understood == 0
+
+    play(story, *ONE, *TWO)
+
+
+def test_an_address_that_is_not_there_costs_the_other_version_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "ADDRESS_WAIT_S", 0.0)
+
+    async def story() -> None:
+        async with side(tmp_path / "one", ONE) as one, side(tmp_path / "two", TWO) as two:
+            one.configure(ONE, TWO)
+            two.configure(TWO, ONE)
+            await until(lambda: two.count(PeerUp) == 1)
+            assert one.count(SpeakerLost) == 0
+
+            add(ONE[1])  # nobody could call it before, and two calls nobody from where it isn't
+            await until(lambda: one.count(SpeakerUp) == 2)
+            add(TWO[1])
+            await until(lambda: PeerUp(ONE[1]) in two.heard and PeerUp(TWO[1]) in one.heard)
+
+    play(story, *ONE[:1], *TWO[:1])
