@@ -14,7 +14,7 @@ from pycni.ctl.main import main
 
 CLONE = Path(__file__).resolve().parents[3]
 EXERCISE = str(CLONE / "examples" / "exercise.yaml")
-IPAM_VERBS = ("show", "explain", "check", "release", "configure", "candidates")
+IPAM_VERBS = ("show", "explain", "check", "release", "configure", "split", "candidates")
 NODE_2 = """\
 default via 10.10.32.1 dev eth0
 10.10.32.0/20 dev eth0 proto kernel scope link src 10.10.43.25
