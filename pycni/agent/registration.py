@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from pycni.errors import AlreadyExists, Conflict, NotFound, PycniError
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.estates import show_presence
+from pycni.ipam.retries import Sleep, asyncio_sleep
 from pycni.ipam.tunnel import ensure_tunnel_address
 from pycni.model.network import IPInterface
 from pycni.model.resources import Node
@@ -30,12 +32,14 @@ class Registration:
         node: str,
         address: IPInterface | None,
         report: Callable[[str, str], None],
+        sleep: Sleep = asyncio_sleep,
     ) -> None:
         self._datastore = datastore
         self._allocator = allocator
         self._node = node
         self._address = address
         self._report = report
+        self._sleep = sleep
         self._wanted = asyncio.Event()
         self._wanted.set()
 
@@ -53,30 +57,37 @@ class Registration:
                 self._report("registration", "")
             except (PycniError, OSError) as exc:
                 self._report("registration", str(exc))
-                await asyncio.sleep(RETRY_S)
+                await self._sleep(RETRY_S)
                 self._wanted.set()
 
     async def once(self) -> None:
         """Write the Node object, the tunnel's address included."""
+        if await self._write():
+            # The node had no object: another may be taking back what it has.
+            await show_presence(self._datastore, node=self._node, sleep=self._sleep)
+            await self._write()
+
+    async def _write(self) -> bool:
+        """Write what is so now; return whether there was no object before."""
         # The address first: peers that see the node see it whole.
         assigned = await ensure_tunnel_address(self._allocator, self._datastore, node=self._node)
         tunnel = assigned.interface.ip if assigned is not None else None
         for _ in range(ATTEMPTS):
             try:
-                await self._write(tunnel)
+                return await self._write_object(tunnel)
             except (Conflict, AlreadyExists, NotFound):
                 continue
-            return
         raise Conflict(f"cannot write node {self._node}: somebody else keeps writing it")
 
-    async def _write(self, tunnel: IPv4Address | IPv6Address | None) -> None:
+    async def _write_object(self, tunnel: IPv4Address | IPv6Address | None) -> bool:
         stored = await self._datastore.get(Node, self._node)
         if stored is None:
             await self._datastore.create(self._merged(Node(self._node), tunnel))
-            return
+            return True
         wanted = self._merged(stored.value, tunnel)
         if wanted != stored.value:
             await self._datastore.update(wanted, if_revision=stored.revision)
+        return False
 
     def _merged(self, node: Node, tunnel: IPv4Address | IPv6Address | None) -> Node:
         merged = replace(node, ipip_tunnel_address=tunnel)
