@@ -20,7 +20,7 @@ from pycni.datastore.sqlite import SqliteDatastore
 from pycni.errors import InvalidInput, NotFound, PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
-from pycni.ipam.audit import shows_life
+from pycni.ipam.audit import may_live
 from pycni.ipam.block import Given
 from pycni.ipam.books import handle_name, held_by_name, key_of, node_of, pod_of
 from pycni.ipam.lookup import read_books
@@ -154,7 +154,7 @@ class Releasing:
     def _use_of(self, one: Given) -> str:
         """Return why an address may be in use; "" when nobody is there to use it."""
         node, what = node_of(one.attribute), f"cannot release {one.address}"
-        if self._has_record(one) or self._shows_life(one):
+        if self._has_record(one) or self._may_live(one):
             return f"{what}: {_who(one)} has a record or an interface on {self._node}, this node"
         if node is not None and node in self._reading.books.nodes:
             return (
@@ -169,9 +169,9 @@ class Releasing:
         endpoints = () if agent is None else agent.records.endpoints
         return any(handle_name(endpoint.handle_id) == name for endpoint in endpoints)
 
-    def _shows_life(self, one: Given) -> bool:
+    def _may_live(self, one: Given) -> bool:
         agent = self._reading.agent
-        return agent is not None and shows_life(one, agent.records)
+        return agent is not None and may_live(one, agent.records)
 
     async def _release_given(self, given: Sequence[Given]) -> int:
         outcomes = [await self._release_one(one) for one in given]
@@ -263,8 +263,8 @@ class Releasing:
         if key is None:
             print(f"{leak.address}: kept, because it was not given by pycni")
             return True
-        if self._shows_life(one):
-            print(f"{leak.address}: kept, because the pod's interface is there")
+        if self._may_live(one):
+            print(f"{leak.address}: kept, because the pod has an interface or a damaged record")
             return True
         async with self._endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
             has_record = self._endpoints.get(key) is not None

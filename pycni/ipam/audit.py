@@ -49,6 +49,7 @@ class Kind(Enum):
     ADDRESS_NOT_COUNTED = "address-not-counted"
     HANDLE_MISCOUNTS = "handle-miscounts"
     ADDRESS_LEAKED = "address-leaked"
+    RECORD_DAMAGED = "record-damaged"
     RECORD_WITHOUT_ADDRESS = "record-without-address"
     CLAIM_UNFINISHED = "claim-unfinished"
 
@@ -88,6 +89,7 @@ def audit(books: Books) -> tuple[Finding, ...]:
         *_addresses_without_count(books),
         *_handles(books),
         *_leaked_addresses(books),
+        *_damaged_records(books),
         *_records_without_address(books),
     ]
     return tuple(sorted(found, key=_place))
@@ -315,7 +317,7 @@ def _leaked_addresses(books: Books) -> Iterator[Finding]:
             if node not in known or handle_id is None or key_of(one.attribute) is None:
                 continue
             records, names = known[node]
-            if handle_name(handle_id) not in names and not shows_life(one, records):
+            if handle_name(handle_id) not in names and not may_live(one, records):
                 sentence = (
                     f"{one.address} is held by {handle_id} for {_what(one)}{node}, which has"
                     " neither a record nor a journalled release of it, nor an interface"
@@ -324,16 +326,23 @@ def _leaked_addresses(books: Books) -> Iterator[Finding]:
                 yield _of_address(kind, block, one, sentence, repair=RELEASE_REPORTED)
 
 
-def shows_life(one: Given, records: NodeRecords) -> bool:
-    """Tell whether the kernel has anything of the pod that was given an address."""
+def may_live(one: Given, records: NodeRecords) -> bool:
+    """Tell whether a pod that was given an address may be there, though no record names it."""
     key = key_of(one.attribute)
     has_interface = key is not None and alias_of(key) in records.aliases
-    return has_interface or one.address in records.routed
+    return has_interface or one.address in records.routed or key in records.unreadable
 
 
 def _answered_for(records: NodeRecords) -> set[str]:
     ids = [one.handle_id for one in records.endpoints] + [one.handle_id for one in records.debts]
     return set(map(handle_name, ids))
+
+
+def _damaged_records(books: Books) -> Iterator[Finding]:
+    for records in books.records:
+        for sentence in records.damaged:
+            subject = f"record of {records.node}"
+            yield Finding(Kind.RECORD_DAMAGED, subject, sentence, node=records.node)
 
 
 def _records_without_address(books: Books) -> Iterator[Finding]:

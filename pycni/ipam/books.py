@@ -29,7 +29,8 @@ class NodeRecords:
     """The endpoint records of one node, and the releases that its journal still owes.
 
     `aliases` are the ifaliases of its interfaces, `routed` the addresses to which it has a route by
-    a pod's interface: a record may be lost, and its pod live on.
+    a pod's interface: a record may be lost, and its pod live on.  `damaged` says of each record
+    that can't be read why, and `unreadable` are those whose record is one of them.
     """
 
     node: str
@@ -37,6 +38,8 @@ class NodeRecords:
     debts: tuple[PendingRelease, ...] = ()
     aliases: frozenset[str] = frozenset()
     routed: frozenset[IPAddress] = frozenset()
+    damaged: tuple[str, ...] = ()
+    unreadable: frozenset[EndpointKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

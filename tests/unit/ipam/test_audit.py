@@ -292,6 +292,14 @@ def test_address_of_a_pod_that_lives_on_without_its_record_has_not_leaked() -> N
     assert audit(books(records=(plugged,))) == audit(books(records=(routed,))) == ()
 
 
+def test_damaged_record_is_told_and_its_pods_address_is_no_leak() -> None:
+    damaged = replace(records(), damaged=("cannot read x",), unreadable=frozenset({KEY}))
+
+    (found,) = audit(books(records=(damaged,)))
+
+    assert (found.kind, found.sentence, found.repair) == (Kind.RECORD_DAMAGED, "cannot read x", "")
+
+
 def test_address_of_a_node_whose_records_are_unknown_is_not_judged() -> None:
     assert audit(books(records=())) == ()
 
