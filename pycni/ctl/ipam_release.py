@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from ipaddress import ip_interface
 
-from pycni.ctl.files import read_input
+from pycni.ctl.files import read_input, source_name
 from pycni.ctl.ipam_reading import Reading, add_run_dir_argument, address_argument, read
 from pycni.ctl.ipam_report import Leak, parse_leaks
 from pycni.ctl.output import command, open_datastore
@@ -69,7 +69,8 @@ async def _release(args: argparse.Namespace) -> int:
     address = None if args.ip is None else address_argument(args.ip)
     leaks = []
     if args.from_report is not None:
-        leaks = parse_leaks(read_input(args.from_report), source=args.from_report)
+        source = source_name(args.from_report)
+        leaks = parse_leaks(read_input(args.from_report), source=source)
     if args.node is not None and args.force:
         raise WrongUsage("--force has no meaning for --node: delete the Node object first")
     datastore = await open_datastore(args)
