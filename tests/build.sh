@@ -28,7 +28,13 @@ case $version in
 esac
 
 unset PYCNI_VENV
-./install.sh --root "$out/root" --node-name build --node-address 10.0.0.1/24
+./install.sh --root "$out/root" --node-name build --node-address 10.0.0.1/24 2>"$out/said" ||
+    fail "install.sh failed: $(cat "$out/said")"
+cat "$out/said" >&2
+case $(tail -n 1 "$out/said") in
+    *"nothing was started, since this is below $out/root") ;;
+    *) fail "the installation ended with: $(tail -n 1 "$out/said")" ;;
+esac
 said=$(echo '{"cniVersion": "1.0.0"}' | CNI_COMMAND=VERSION "$out/root/opt/cni/bin/pycni")
 case $said in
     *'"supportedVersions"'*'"1.1.0"'*) ;;
