@@ -4,14 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
 
 from pycni.errors import AlreadyExists, Conflict, NotFound, PycniError
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.estates import show_presence
 from pycni.ipam.retries import Sleep, asyncio_sleep
 from pycni.ipam.tunnel import ensure_tunnel_address
-from pycni.model.network import IPInterface
+from pycni.model.network import IPAddress, IPInterface
 from pycni.model.resources import Node
 from pycni.ports import Datastore
 
@@ -62,16 +61,30 @@ class Registration:
 
     async def once(self) -> None:
         """Write the Node object, the tunnel's address included."""
-        if await self._write():
-            # The node had no object: another may be taking back what it has.
-            await show_presence(self._datastore, node=self._node, sleep=self._sleep)
-            await self._write()
+        try:
+            # The address first: peers that see the node see it whole.
+            tunnel = await self._tunnel_address()
+        except PycniError:
+            # Others take a node without object for gone, and this one serves pods all the same.
+            if await self._datastore.get(Node, self._node) is None:
+                await self._appear(None)
+            raise
+        if await self._appear(tunnel):
+            await self._write(await self._tunnel_address())
 
-    async def _write(self) -> bool:
-        """Write what is so now; return whether there was no object before."""
-        # The address first: peers that see the node see it whole.
+    async def _tunnel_address(self) -> IPAddress | None:
         assigned = await ensure_tunnel_address(self._allocator, self._datastore, node=self._node)
-        tunnel = assigned.interface.ip if assigned is not None else None
+        return None if assigned is None else assigned.interface.ip
+
+    async def _appear(self, tunnel: IPAddress | None) -> bool:
+        """Write what is so; return whether there was no object, so that things may have changed."""
+        is_new = await self._write(tunnel)
+        if is_new:
+            # Another may be taking back just now what it takes for a gone node's.
+            await show_presence(self._datastore, node=self._node, sleep=self._sleep)
+        return is_new
+
+    async def _write(self, tunnel: IPAddress | None) -> bool:
         for _ in range(ATTEMPTS):
             try:
                 return await self._write_object(tunnel)
@@ -79,7 +92,7 @@ class Registration:
                 continue
         raise Conflict(f"cannot write node {self._node}: somebody else keeps writing it")
 
-    async def _write_object(self, tunnel: IPv4Address | IPv6Address | None) -> bool:
+    async def _write_object(self, tunnel: IPAddress | None) -> bool:
         stored = await self._datastore.get(Node, self._node)
         if stored is None:
             await self._datastore.create(self._merged(Node(self._node), tunnel))
@@ -89,7 +102,7 @@ class Registration:
             await self._datastore.update(wanted, if_revision=stored.revision)
         return False
 
-    def _merged(self, node: Node, tunnel: IPv4Address | IPv6Address | None) -> Node:
+    def _merged(self, node: Node, tunnel: IPAddress | None) -> Node:
         merged = replace(node, ipip_tunnel_address=tunnel)
         if self._address is None:
             return merged
