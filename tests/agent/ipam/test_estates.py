@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Generator
 from dataclasses import replace
-from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -15,43 +14,29 @@ from pycni.datastore.memory import MemoryDatastore
 from pycni.errors import Conflict, PycniError, TryAgain
 from pycni.ipam import block as arithmetic
 from pycni.ipam.audit import Kind, audit
-from pycni.ipam.estates import Estates, show_presence
+from pycni.ipam.estates import Estates
 from pycni.ipam.gone import Estate, estates
 from pycni.ipam.lookup import read_books
 from pycni.ipam.mending import Mending
 from pycni.ipam.requests import DatastoreView
-from pycni.model.resources import Block, BlockAffinity, Handle, IPAMConfig, Node, TunnelMode
+from pycni.model.resources import Block, BlockAffinity, Handle, IPAMConfig, Node
 from pycni.ports import Datastore
 from tests.agent.death import Died
 from tests.agent.ipam.allocators import (
-    SMALL,
+    OWN,
+    TUNNELLED,
     affinities,
     affinity,
     check_books,
     held_by,
+    leave,
     new_block,
     no_sleep,
     node,
     take,
-    tunnel_of,
 )
 from tests.agent.ipam.conftest import Play
 from tests.agent.ipam.faults import Failing
-
-TUNNELLED = replace(SMALL, ipip_mode=TunnelMode.ALWAYS)
-OWN = {"attributes": (("node", "node-0"),)}
-THEIRS = {"attributes": (("node", "node-1"),)}
-
-
-async def leave(store: Datastore) -> None:
-    """Let node-0 have a tunnel, two pods and half a claim, and then go; node-1 lives beside it."""
-    await store.create(Node("node-1"))
-    await tunnel_of(store, "node-0")
-    (pod,) = await take(node(store), "pod", **OWN)
-    (theirs,) = await take(node(store, "node-1"), "their-pod", **THEIRS)
-    # Each has borrowed of the other.
-    await take(node(store, "node-1"), "guest", addresses=(IPv4Address(pod) + 1,), **THEIRS)
-    await take(node(store), "pod-abroad", addresses=(IPv4Address(theirs) + 1,), **OWN)
 
 
 async def estate_of(store: Datastore, name: str = "node-0") -> Estate:
@@ -349,54 +334,5 @@ def test_handle_that_was_lost_is_no_hindrance(play: Play) -> None:
         await collect(store)
 
         assert [one[0] for one in await affinities(store)] == ["node-1"]
-
-    play([TUNNELLED], story)
-
-
-# --- showing presence ---------------------------------------------------------------------------
-
-
-def test_presence_is_shown_in_each_block_that_concerns_the_node(play: Play) -> None:
-    async def story(store: Datastore) -> None:
-        await leave(store)
-        await take(node(store, "node-2"), "stranger")
-        before = {one.value.cidr: one.revision for one in (await store.list(Block)).items}
-
-        await show_presence(store, node="node-0", sleep=no_sleep)
-
-        after = {one.value.cidr: one.revision for one in (await store.list(Block)).items}
-        changed = [str(cidr) for cidr in before if before[cidr] != after[cidr]]
-        assert sorted(changed) == ["10.0.0.12/30", "10.0.0.8/30"]
-
-    play([TUNNELLED], story)
-
-
-@pytest.mark.parametrize("fate", ["changes", "goes"])
-def test_presence_is_shown_beside_other_writers(play: Play, fate: str) -> None:
-    async def story(store: Datastore) -> None:
-        await leave(store)
-        writes = 0
-
-        async def be_faster(call: Call) -> None:
-            nonlocal writes
-            if not call.is_write or writes:
-                return
-            writes += 1
-            stored = next(
-                one
-                for one in (await store.list(Block)).items
-                if str(one.value.cidr).translate(str.maketrans("./", "--")) == call.name
-            )
-            if fate == "goes":
-                await store.delete(Block, call.name, if_revision=stored.revision)
-            else:
-                await store.update(
-                    replace(stored.value, sequence_number=stored.value.sequence_number + 9),
-                    if_revision=stored.revision,
-                )
-
-        await show_presence(FaultyDatastore(store, before=be_faster), node="node-0", sleep=no_sleep)
-
-        assert len((await store.list(Block)).items) == (1 if fate == "goes" else 2)
 
     play([TUNNELLED], story)

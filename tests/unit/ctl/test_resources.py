@@ -398,30 +398,3 @@ def test_colours_are_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None
     assert not is_colourful(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
     assert not is_colourful(terminal)
-
-
-def test_sentences_about_standard_input_call_it_so(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for text, said in (
-        ("", "error: standard input holds no object: "),
-        ("kind: [", "error: cannot read standard input: "),
-        ("kind: Pod\n", "error: standard input, document 1: "),
-    ):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-
-        assert run("apply", "-f", "-") == 1
-        assert capsys.readouterr().err.startswith(said)
-
-
-def test_topology_in_place_of_a_manifest_is_called_so(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "topology.yaml"
-    path.write_text("name: lab\nnodes:\n- name: a\n")
-
-    assert run("apply", "-f", str(path)) == 1
-    assert capsys.readouterr().err == (
-        f"error: {path}, document 1: this is a topology, no manifest: see it by"
-        "  pycnictl predict -f,  run it by  bin/lab up --topology\n"
-    )
