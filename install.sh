@@ -260,7 +260,10 @@ install_program() {
 }
 
 install_plugin() {
-    if ! $dry && _relay=$(ensure_relay 2>/dev/null) && [ -x "$_relay" ]; then
+    if $dry; then
+        note "would compile the plugin's relay and write $CNI_BIN/pycni, or if that fails" \
+            "write the one in Python, with $CNI_BIN/pycni-relay.py"
+    elif _relay=$(ensure_relay 2>/dev/null) && [ -x "$_relay" ]; then
         put 0755 "$CNI_BIN/pycni" <"$_relay"
     else
         # First what the other needs.
@@ -401,4 +404,17 @@ install_pool
 start_service
 verify
 install_network
-if $dry; then note "nothing was changed"; else note "done; see  pycnictl status"; fi
+# What comes next, in a sentence.
+advice() {
+    if [ -n "$prefix" ]; then
+        echo "done; nothing was started, since this is below $prefix"
+    elif ! has_systemd; then
+        echo "done; start the agent as root:  $HOME_DIR/venv/bin/python -I -m pycni.agent"
+    elif ! $start; then
+        echo "done; start the agent:  systemctl enable --now pycni-agent.service"
+    else
+        echo "done; see  sudo pycnictl status"
+    fi
+}
+
+if $dry; then note "nothing was changed"; else note "$(advice)"; fi

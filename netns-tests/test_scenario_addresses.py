@@ -92,6 +92,11 @@ def test_addresses_that_rest(host: PluginHost) -> None:
 
     assert said.code == 11
     require_documented(said.document["msg"])
+    settings = "ipCooldownSeconds: 600, strictAffinity: true, maxBlocksPerHost: 1"
+    apply(host, CONFIG.format(more=settings))
+    said = host.call("ADD", pods[0])
+    assert "the limit is 1" in said.document["msg"]
+    require_documented(said.document["msg"])
     apply(host, CONFIG.format(more="ipCooldownSeconds: 0, strictAffinity: true"))
     assert host.call("ADD", pods[0]).addresses == [given[0]]
 

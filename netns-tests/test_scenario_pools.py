@@ -158,6 +158,25 @@ def test_mode_of_a_pool_changes_without_losing_a_packet(cluster: Cluster) -> Non
     apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True)
 
 
+def test_pool_in_use_is_split_without_losing_a_packet_or_changing_a_route() -> None:
+    with lab("split") as running:
+        before = {f"node-{number}": running.routes(f"node-{number}") for number in range(3)}
+        rules = running.run("node-0", "nft list table inet pycni")
+        with running.stream("default/dnsutils", "192.168.247.10", seconds=4) as losses:
+            parts = ctl(running, "ipam", "split", "default-ipv4-ippool", "4")
+
+        assert losses[0].lost == 0
+        assert parts.split()[-3:] == ["default-ipv4-ippool-3", "192.168.192.0/18", "1"]
+        assert {node: running.routes(node) for node in before} == before
+        elements = re.compile(r"counter packets \d+ bytes \d+")
+        after = running.run("node-0", "nft list table inet pycni")
+        assert elements.sub("", after) == elements.sub("", rules)
+        running.lab("pod", "add", "default/later", "--node", "node-1")
+        address = address_of(running, "default/later")
+        assert address.startswith("192.168.84.")
+        assert "1 received" in running.run("default/dnsutils", f"ping -c 1 -W 2 {address}")
+
+
 def test_second_pool_serves_once_the_first_is_disabled(cluster: Cluster) -> None:
     apply(cluster, "172.20.0.0/24", ipipMode="Always", natOutgoing=True)
     apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True, disabled=True)

@@ -29,7 +29,13 @@ esac
 
 unset PYCNI_VENV
 ./install.sh --root "$out/root" --node-name build --node-address 10.0.0.1/24 \
-    --node-address6 fd00:10::1/64 --pool 192.168.0.0/16 --pool6 fd00:192:168::/112
+    --node-address6 fd00:10::1/64 --pool 192.168.0.0/16 --pool6 fd00:192:168::/112 \
+    2>"$out/said" || fail "install.sh failed: $(cat "$out/said")"
+cat "$out/said" >&2
+case $(tail -n 1 "$out/said") in
+    *"nothing was started, since this is below $out/root") ;;
+    *) fail "the installation ended with: $(tail -n 1 "$out/said")" ;;
+esac
 grep -qxF 'node_address6: "fd00:10::1/64"' "$out/root/etc/pycni/agent.yaml" ||
     fail "the installed configuration lacks the IPv6 address"
 grep -qF '"assign_ipv6": "true"' "$out/root/etc/cni/net.d/10-pycni.conflist" ||

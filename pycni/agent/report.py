@@ -118,13 +118,14 @@ def endpoints(agent: "Agent") -> dict[str, Any]:
     have = agent.facts.have
     if have is None:
         raise TryAgain("the agent has not read the kernel yet: ask again in a second")
-    records = agent.endpoints.list()
+    records, complaints = agent.endpoints.readable()
     return {
         "node": agent.node,
         "datastore": list(agent.datastore.identity),
         "stateDir": agent.config.state_dir,
         "records": [endpoint_document(one) for one in records],
         "gone": [str(one.key) for one in records if is_gone(one)],
+        "damaged": list(complaints),
         "debts": [pending_document(one) for one in agent.endpoints.pending()],
         "aliases": sorted(link.alias for link in have.links.values() if link.alias),
         "routed": sorted(str(dst.network_address) for dst in _pod_routes(have)),

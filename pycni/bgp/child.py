@@ -14,11 +14,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pycni.errors import InvalidInput, TryAgain
 from pycni.model.network import IPAddress
 
 STOP_TIMEOUT_S = 5.0
+MAX_LOG = 1 << 20
+"""Bytes of ExaBGP's log, and of the one kept from before: the run directory is memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,8 @@ def command(settings: ChildSettings, *, configuration: Path) -> Sequence[str]:
 
 
 async def start(settings: ChildSettings, *, configuration: Path) -> asyncio.subprocess.Process:
-    """Start ExaBGP; its log goes to exabgp.log in the run directory, cut off at every start."""
-    with (settings.run_dir / "exabgp.log").open("wb") as log:
+    """Start ExaBGP; its log goes to exabgp.log in the run directory, see `open_log`."""
+    with open_log(settings.run_dir) as log:
         return await asyncio.create_subprocess_exec(
             *command(settings, configuration=configuration),
             stdin=asyncio.subprocess.DEVNULL,
@@ -106,6 +109,40 @@ async def start(settings: ChildSettings, *, configuration: Path) -> asyncio.subp
             env=dict(environment(settings)),
             cwd="/",
         )
+
+
+def open_log(run_dir: Path) -> BinaryIO:
+    """Open a new log; that of the child before becomes exabgp.log.1, which may say why it ended."""
+    path = run_dir / "exabgp.log"
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(_old(path))
+    # Appending, so that the child goes on at the beginning when the log is cut off.
+    return path.open("ab")
+
+
+def cut_log(run_dir: Path) -> None:
+    """Cut a log off that has grown too long; its end becomes exabgp.log.1.
+
+    The child keeps the file open.  What it writes while the end is copied is lost.
+    """
+    path = run_dir / "exabgp.log"
+    # A log is no reason to end ExaBGP, and where there is no room for the copy, cutting makes some.
+    with contextlib.suppress(OSError):
+        if path.stat().st_size <= MAX_LOG:
+            return
+        with contextlib.suppress(OSError):
+            _keep_end(path)
+        os.truncate(path, 0)
+
+
+def _keep_end(path: Path) -> None:
+    with path.open("rb") as log:
+        log.seek(-MAX_LOG, os.SEEK_END)
+        _old(path).write_bytes(log.read(MAX_LOG))
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f"{path.name}.1")
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:

@@ -40,6 +40,7 @@ RELOAD_DEBOUNCE_S = 0.1
 RELOAD_LOOKS_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Waits before each look at ExaBGP's neighbours: one that is just connecting goes with delay."""
 RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+LOG_PERIOD_S = 60.0
 HELPER_PYTHON = "/usr/bin/python3"
 
 
@@ -171,9 +172,10 @@ class ExaBgpSpeaker:
             changed = asyncio.create_task(self._changed.wait(), name="speaker-changed")
             try:
                 waits: set[asyncio.Future[Any]] = {lost, waiter, changed}
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waits, timeout=LOG_PERIOD_S, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 changed.cancel()
+            child.cut_log(self._settings.run_dir)
             if waiter.done():
                 return f"it exited with status {waiter.result()}"
             if lost.done():

@@ -1,5 +1,7 @@
 """Take back what nobody holds any more: endpoints without pod, addresses without endpoint, blocks.
 
+And what other nodes have left that are gone for good, see `pycni.ipam.gone`.
+
 A runtime's GC brings the list of what is valid and acts at once (`pycni.cni.upkeep`).  This is for
 runtimes that have none, and for what no runtime knows of any more, after a reboot for instance.  So
 it is slow and careful: a suspect has to be seen twice, a period apart, is looked at again under the
@@ -19,7 +21,9 @@ from pycni.cni.tools import Engine
 from pycni.errors import DatastoreUnusable, PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.books import key_of, node_of
+from pycni.ipam.estates import Estates
 from pycni.ipam.giving import assigned
+from pycni.ipam.gone import Absences, Estate, estates
 from pycni.ipam.own import node_labels
 from pycni.ipam.pools import pool_of, turned_away
 from pycni.ipam.requests import View
@@ -27,7 +31,7 @@ from pycni.ipam.retries import Observe, observe_nothing
 from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import AssignedAddress, EndpointKey, WorkloadEndpoint
 from pycni.model.network import IPNetwork
-from pycni.model.resources import AffinityState, Block, BlockAffinity, cidr_name
+from pycni.model.resources import AffinityState, Block, BlockAffinity, Node, cidr_name
 from pycni.plan.ownership import alias_of
 
 _log = logging.getLogger(__name__)
@@ -100,6 +104,8 @@ class Janitor:
         self._view = view
         self._observe = observe
         self._seen: dict[bool, frozenset[Suspect]] = {}
+        self._absences = Absences(engine.node)
+        self._estates = Estates(engine.datastore, view=view)
 
     async def run(self, *, is_new_boot: bool = False) -> None:
         """Look around until cancelled; after a reboot what has no record is gone for certain."""
@@ -135,6 +141,8 @@ class Janitor:
         if is_whole:
             for cidr in await self._engine.allocator.take_up_lost():
                 _log.warning("took up a block without affinity", extra={"block": str(cidr)})
+        for estate in await self._gone_nodes(blocks, is_whole=is_whole):
+            await self._inherit(estate)
 
     # --- suspects -------------------------------------------------------------------------------
 
@@ -200,6 +208,18 @@ class Janitor:
                 idle.append(IdleBlock(cidr))
         return idle
 
+    async def _gone_nodes(self, blocks: Sequence[Block], *, is_whole: bool) -> list[Estate]:
+        """Return what nodes have left that are gone; between looks at all, note who is there."""
+        datastore = self._engine.datastore
+        listed = (await datastore.list(BlockAffinity)).items if is_whole else ()
+        # From the datastore itself, and after the books: who takes something has his object soon.
+        nodes = frozenset([stored.value.name for stored in (await datastore.list(Node)).items])
+        self._absences.note(nodes)
+        if not is_whole:
+            return []
+        found = estates(blocks, [stored.value for stored in listed])
+        return self._absences.gone(found, now=asyncio.get_running_loop().time())
+
     # --- taking back ----------------------------------------------------------------------------
 
     async def _collect(self, suspect: Suspect) -> None:
@@ -210,8 +230,19 @@ class Janitor:
             _log.info("could not take back", extra={"what": str(suspect), "reason": str(exc)})
             return
         if is_done:
-            _log.warning("took back what nobody holds", extra={"what": str(suspect)})
-            self._observe("collected")
+            self._tell(str(suspect))
+
+    async def _inherit(self, estate: Estate) -> None:
+        try:
+            async for what in self._estates.collect(estate):
+                self._tell(what)
+        except (PycniError, OSError) as exc:
+            what = f"what node {estate.node} has left"
+            _log.info("could not take back", extra={"what": what, "reason": str(exc)})
+
+    def _tell(self, what: str) -> None:
+        _log.warning("took back what nobody holds", extra={"what": what})
+        self._observe("collected")
 
     async def _take_back(self, suspect: Suspect) -> bool:
         """Look again under the endpoint's lock, and take back; tell whether there was anything."""

@@ -4,7 +4,14 @@ import argparse
 from ipaddress import ip_network
 from itertools import islice
 
-from pycni.ctl import ipam_check, ipam_configure, ipam_explain, ipam_release, ipam_show
+from pycni.ctl import (
+    ipam_check,
+    ipam_configure,
+    ipam_explain,
+    ipam_release,
+    ipam_show,
+    ipam_split,
+)
 from pycni.ctl.output import add_output_argument, command, print_documents, print_table
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import InvalidInput
@@ -20,7 +27,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "ipam", help="pools, blocks and addresses", epilog="example: pycnictl ipam show"
     )
     verbs = ipam.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (ipam_show, ipam_explain, ipam_check, ipam_release, ipam_configure):
+    for module in (ipam_show, ipam_explain, ipam_check, ipam_release, ipam_configure, ipam_split):
         module.register(verbs)
 
     order = verbs.add_parser(

@@ -13,7 +13,7 @@ from pycni.ctl.output import (
     print_table,
 )
 from pycni.ctl.usage import EXIT_PROBLEMS
-from pycni.ipam.audit import Finding
+from pycni.ipam.findings import Finding
 from pycni.ipam.mending import Mending
 
 

@@ -13,13 +13,15 @@ from pycni.ctl.agentlink import ask
 from pycni.ctl.usage import WrongUsage
 from pycni.datastore.sqlite import SqliteDatastore
 from pycni.endpoints import FileEndpoints, parse_endpoint, parse_pending
-from pycni.errors import InvalidInput, TryAgain
-from pycni.ipam.audit import Finding, audit
-from pycni.ipam.block import given
-from pycni.ipam.books import Books, NodeRecords, awake, netns_of
+from pycni.errors import DatastoreUnusable, InvalidInput, TryAgain
+from pycni.ipam import block as arithmetic
+from pycni.ipam.audit import audit
+from pycni.ipam.books import Books, NodeRecords, awake, key_of, netns_of, node_of
 from pycni.ipam.cooldown import Cooldown
+from pycni.ipam.findings import Finding
 from pycni.ipam.lookup import read_books
 from pycni.ipam.requests import DatastoreView
+from pycni.model.endpoints import EndpointKey
 from pycni.model.network import IPAddress
 
 SECOND_LOOK_S = 0.1
@@ -79,6 +81,9 @@ async def read(datastore: SqliteDatastore, run_dir: Path) -> Reading:
     except TryAgain as exc:
         return Reading(books, note=f"no records were compared: {exc}")
     agent = _parse_agent(answer, run_dir)
+    if agent.records.damaged:
+        unreadable = await asyncio.to_thread(_unreadable, books, agent)
+        agent = replace(agent, records=replace(agent.records, unreadable=unreadable))
     if tuple(answer["datastore"]) != datastore.identity:
         note = f"the agent in {run_dir} works on another datastore: no records were compared"
         return Reading(books, note=note)
@@ -88,7 +93,9 @@ async def read(datastore: SqliteDatastore, run_dir: Path) -> Reading:
 
 def _namespaces(books: Books) -> frozenset[str]:
     """Return which of the network namespaces that addresses are held for are there."""
-    told = {netns_of(one.attribute) for block in books.sound_blocks for one in given(block)}
+    told = {
+        netns_of(one.attribute) for block in books.sound_blocks for one in arithmetic.given(block)
+    }
     return frozenset(path for path in told if path is not None and Path(path).exists())
 
 
@@ -102,12 +109,33 @@ def _parse_agent(answer: dict[str, Any], run_dir: Path) -> LocalAgent:
             aliases=frozenset(answer["aliases"]),
             routed=frozenset(map(ip_address, answer["routed"])),
             gone=frozenset(answer["gone"]),
+            damaged=tuple(map(str, answer.get("damaged", ()))),  # agents before did not tell
         )
         return LocalAgent(records, run_dir, Path(answer["stateDir"]))
     except (KeyError, TypeError, ValueError) as exc:
         raise InvalidInput(
             f"cannot read {where} ({exc!r}): pycnictl and pycni-agent must be of one version"
         ) from exc
+
+
+def _unreadable(books: Books, agent: LocalAgent) -> frozenset[EndpointKey]:
+    """Return the attachments that have an address here and a record that can't be read."""
+    endpoints = agent.open_endpoints()
+    keys = {
+        key
+        for block in books.sound_blocks
+        for one in arithmetic.given(block)
+        if node_of(one.attribute) == agent.node and (key := key_of(one.attribute)) is not None
+    }
+    return frozenset(key for key in keys if _is_damaged(endpoints, key))
+
+
+def _is_damaged(endpoints: FileEndpoints, key: EndpointKey) -> bool:
+    try:
+        endpoints.get(key)
+    except DatastoreUnusable:
+        return True
+    return False
 
 
 async def read_findings(

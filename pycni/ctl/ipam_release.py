@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from ipaddress import ip_interface
 
-from pycni.ctl.files import read_input
+from pycni.ctl.files import read_input, source_name
 from pycni.ctl.ipam_reading import Reading, add_run_dir_argument, address_argument, read
 from pycni.ctl.ipam_report import Leak, parse_leaks
 from pycni.ctl.output import command, open_datastore
@@ -20,7 +20,7 @@ from pycni.datastore.sqlite import SqliteDatastore
 from pycni.errors import InvalidInput, NotFound, PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
-from pycni.ipam.audit import shows_life
+from pycni.ipam.audit import may_live
 from pycni.ipam.block import Given
 from pycni.ipam.books import handle_name, held_by_name, key_of, node_of, pod_of
 from pycni.ipam.lookup import read_books
@@ -69,7 +69,8 @@ async def _release(args: argparse.Namespace) -> int:
     address = None if args.ip is None else address_argument(args.ip)
     leaks = []
     if args.from_report is not None:
-        leaks = parse_leaks(read_input(args.from_report), source=args.from_report)
+        source = source_name(args.from_report)
+        leaks = parse_leaks(read_input(args.from_report), source=source)
     if args.node is not None and args.force:
         raise WrongUsage("--force has no meaning for --node: delete the Node object first")
     datastore = await open_datastore(args)
@@ -154,7 +155,7 @@ class Releasing:
     def _use_of(self, one: Given) -> str:
         """Return why an address may be in use; "" when nobody is there to use it."""
         node, what = node_of(one.attribute), f"cannot release {one.address}"
-        if self._has_record(one) or self._shows_life(one):
+        if self._has_record(one) or self._may_live(one):
             return f"{what}: {_who(one)} has a record or an interface on {self._node}, this node"
         if node is not None and node in self._reading.books.nodes:
             return (
@@ -169,9 +170,9 @@ class Releasing:
         endpoints = () if agent is None else agent.records.endpoints
         return any(handle_name(endpoint.handle_id) == name for endpoint in endpoints)
 
-    def _shows_life(self, one: Given) -> bool:
+    def _may_live(self, one: Given) -> bool:
         agent = self._reading.agent
-        return agent is not None and shows_life(one, agent.records)
+        return agent is not None and may_live(one, agent.records)
 
     async def _release_given(self, given: Sequence[Given]) -> int:
         outcomes = [await self._release_one(one) for one in given]
@@ -263,8 +264,8 @@ class Releasing:
         if key is None:
             print(f"{leak.address}: kept, because it was not given by pycni")
             return True
-        if self._shows_life(one):
-            print(f"{leak.address}: kept, because the pod's interface is there")
+        if self._may_live(one):
+            print(f"{leak.address}: kept, because the pod has an interface or a damaged record")
             return True
         async with self._endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
             has_record = self._endpoints.get(key) is not None

@@ -12,7 +12,7 @@ from typing import Any
 from pycni.ctl.ipam_reading import Reading
 from pycni.errors import InvalidInput
 from pycni.ipam import block as arithmetic
-from pycni.ipam.audit import Finding, Kind
+from pycni.ipam.findings import Finding, Kind
 from pycni.model.network import IPAddress, IPNetwork
 
 REPORT_KIND = "IPAMReport"

@@ -1,15 +1,15 @@
 """`pycnictl predict`: every node's routing table, before anything runs."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from pycni.ctl.files import read_input, source_name
 from pycni.ctl.output import add_output_argument, command, print_documents, print_table
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import InvalidInput
 from pycni.model.network import MAIN_TABLE, NextHop, Route, Scope
 from pycni.plan.iproute import PROTOCOL_NAMES, hop_order, route_lines, route_text
-from pycni.topology.model import load_topology
+from pycni.topology.model import read_topology
 from pycni.topology.predict import Prediction, predict
 
 _HEADS = {4: "ip route", 6: "ip -6 route"}
@@ -23,7 +23,9 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Needs no privileges: the agent's own functions, on paper.",
         epilog="example: pycnictl predict -f examples/exercise.yaml --node node-2",
     )
-    parser.add_argument("-f", "--filename", type=Path, required=True, help="the topology (YAML)")
+    parser.add_argument(
+        "-f", "--filename", required=True, help="the topology (YAML); - reads stdin"
+    )
     parser.add_argument("--node", help="one node only, without heading")
     families = parser.add_mutually_exclusive_group()
     for family, note in ((4, "`ip route`, all that --node prints"), (6, "`ip -6 route`")):
@@ -39,14 +41,16 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 async def _predict(args: argparse.Namespace) -> int:
+    source = source_name(args.filename)
+    text = read_input(args.filename)
     try:
-        topology = load_topology(args.filename)
+        topology = read_topology(text, source=source)
     except InvalidInput as exc:
         # YAML's complaints have many lines, some of them blank.
         raise InvalidInput(" ".join(str(exc).split())) from exc
     names = [node.name for node in topology.nodes]
     if args.node is not None and args.node not in names:
-        raise WrongUsage(f"there is no node {args.node!r} in {args.filename}: {', '.join(names)}")
+        raise WrongUsage(f"there is no node {args.node!r} in {source}: {', '.join(names)}")
     prediction = await predict(topology)
     asked = names if args.node is None else [args.node]
     families = tuple(_HEADS) if args.family is None else (args.family,)

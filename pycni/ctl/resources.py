@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pycni.ctl.files import read_input
+from pycni.ctl.files import read_input, source_name
 from pycni.ctl.output import (
     add_output_argument,
     command,
@@ -198,10 +198,11 @@ def _is_called(value: Resource, name: str) -> bool:
 
 
 async def _apply(args: argparse.Namespace) -> int:
-    manifests = parse_manifests(read_input(args.filename), source=args.filename)
+    source = source_name(args.filename)
+    manifests = parse_manifests(read_input(args.filename), source=source)
     if not manifests:
         raise InvalidInput(
-            f"{args.filename} holds no object: write one as  pycnictl get pools -o yaml  shows it"
+            f"{source} holds no object: write one as  pycnictl get pools -o yaml  shows it"
         )
     datastore = await open_datastore(args)
     try:

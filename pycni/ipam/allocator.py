@@ -34,7 +34,8 @@ from pycni.ipam.firsts import Firsts
 from pycni.ipam.giving import Given, Giving, assigned
 from pycni.ipam.handles import Handles
 from pycni.ipam.own import Own, OwnBlocks, first_unclaimed, node_labels, within
-from pycni.ipam.pools import describe, holds, pool_of, turned_away
+from pycni.ipam.pools import holds, pool_of, turned_away
+from pycni.ipam.refusals import limit_reached, nothing_free
 from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.requests import Assignment, AssignRequest, DatastoreView, Released, View
 from pycni.ipam.retries import (
@@ -54,7 +55,6 @@ from pycni.model.resources import Block, BlockAffinity, IPAMConfig, IPPool
 from pycni.ports import Datastore, Stored
 
 DEFAULT_MAX_BLOCKS = 20
-_SHOW = "see `pycnictl ipam show`"
 
 
 class Allocator:
@@ -91,15 +91,18 @@ class Allocator:
         self._firsts = Firsts(
             node=node, together=together, handles=handles, releases=releases, retries=retries
         )
-        self._claims = Claims(
-            datastore,
-            blocks=blocks,
-            node=node,
-            retries=retries,
-            clock_ns=clock_ns,
+        self._claims = self._new_claims()
+        self._own = OwnBlocks(self._view, truth=self._truth, node=node)
+
+    def _new_claims(self) -> Claims:
+        return Claims(
+            self._datastore,
+            blocks=self._blocks,
+            node=self._node,
+            retries=self._retries,
+            clock_ns=self._clock_ns,
             cooldown=self._cooldown,
         )
-        self._own = OwnBlocks(self._view, truth=self._truth, node=node)
 
     # --- giving ---------------------------------------------------------------------------------
 
@@ -245,26 +248,17 @@ class Allocator:
             or (None if config.is_strict_affinity else await self._borrow(request, own))
         ):
             return given
-        names = ", ".join(describe(pool) for pool in own.pools)
-        raise Exhausted(
-            f"cannot assign an IPv{version} address to {request.handle_id} on {self._node}:"
-            f" nothing is free in {names}{_why(config)}{await self._held_back(own)};"
-            f" add a pool, or {_SHOW}"
+        raise nothing_free(
+            _wanted(request, version),
+            node=self._node,
+            pools=own.pools,
+            config=config,
+            blocks=await self._all_blocks(),
+            reserved=own.reserved,
         )
 
-    async def _held_back(self, own: Own) -> str:
-        """Say what is nobody's and yet not given."""
-        blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
-        inside = [block for block in blocks if pool_of(own.pools, block.cidr) is not None]
-        resting = sum(map(arithmetic.resting_count, inside))
-        reserved = sum(
-            arithmetic.address_of(block, ordinal) in own.reserved
-            for block in inside
-            for ordinal in block.unallocated
-        )
-        said = [f"{resting} rest after their last use"] if resting else []
-        said += [f"{reserved} more in its blocks are reserved"] if reserved else []
-        return f" ({', '.join(said)})" if said else ""
+    async def _all_blocks(self) -> list[Block]:
+        return [stored.value for stored in (await self._datastore.list(Block)).items]
 
     async def _assign_from_new_block(
         self, request: AssignRequest, own: Own, version: int, config: IPAMConfig
@@ -272,19 +266,24 @@ class Allocator:
         choose = await self._any(request, own)
         limit = config.max_blocks_per_host or DEFAULT_MAX_BLOCKS
         for _ in range(ATTEMPTS):
-            owned = await self._truth.affinities(self._node)
-            if sum(affinity.cidr.version == version for affinity in owned) >= limit:
+            affinities = await self._truth.affinities(self._node)
+            owned = sum(affinity.cidr.version == version for affinity in affinities)
+            blocks = await self._all_blocks()
+            if owned >= limit:
                 # As in Calico before anything is looked for: the limit is there to stop a node from
                 # taking more, borrowed addresses of others' blocks included.
-                raise Exhausted(
-                    f"cannot assign an IPv{version} address to {request.handle_id}:"
-                    f" {self._node} owns {limit} blocks, the limit (maxBlocksPerHost of"
-                    f" IPAMConfiguration), and they are full; {_SHOW}"
+                raise limit_reached(
+                    _wanted(request, version),
+                    node=self._node,
+                    pools=own.pools,
+                    owned=owned,
+                    limit=limit,
+                    blocks=blocks,
+                    reserved=own.reserved,
                 )
-            blocks = await self._datastore.list(Block)
             cidr = first_unclaimed(
                 own,
-                {stored.value.cidr for stored in blocks.items},
+                {block.cidr for block in blocks},
                 node=self._node,
                 now_ns=self._clock_ns(),
             )
@@ -300,7 +299,7 @@ class Allocator:
 
     async def _borrow(self, request: AssignRequest, own: Own) -> Given | None:
         choose = await self._any(request, own, may_borrow=True)
-        blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
+        blocks = await self._all_blocks()
         for pool in own.pools:
             inside = [
                 block
@@ -382,9 +381,5 @@ def _held(stored: Stored[Block], address: IPAddress, handle_id: str) -> Assigned
     return None
 
 
-def _why(config: IPAMConfig) -> str:
-    if not config.is_auto_allocating_blocks:
-        return " within this node's blocks (autoAllocateBlocks is off)"
-    if config.is_strict_affinity:
-        return " within this node's blocks (strictAffinity is on)"
-    return ""
+def _wanted(request: AssignRequest, version: int) -> str:
+    return f"an IPv{version} address to {request.handle_id}"

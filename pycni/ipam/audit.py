@@ -7,8 +7,6 @@ finding, and nothing more is concluded from it.
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
 
 from pycni.ipam import block as arithmetic
 from pycni.ipam.block import Given
@@ -24,6 +22,7 @@ from pycni.ipam.books import (
     node_of,
     pod_of,
 )
+from pycni.ipam.findings import Finding, Kind
 from pycni.ipam.pools import holds, pool_of
 from pycni.model.endpoints import EndpointState, WorkloadEndpoint
 from pycni.model.network import IPAddress, IPNetwork
@@ -34,48 +33,7 @@ MEND = "pycnictl ipam check --repair"
 RELEASE_REPORTED = "pycnictl ipam release --from-report FILE"
 
 
-class Kind(Enum):
-    """What may be wrong, in the order in which it is told."""
-
-    BLOCK_CORRUPT = "block-corrupt"
-    BLOCKS_OVERLAP = "blocks-overlap"
-    BLOCK_WITHOUT_POOL = "block-without-pool"
-    BLOCK_WITHOUT_AFFINITY = "block-without-affinity"
-    BLOCK_OF_GONE_NODE = "block-of-gone-node"
-    AFFINITY_WITHOUT_BLOCK = "affinity-without-block"
-    AFFINITY_FOR_OTHERS_BLOCK = "affinity-for-others-block"
-    AFFINITY_OF_GONE_NODE = "affinity-of-gone-node"
-    ADDRESS_OF_GONE_NODE = "address-of-gone-node"
-    ADDRESS_WITHOUT_HANDLE = "address-without-handle"
-    ADDRESS_NOT_COUNTED = "address-not-counted"
-    HANDLE_MISCOUNTS = "handle-miscounts"
-    ADDRESS_LEAKED = "address-leaked"
-    RECORD_WITHOUT_ADDRESS = "record-without-address"
-    ENDPOINT_GONE = "endpoint-gone"
-    CLAIM_UNFINISHED = "claim-unfinished"
-
-
 _ORDER = {kind: number for number, kind in enumerate(Kind)}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong; `repair` is a command, "" where judgement or nothing is needed."""
-
-    kind: Kind
-    subject: str
-    sentence: str
-    address: IPAddress | None = None
-    handle_id: str | None = None
-    sequence_number: int | None = None
-    block: IPNetwork | None = None
-    node: str | None = None
-    repair: str = ""
-
-    @property
-    def is_information(self) -> bool:
-        """Tell whether it heals by itself, so that nobody has to do anything."""
-        return self.kind in (Kind.ENDPOINT_GONE, Kind.CLAIM_UNFINISHED)
 
 
 def audit(books: Books) -> tuple[Finding, ...]:
@@ -90,6 +48,7 @@ def audit(books: Books) -> tuple[Finding, ...]:
         *_addresses_without_count(books),
         *_handles(books),
         *_leaked_addresses(books),
+        *_damaged_records(books),
         *_records_without_address(books),
         *_gone_endpoints(books),
     ]
@@ -318,7 +277,7 @@ def _leaked_addresses(books: Books) -> Iterator[Finding]:
             if node not in known or handle_id is None or key_of(one.attribute) is None:
                 continue
             records, names = known[node]
-            if handle_name(handle_id) not in names and not shows_life(one, records):
+            if handle_name(handle_id) not in names and not may_live(one, records):
                 sentence = (
                     f"{one.address} is held by {handle_id} for {_what(one)}{node}, which has"
                     " neither a record nor a journalled release of it, nor an interface"
@@ -327,12 +286,13 @@ def _leaked_addresses(books: Books) -> Iterator[Finding]:
                 yield _of_address(kind, block, one, sentence, repair=RELEASE_REPORTED)
 
 
-def shows_life(one: Given, records: NodeRecords) -> bool:
-    """Tell whether the kernel has anything of the pod that was given an address."""
+def may_live(one: Given, records: NodeRecords) -> bool:
+    """Tell whether a pod that was given an address may be there, though no record names it."""
     key = key_of(one.attribute)
     has_interface = key is not None and alias_of(key) in records.aliases
     has_namespace = netns_of(one.attribute) in records.namespaces
-    return has_interface or has_namespace or one.address in records.routed
+    is_routed = one.address in records.routed
+    return has_interface or has_namespace or is_routed or key in records.unreadable
 
 
 def _answered_for(records: NodeRecords) -> set[str]:
@@ -357,6 +317,13 @@ def _gone_endpoints(books: Books) -> Iterator[Finding]:
                     sequence_number=assigned.sequence_number,
                     node=endpoint.node,
                 )
+
+
+def _damaged_records(books: Books) -> Iterator[Finding]:
+    for records in books.records:
+        for sentence in records.damaged:
+            subject = f"record of {records.node}"
+            yield Finding(Kind.RECORD_DAMAGED, subject, sentence, node=records.node)
 
 
 def _records_without_address(books: Books) -> Iterator[Finding]:

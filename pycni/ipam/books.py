@@ -31,7 +31,9 @@ class NodeRecords:
     `aliases` are the ifaliases of its interfaces, `routed` the addresses to which it has a route by
     a pod's interface: a record may be lost, and its pod live on.  `gone` are the keys of records
     whose pod, of another plugin's making, is certainly gone; `namespaces` the paths of network
-    namespaces, of those that stand beside the addresses of such pods, that are there.
+    namespaces, of those that stand beside the addresses of such pods, that are there.  `damaged`
+    says of each record that can't be read why, and `unreadable` are those whose record is one of
+    them.
     """
 
     node: str
@@ -41,6 +43,8 @@ class NodeRecords:
     routed: frozenset[IPAddress] = frozenset()
     gone: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
+    damaged: tuple[str, ...] = ()
+    unreadable: frozenset[EndpointKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

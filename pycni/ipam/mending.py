@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam import block as arithmetic
-from pycni.ipam.audit import Finding, Kind
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.books import Books, handle_name, held_by_name, network_order, recounted
 from pycni.ipam.claims import Claims
 from pycni.ipam.cooldown import Cooldown
+from pycni.ipam.findings import Finding, Kind
 from pycni.ipam.pools import pool_of
 from pycni.ipam.requests import DatastoreView
 from pycni.ipam.retries import ATTEMPTS, Retries, Sleep, asyncio_sleep, gave_up

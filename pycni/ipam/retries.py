@@ -17,7 +17,7 @@ EVENTS = (
     "claim",
     "claim-conflict",
     "borrow",
-    "collected",  # by the janitor: an endpoint, address or block that nobody holds any more
+    "collected",  # by the janitor: an endpoint, address, or block of this node or of a gone one
 )
 
 Sleep = Callable[[float], Awaitable[None]]

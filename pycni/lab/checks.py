@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol
 
-from pycni.errors import PycniError
+from pycni.errors import PycniError, TryAgain
 from pycni.lab import degraded, probes
 from pycni.lab.agents import BGP_USER
 from pycni.lab.cluster import Cluster
@@ -110,9 +110,14 @@ async def tables_are_predicted(cluster: Cluster) -> AsyncIterator[Row]:
 async def sessions_are_up(cluster: Cluster) -> AsyncIterator[Row]:
     """Ask every agent for its BGP sessions."""
     for node in cluster.node_names:
-        peers = (await cluster.agents.ask(node, "status"))["peers"]
+        what = f"{node}: BGP sessions"
+        try:
+            peers = (await cluster.agents.ask(node, "status"))["peers"]
+        except PycniError as exc:
+            yield Row(what, Verdict.FAIL, str(exc))
+            continue
         up = sum(p["state"] == "up" for p in peers)
-        yield Row(f"{node}: BGP sessions", verdict(up == len(peers)), f"{up} of {len(peers)} up")
+        yield Row(what, verdict(up == len(peers)), f"{up} of {len(peers)} up")
 
 
 async def unanswered_pings(cluster: Cluster, *, family: int = 4) -> list[Pair]:
@@ -270,10 +275,10 @@ async def pods_leave_by_their_nodes_address(cluster: Cluster) -> AsyncIterator[R
 async def _leaves(
     cluster: Cluster, pod: TopologyPod, *, target: IPAddress, own: IPAddress, what: str
 ) -> Row:
-    status = await cluster.agents.ask(pod.node, "status")
-    if degraded.is_degraded(status["nat"]):
-        return Row(what, Verdict.SKIP, f"degraded: {degraded.LOSS}")
     try:
+        status = await cluster.agents.ask(pod.node, "status")
+        if degraded.is_degraded(status["nat"]):
+            return Row(what, Verdict.SKIP, f"degraded: {degraded.LOSS}")
         seen = await probes.seen_source(pod_place(pod.full_name), address=target)
     except PycniError as exc:
         return Row(what, Verdict.FAIL, str(exc))
@@ -282,18 +287,38 @@ async def _leaves(
     return Row(what, verdict(is_right), f"it sees {seen}{whose}")
 
 
-async def exabgp_is_unprivileged(cluster: Cluster) -> AsyncIterator[Row]:
+def _no_nat(nat: str) -> str:
+    """Return why there is no NAT to ask for; "" where there is."""
+    if nat == "absent":
+        return "no pool wants natOutgoing"
+    return f"degraded: {degraded.LOSS}" if degraded.is_degraded(nat) else ""
+
+
+async def exabgp_is_unprivileged(
+    cluster: Cluster, *, proc: Path = Path("/proc")
+) -> AsyncIterator[Row]:
     """Look whose process each node's ExaBGP is."""
     for node in cluster.node_names:
-        pid = (await cluster.agents.ask(node, "status"))["bgp_pid"]
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()  # noqa: ASYNC240
-        user = next(line.split()[1] for line in lines if line.startswith("Uid:"))
         what = f"{node}: ExaBGP has no root"
+        try:
+            user = _user_of((await cluster.agents.ask(node, "status"))["bgp_pid"], proc)
+        except PycniError as exc:
+            yield Row(what, Verdict.FAIL, str(exc))
+            continue
         if not cluster.can_drop_privileges and user == "0":
             reason = "this interpreter lies where only root can reach it"
             yield Row(what, Verdict.SKIP, reason)
         else:
             yield Row(what, verdict(user == BGP_USER), f"it runs as user {user}")
+
+
+def _user_of(pid: int | None, proc: Path) -> str:
+    """Return whose process an ExaBGP is."""
+    try:
+        lines = (proc / str(pid) / "status").read_text(encoding="ascii").splitlines()
+    except OSError as exc:
+        raise TryAgain("no ExaBGP runs there: it ends, or is just being started") from exc
+    return next(line.split()[1] for line in lines if line.startswith("Uid:"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,11 @@ def _objects(documents: list[object], source: str) -> Iterator[tuple[str, object
 
 def parse_document(document: object) -> Config:
     """Read one object; raise `InvalidInput` with the field's path."""
+    if isinstance(document, dict) and "nodes" in document and "apiVersion" not in document:
+        raise InvalidInput(
+            "this is a topology, no manifest: see it by  pycnictl predict -f,  run it by"
+            "  bin/lab up --topology"
+        )
     fields = Fields(document, path="")
     version = fields.need("apiVersion")
     if version != VERSION:

@@ -172,15 +172,36 @@ def _require_unique(names: Iterable[str], what: str) -> None:
 def load_topology(path: Path) -> Topology:
     """Read a topology file; errors name the file and the place."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as exc:
         raise InvalidInput(f"cannot read {path}: {exc.strerror}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+    except UnicodeDecodeError as exc:
         raise InvalidInput(f"{path} is no YAML: {exc}") from exc
+    return read_topology(text, source=str(path))
+
+
+def read_topology(text: str, *, source: str) -> Topology:
+    """Read a topology; errors name where it came from, and the place."""
     try:
-        return parse_topology(document)
+        documents = list(yaml.safe_load_all(text))
+    except yaml.YAMLError as exc:
+        raise InvalidInput(f"{source} is no YAML: {exc}") from exc
+    try:
+        for document in documents:
+            _refuse_manifest(document)
+        if len(documents) > 1:
+            raise InvalidInput(f"a topology is one document, and here are {len(documents)}")
+        return parse_topology(documents[0] if documents else None)
     except InvalidInput as exc:
-        raise InvalidInput(f"{path}: {exc}") from exc
+        raise InvalidInput(f"{source}: {exc}") from exc
+
+
+def _refuse_manifest(document: object) -> None:
+    if isinstance(document, dict) and "apiVersion" in document and "nodes" not in document:
+        raise InvalidInput(
+            f"this is a manifest ({document.get('kind')}), no topology: apply it to a network by"
+            "  pycnictl apply -f,  or put it into the resources of a topology"
+        )
 
 
 def parse_topology(document: object) -> Topology:

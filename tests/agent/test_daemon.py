@@ -211,6 +211,10 @@ def test_leak_is_found_by_the_agents_records_and_released(
         (tmp_path / "report.json").write_text(capsys.readouterr().out)
         assert await ipam("release", "--from-report", str(tmp_path / "report.json")) == 0
         assert await ipam("check") == 0
+        damaged = agent.endpoints.directory / "0.json"
+        damaged.write_text("{")
+        assert await ipam("check") == 3
+        assert f"cannot read {damaged}" in capsys.readouterr().out
 
     asyncio.run(with_agent(tmp_path, story))
 

@@ -1,42 +1,98 @@
-"""What an agent writes of its own node."""
+"""A node's object is there as long as its agent runs, whatever else is amiss."""
 
-from ipaddress import ip_interface
-from pathlib import Path
+import asyncio
+from dataclasses import replace
+from ipaddress import IPv4Network, ip_address, ip_interface
 
+import pytest
+
+from pycni.agent.registration import Registration
 from pycni.datastore.memory import MemoryDatastore
-from pycni.model.resources import Node
-from tests.agent.cluster import POOL, Cluster
-from tests.virtual_time import run
+from pycni.errors import Exhausted
+from pycni.ipam.allocator import Allocator
+from pycni.ipam.requests import AssignRequest
+from pycni.model.resources import IPPool, Node, TunnelMode
+from pycni.ports import Datastore
+
+POOL = IPPool("small", IPv4Network("10.0.0.0/31"), block_size=31, ipip_mode=TunnelMode.ALWAYS)
+ADDRESS = ip_interface("10.10.7.20/20")
 
 
-async def registered(directory: Path, *, address6: str, before: Node | None = None) -> list[str]:
-    """Register a node, perhaps over an object that is there; return its addresses."""
-    made = Cluster(directory)
-    await made.create(POOL, *([before] if before is not None else []))
-    await made.node("node-0", "10.10.7.20/20", address6=address6).register()
-    stored = await MemoryDatastore(made.store).get(Node, "node-0")
-    assert stored is not None
-    node = stored.value
-    return [str(a) for a in (node.ipv4, node.ipv6, node.ipip_tunnel_address)]
+def registration(store: Datastore) -> Registration:
+    return Registration(
+        store,
+        Allocator(store, node="node-0"),
+        node="node-0",
+        addresses=(ADDRESS,),
+        report=lambda _what, _why: None,
+    )
 
 
-def test_a_node_has_an_address_of_each_ip_version(tmp_path: Path) -> None:
+async def fill(store: Datastore) -> None:
+    for number in range(2):
+        await Allocator(store, node="node-1").assign(AssignRequest(f"h{number}"))
+
+
+async def written(store: Datastore) -> Node | None:
+    stored = await store.get(Node, "node-0")
+    return None if stored is None else stored.value
+
+
+def test_node_without_an_address_for_its_tunnel_has_its_object_nevertheless() -> None:
     async def story() -> None:
-        assert await registered(tmp_path, address6="fd10::20/64") == [
-            "10.10.7.20/20",
-            "fd10::20/64",
-            "192.168.39.192",
-        ]
+        store = MemoryDatastore()
+        await store.create(POOL)
+        await fill(store)
 
-    run(story())
+        with pytest.raises(Exhausted, match="nothing is free in small"):
+            await registration(store).once()
+
+        assert await written(store) == Node("node-0", ipv4=ADDRESS)
+
+    asyncio.run(story())
 
 
-def test_an_address_that_the_agent_was_not_told_stays_as_it_is(tmp_path: Path) -> None:
+def test_object_keeps_its_tunnel_while_no_other_address_can_be_had() -> None:
     async def story() -> None:
-        before = Node("node-0", ipv6=ip_interface("fd10::99/64"))
+        store = MemoryDatastore()
+        await store.create(POOL)
+        await fill(store)
+        before = Node("node-0", ipip_tunnel_address=ip_address("10.0.0.9"))
+        await store.create(before)
 
-        addresses = await registered(tmp_path, address6="", before=before)
+        with pytest.raises(Exhausted):
+            await registration(store).once()
 
-        assert addresses == ["10.10.7.20/20", "fd10::99/64", "192.168.39.192"]
+        assert await written(store) == before
 
-    run(story())
+    asyncio.run(story())
+
+
+def test_object_has_the_tunnels_address_as_soon_as_there_is_one() -> None:
+    async def story() -> None:
+        store = MemoryDatastore()
+        await store.create(POOL)
+        await fill(store)
+        registering = registration(store)
+        with pytest.raises(Exhausted):
+            await registering.once()
+
+        await Allocator(store, node="node-1").release_by_handle("h1")
+        await registering.once()
+
+        tunnel = ip_address("10.0.0.1")
+        assert await written(store) == Node("node-0", ipv4=ADDRESS, ipip_tunnel_address=tunnel)
+
+    asyncio.run(story())
+
+
+def test_pool_without_tunnel_needs_no_address() -> None:
+    async def story() -> None:
+        store = MemoryDatastore()
+        await store.create(replace(POOL, ipip_mode=TunnelMode.NEVER))
+
+        await registration(store).once()
+
+        assert await written(store) == Node("node-0", ipv4=ADDRESS)
+
+    asyncio.run(story())

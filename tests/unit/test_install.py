@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-INSTALL = Path(__file__).resolve().parents[2] / "install.sh"
+CLONE = Path(__file__).resolve().parents[2]
+INSTALL = CLONE / "install.sh"
+ENSURE = CLONE / "bin" / "ensure"
 
 
 def run(root: Path, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -161,3 +163,27 @@ def test_wrong_option_gets_one_line_and_a_way_on(tmp_path: Path, words: tuple[st
     assert ran.returncode == 2
     assert len(ran.stderr.splitlines()) == 1
     assert "see install.sh --help" in ran.stderr
+
+
+def test_dry_run_says_that_either_relay_may_be_installed(tmp_path: Path) -> None:
+    ran = run(tmp_path, "--node-address", "10.0.0.1/24", "--dry-run")
+
+    (line,) = [one for one in ran.stderr.splitlines() if "relay" in one]
+    assert line == (
+        f"install.sh: would compile the plugin's relay and write {tmp_path}/opt/cni/bin/pycni, or"
+        f" if that fails write the one in Python, with"
+        f" {tmp_path}/opt/cni/bin/pycni-relay.py"
+    )
+
+
+def test_ensure_has_help_and_names_what_there_is_not() -> None:
+    asked, mistaken, empty = (
+        subprocess.run([str(ENSURE), *words], capture_output=True, text=True, check=False)
+        for words in (["--help"], ["nonsense"], [])
+    )
+
+    usage = "usage: bin/ensure uml | bpf | relay | cni-tools | runtimes"
+    assert (asked.returncode, asked.stdout.splitlines()[0], asked.stderr) == (0, usage, "")
+    assert (mistaken.returncode, mistaken.stdout) == (2, "")
+    assert mistaken.stderr == "ensure: error: there is no nonsense: see bin/ensure --help\n"
+    assert (empty.returncode, empty.stderr) == (2, asked.stdout)

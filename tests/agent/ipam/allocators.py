@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any
 
 from pycni.ipam import block as arithmetic
@@ -10,7 +10,15 @@ from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.tunnel import ensure_tunnel_address
 from pycni.model.endpoints import AssignedAddress
-from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, IPPool, TunnelMode
+from pycni.model.resources import (
+    AffinityState,
+    Block,
+    BlockAffinity,
+    Handle,
+    IPPool,
+    Node,
+    TunnelMode,
+)
 from pycni.ports import Datastore
 
 if TYPE_CHECKING:
@@ -21,7 +29,11 @@ POOL = IPPool("default", IPv4Network("192.168.0.0/16"), ipip_mode=TunnelMode.ALW
 SMALL = IPPool("small", IPv4Network("10.0.0.0/28"), block_size=30)
 SIX = IPPool("six", IPv6Network("fd00::/64"), block_size=126)
 CIDR = IPv4Network("10.0.0.4/30")  # of a block of SMALL
+TUNNELLED = replace(SMALL, ipip_mode=TunnelMode.ALWAYS)
 FIRST = "10.0.0.12/30"  # the block of SMALL that node-0 tries first
+
+OWN = {"attributes": (("node", "node-0"),)}
+THEIRS = {"attributes": (("node", "node-1"),)}
 
 
 async def no_sleep(_: float) -> None:
@@ -93,3 +105,14 @@ async def check_books(datastore: Datastore) -> None:
             (one.attribute.handle_id, stored.value.cidr) for one in arithmetic.given(stored.value)
         )
     assert counted == recorded
+
+
+async def leave(store: Datastore) -> None:
+    """Let node-0 have a tunnel, two pods and half a claim, and then go; node-1 lives beside it."""
+    await store.create(Node("node-1"))
+    await tunnel_of(store, "node-0")
+    (pod,) = await take(node(store), "pod", **OWN)
+    (theirs,) = await take(node(store, "node-1"), "their-pod", **THEIRS)
+    # Each has borrowed of the other.
+    await take(node(store, "node-1"), "guest", addresses=(IPv4Address(pod) + 1,), **THEIRS)
+    await take(node(store), "pod-abroad", addresses=(IPv4Address(theirs) + 1,), **OWN)

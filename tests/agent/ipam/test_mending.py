@@ -6,7 +6,8 @@ import pytest
 
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.ipam import block as arithmetic
-from pycni.ipam.audit import Kind, audit
+from pycni.ipam.audit import audit
+from pycni.ipam.findings import Kind
 from pycni.ipam.lookup import read_books
 from pycni.ipam.mending import Mending
 from pycni.model.network import IPNetwork

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pycni.bgp.child import ChildSettings
+from pycni.bgp.child import MAX_LOG, ChildSettings
 from pycni.bgp.fake import FakeNetwork, FakeSpeaker
 from pycni.bgp.speaker import ExaBgpSpeaker
 from pycni.model.bgp import (
@@ -290,5 +290,23 @@ def test_a_speaker_that_dies_is_missed_gracefully_and_comes_back(play: Play) -> 
         assert announced == set(BLOCKS)
         assert names.index("PathsChanged") < names.index("EndOfRib")
         assert PeerUp(ONE) in after
+
+    play(story)
+
+
+@pytest.mark.parametrize("play", ["real"], indirect=True)
+def test_the_log_of_a_running_child_is_kept_short(play: Play, tmp_path: Path) -> None:
+    async def story(one: Side, two: Side) -> None:
+        await establish(one, two)
+        log = tmp_path / str(ONE) / "exabgp.log"
+        with log.open("ab") as writer:
+            writer.write(b"a" * (MAX_LOG + 1))
+
+        one.configure(TWO, announce=())
+
+        async with asyncio.timeout(10):
+            while log.stat().st_size > MAX_LOG:  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.05)
+        assert log.with_name("exabgp.log.1").stat().st_size == MAX_LOG
 
     play(story)

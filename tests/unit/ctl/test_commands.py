@@ -1,5 +1,6 @@
 """pycnictl's front: usage, predict, and what it says without an agent."""
 
+import io
 import json
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pycni.ctl.main import main
 CLONE = Path(__file__).resolve().parents[3]
 EXERCISE = str(CLONE / "examples" / "exercise.yaml")
 DUAL_STACK = str(CLONE / "examples" / "dual-stack.yaml")
-IPAM_VERBS = ("show", "explain", "check", "release", "configure", "candidates")
+IPAM_VERBS = ("show", "explain", "check", "release", "configure", "split", "candidates")
 NODE_2 = """\
 default via 10.10.32.1 dev eth0
 10.10.32.0/20 dev eth0 proto kernel scope link src 10.10.43.25
@@ -39,6 +40,19 @@ def test_predict_prints_one_nodes_table(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["predict", "-f", EXERCISE, "--node", "node-2"]) == 0
 
     assert capsys.readouterr().out == NODE_2
+
+
+def test_predict_reads_standard_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Path(EXERCISE).read_text()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert main(["predict", "-f", "-", "--node", "node-2"]) == 0
+    assert capsys.readouterr().out == NODE_2
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert main(["predict", "-f", "-", "--node", "node-9"]) == 2
+    assert "there is no node 'node-9' in standard input" in capsys.readouterr().err
 
 
 def test_predict_prints_all_nodes_with_headings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ import yaml
 from pycni.ctl.ipam_reading import read_findings
 from pycni.datastore.sqlite import SqliteDatastore
 from pycni.ipam import block as arithmetic
-from pycni.ipam.audit import Finding, audit
+from pycni.ipam.audit import audit
+from pycni.ipam.findings import Finding
 from pycni.ipam.lookup import read_books
 from pycni.model.endpoints import PendingRelease
 from pycni.model.resources import (
@@ -224,3 +225,30 @@ def test_looking_changes_nothing(machine: Machine) -> None:
     for words in (["show"], ["explain", str(POD)], ["check"]):
         assert machine.ctl(*words) == 0
     assert machine.kinds(Block) == [full_block()]
+
+
+def test_damaged_record_is_a_finding_and_the_rest_is_compared(agent: Machine) -> None:
+    agent.write(*SOUND)
+    agent.serve(endpoint())
+    path = agent.endpoints.directory / agent.endpoints.file_name(KEY)
+    path.write_text("{")
+    agent.answers["endpoints"] |= {"records": [], "damaged": [f"cannot read {path}: bad; move it"]}
+
+    document = agent.document("check", status=3)
+
+    (finding,) = document["findings"]
+    assert (finding["kind"], finding["node"]) == ("record-damaged", "node-0")
+    assert finding["sentence"] == f"cannot read {path}: bad; move it"
+    refused = agent.said("release", "--ip", str(POD), status=1)
+    assert "has a record or an interface on node-0" in refused
+
+
+def test_damaged_record_of_one_pod_hides_no_leak_of_another(agent: Machine) -> None:
+    agent.write(*SOUND)
+    agent.serve()
+    (agent.endpoints.directory / "0.json").write_text("{")
+    agent.answers["endpoints"] |= {"damaged": ["cannot read 0.json"]}
+
+    kinds = [one["kind"] for one in agent.document("check", status=3)["findings"]]
+
+    assert kinds == ["address-leaked", "record-damaged"]

@@ -155,7 +155,7 @@ def test_closed_standard_input_is_said(
     monkeypatch.setattr(sys, "stdin", None)
 
     assert run("apply", "-f", "-") == 1
-    assert "standard input is closed; name a file" in capsys.readouterr().err
+    assert "cannot read standard input: it is closed; name a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", [("get", "pools"), ("delete", "pool", "x"), ("ipam", "show")])

@@ -4,8 +4,9 @@ from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 
 from pycni.ipam import block as arithmetic
-from pycni.ipam.audit import MEND, RELEASE_REPORTED, Finding, Kind, audit
+from pycni.ipam.audit import MEND, RELEASE_REPORTED, audit
 from pycni.ipam.books import Books, Held, recounted
+from pycni.ipam.findings import Finding, Kind
 from pycni.model.endpoints import AssignedAddress, Delegation, EndpointState, PendingRelease
 from pycni.model.resources import AffinityState, BlockAffinity, Handle, IPPool
 from tests.unit.written_books import (
@@ -300,6 +301,14 @@ def test_address_of_another_plugins_pod_lives_on_with_its_namespace() -> None:
     assert kinds(lent) == [Kind.ADDRESS_LEAKED]
     assert kinds(replace(lent, records=(elsewhere,))) == [Kind.ADDRESS_LEAKED]
     assert audit(replace(lent, records=(living,))) == ()
+
+
+def test_damaged_record_is_told_and_its_pods_address_is_no_leak() -> None:
+    damaged = replace(records(), damaged=("cannot read x",), unreadable=frozenset({KEY}))
+
+    (found,) = audit(books(records=(damaged,)))
+
+    assert (found.kind, found.sentence, found.repair) == (Kind.RECORD_DAMAGED, "cannot read x", "")
 
 
 def test_address_of_a_node_whose_records_are_unknown_is_not_judged() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from pycni.errors import TryAgain
-from pycni.lab import checks
-from pycni.lab.agents import Agents
+from pycni.lab import checks, degraded
+from pycni.lab.agents import BGP_USER, Agents
 from pycni.lab.cluster import Cluster
 from pycni.lab.layout import Layout
 from pycni.model.network import IPAddress
@@ -28,12 +28,28 @@ OWN6 = {
 TUNNEL = {"node-0": "192.168.39.192", "node-1": "192.168.84.128", "node-2": "192.168.247.0"}
 
 
+class PaperAgents:
+    """Agents of which one is dead."""
+
+    dead = "node-1"
+
+    async def ask(self, node: str, question: str) -> dict[str, object]:
+        assert question == "status"
+        if node == self.dead:
+            raise TryAgain(f"the agent of {node} does not answer")
+        peers = [{"state": "up"}, {"state": "down" if node == "node-2" else "up"}]
+        pids = {"node-0": 7, "node-2": None}
+        return {"peers": peers, "bgp_pid": pids[node], "nat": "unavailable: no nftables"}
+
+
 @dataclass(frozen=True, slots=True)
 class PaperCluster:
     """The part of a cluster that is known without a kernel."""
 
     topology: Topology
     addresses: dict[str, tuple[IPAddress, ...]]
+    agents: PaperAgents = field(default_factory=PaperAgents)
+    can_drop_privileges: bool = True
 
     @property
     def node_names(self) -> list[str]:
@@ -52,7 +68,9 @@ def cluster() -> Cluster:
         "default/web": "192.168.247.11",
     }
     paper = PaperCluster(
-        load_topology(EXERCISE), {name: (ip_address(text),) for name, text in addresses.items()}
+        load_topology(EXERCISE),
+        {name: (ip_address(text),) for name, text in addresses.items()},
+        PaperAgents(),
     )
     # A fake: it has what the check asks for, and nothing else.
     return cast("Cluster", paper)
@@ -215,4 +233,45 @@ def test_node_that_reaches_nobody_costs_no_other_nodes_rows(cluster: Cluster) ->
         ("node-1 asks default/dnsutils on node-0", "FAIL"),
         (f"node-1 asks {nginx}", "FAIL"),
         ("node-2 asks default/dnsutils on node-0", "PASS"),
+    ]
+
+
+async def told(asking: AsyncIterator[checks.Row]) -> list[tuple[str, str, str]]:
+    return [(row.what, row.verdict.value, row.seen) async for row in asking]
+
+
+def test_dead_agent_costs_no_other_nodes_row_of_sessions(cluster: Cluster) -> None:
+    assert asyncio.run(told(checks.sessions_are_up(cluster))) == [
+        ("node-0: BGP sessions", "PASS", "2 of 2 up"),
+        ("node-1: BGP sessions", "FAIL", "the agent of node-1 does not answer"),
+        ("node-2: BGP sessions", "FAIL", "1 of 2 up"),
+    ]
+
+
+def test_dead_agent_and_dead_exabgp_cost_no_other_nodes_row_of_privileges(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "status").write_text(f"Name:\tx\nUid:\t{BGP_USER}\t1\t1\t1\n")
+
+    assert asyncio.run(told(checks.exabgp_is_unprivileged(cluster, proc=tmp_path))) == [
+        ("node-0: ExaBGP has no root", "PASS", f"it runs as user {BGP_USER}"),
+        ("node-1: ExaBGP has no root", "FAIL", "the agent of node-1 does not answer"),
+        (
+            "node-2: ExaBGP has no root",
+            "FAIL",
+            "no ExaBGP runs there: it ends, or is just being started",
+        ),
+    ]
+
+
+def test_dead_agent_costs_no_other_nodes_row_of_nat(cluster: Cluster) -> None:
+    cast("PaperAgents", cluster.agents).dead = "node-0"
+
+    rows = asyncio.run(told(checks.pods_leave_by_their_nodes_address(cluster)))
+
+    nginx = "default/nginx-deployment-69df458bc5-bb87w asks outside (NAT)"
+    assert sorted(rows) == [
+        ("default/dnsutils asks outside (NAT)", "FAIL", "the agent of node-0 does not answer"),
+        (nginx, "SKIP", f"degraded: {degraded.LOSS}"),
     ]

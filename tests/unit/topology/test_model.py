@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pycni.errors import InvalidInput
-from pycni.topology.model import load_topology, parse_pod, parse_topology
+from pycni.topology.model import load_topology, parse_pod, parse_topology, read_topology
 
 EXERCISE = Path(__file__).resolve().parents[3] / "examples" / "exercise.yaml"
 MINIMAL: dict[str, Any] = {
@@ -206,6 +206,26 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         assert str(path) in str(refusal.value)
     with pytest.raises(InvalidInput, match="cannot read"):
         load_topology(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_manifest_in_place_of_a_topology_is_called_so(count: int) -> None:
+    manifest = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: a}\n"
+
+    with pytest.raises(InvalidInput) as refused:
+        read_topology("---\n".join([manifest] * count), source="pool.yaml")
+
+    assert str(refused.value) == (
+        "pool.yaml: this is a manifest (IPPool), no topology: apply it to a network by"
+        "  pycnictl apply -f,  or put it into the resources of a topology"
+    )
+
+
+def test_topology_is_one_document() -> None:
+    with pytest.raises(InvalidInput, match="x: a topology is one document, and here are 2"):
+        read_topology("nodes: []\n---\nnodes: []\n", source="x")
+    with pytest.raises(InvalidInput, match="x: topology must be a mapping"):
+        read_topology("", source="x")
 
 
 def test_one_pods_document_is_checked_alone() -> None:
