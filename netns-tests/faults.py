@@ -254,7 +254,8 @@ class FaultyHost:
             path.relative_to(self.installed.directory)
             for name in ("run", "state")
             for path in (self.installed.directory / name).rglob("*")
-            if "exabgp" not in str(path)  # each agent writes them anew
+            # Each agent makes its ExaBGP's files anew, and each server its socket.
+            if "exabgp" not in str(path) and path.suffix != ".sock"
         )
         return [
             *namespace.sh(look).splitlines(),

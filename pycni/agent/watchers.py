@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from math import inf
 
 from pycni.agent.messages import (
     BgpTold,
@@ -32,6 +33,10 @@ Post = Callable[[Message], None]
 FIRST_RETRY_S = 0.2
 LAST_RETRY_S = 10.0
 GATHER_S = 0.003
+BUSY_GATHER_S = 0.02
+"""A request writes its record several times, and only the last version counts; in a series of
+requests the processors have better to do than to read each of them at once."""
+SERIES_S = 0.05
 SYSCTL_PERIOD_S = 0.5
 SYSCTLS_PER_PERIOD = 150
 """A bound on the work of one look; with more sysctls than this a full round takes longer."""
@@ -88,11 +93,13 @@ async def _follow_records(
     keys = {endpoints.file_name(e.key): e.key for e in records}
     post(EndpointsListed(records))
     report("endpoint records", "")
+    clock, last = asyncio.get_running_loop().time, -inf
     async for events in watch:
         for name in dict.fromkeys(event.name for event in events):
             _tell_record(endpoints, name, keys, post)
-        # A request writes its record several times, and only the last version counts.
-        await asyncio.sleep(GATHER_S)
+        is_series = clock() - last < SERIES_S
+        await asyncio.sleep(BUSY_GATHER_S if is_series else GATHER_S)
+        last = clock()
 
 
 def _tell_record(

@@ -26,6 +26,7 @@ from pycni.ipam.requests import AssignRequest
 from pycni.kernel.netns import sight
 from pycni.model.endpoints import (
     AssignedAddress,
+    Delegation,
     EndpointKey,
     EndpointState,
     PendingRelease,
@@ -92,7 +93,14 @@ async def _rebuild(
     endpoint = replace(record, state=EndpointState.INTENT, netns=request.netns)
     engine.endpoints.put(endpoint)
     await _unplug(engine, endpoint)
-    return await _build(engine, request, endpoint, netns_fd=netns_fd)
+    return await _build(
+        engine,
+        request,
+        endpoint,
+        addresses=record.addresses,
+        delegation=record.delegation,
+        netns_fd=netns_fd,
+    )
 
 
 def _known(engine: Engine, request: Request) -> WorkloadEndpoint | None:
@@ -109,53 +117,69 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
     endpoint = await _intent(engine, request, netns_fd=netns_fd)
     engine.endpoints.put(endpoint)
     try:
-        endpoint = await _assign(engine, request, endpoint)
+        addresses, delegation = await _assign(engine, request)
     except BaseException:
         await _undo(engine, endpoint, is_plugged=False)
         raise
     # A crash from here on leaves the intent: whoever finds it releases by the handle.
-    return await _build(engine, request, endpoint, netns_fd=netns_fd)
+    return await _build(
+        engine, request, endpoint, addresses=addresses, delegation=delegation, netns_fd=netns_fd
+    )
 
 
 async def _build(
-    engine: Engine, request: Request, endpoint: WorkloadEndpoint, *, netns_fd: int
+    engine: Engine,
+    request: Request,
+    intent: WorkloadEndpoint,
+    *,
+    addresses: tuple[AssignedAddress, ...],
+    delegation: Delegation | None,
+    netns_fd: int,
 ) -> WorkloadEndpoint:
-    """Make the interface of an endpoint that has its addresses, and complete the record."""
+    """Make the interface of an endpoint that has been given its addresses; complete its record."""
+    built = PlugResult(host_mac="", pod_mac="")
     is_plugged = False
     try:
-        if endpoint.has_interface:
-            plug = plug_request(
-                engine, request, endpoint, addresses=endpoint.addresses, netns_fd=netns_fd
-            )
-            built = await _plug(engine, endpoint, plug)
+        if intent.has_interface:
+            plug = plug_request(engine, request, intent, addresses=addresses, netns_fd=netns_fd)
+            built = await _plug(engine, intent, plug)
             is_plugged = True
-            endpoint = replace(endpoint, host_mac=built.host_mac, pod_mac=built.pod_mac)
-        endpoint = replace(endpoint, state=EndpointState.READY)
+        endpoint = replace(
+            intent,
+            state=EndpointState.READY,
+            addresses=addresses,
+            delegation=delegation,
+            host_mac=built.host_mac,
+            pod_mac=built.pod_mac,
+        )
         engine.endpoints.put(endpoint)
     except BaseException:
-        await _undo(engine, endpoint, is_plugged=is_plugged)
+        owing = replace(intent, addresses=addresses, delegation=delegation)
+        await _undo(engine, owing, is_plugged=is_plugged)
         raise
     return endpoint
 
 
 async def _intent(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
     """Return the record of what an ADD is about to make."""
-    endpoint = replace(
-        _guess(engine, request),
+    endpoint = _guess(engine, request)
+    has_interface = endpoint.has_interface
+    return replace(
+        endpoint,
+        mtu=(request.config.mtu or await engine.default_mtu()) if has_interface else 0,
+        pod_mac=request.wishes.mac if has_interface else "",
         pod_namespace=request.args.pod_namespace,
         pod_name=request.args.pod_name,
+        sight=None if has_interface else sight(request.netns, netns_fd),
     )
-    if not endpoint.has_interface:
-        return replace(endpoint, sight=sight(request.netns, netns_fd))
-    mtu = request.config.mtu or await engine.default_mtu()
-    return replace(endpoint, mtu=mtu, pod_mac=request.wishes.mac)
 
 
-async def _assign(engine: Engine, request: Request, endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
-    """Return the endpoint with addresses, of our own blocks or by another IPAM plugin."""
+async def _assign(
+    engine: Engine, request: Request
+) -> tuple[tuple[AssignedAddress, ...], Delegation | None]:
+    """Have addresses given, of our own blocks or by another IPAM plugin."""
     if request.delegation is not None:
-        addresses, delegation = await delegated.assign(request, request.delegation)
-        return replace(endpoint, addresses=addresses, delegation=delegation)
+        return await delegated.assign(request, request.delegation)
     assignment = await engine.allocator.assign(_assign_request(engine, request))
     addresses = assignment.addresses
     match request.config.subnet:
@@ -165,7 +189,7 @@ async def _assign(engine: Engine, request: Request, endpoint: WorkloadEndpoint) 
             addresses = await gateways.with_gateways(engine, request, assignment)
         case Subnet.NONE:
             pass
-    return replace(endpoint, addresses=addresses)
+    return addresses, None
 
 
 async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, is_plugged: bool) -> None:

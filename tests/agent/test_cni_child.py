@@ -229,7 +229,8 @@ def test_more_debts_than_a_packet_holds_are_summed_up(tmp_path: Path) -> None:
         )
         for number in range(1000):
             key = EndpointKey("net", f"c{number}", "eth0")
-            endpoints.journal(PendingRelease(key, handle_id="h" * 100))
+            async with endpoints.lock(key, timeout_s=5):
+                endpoints.journal(PendingRelease(key, handle_id="h" * 100))
         world.config.datastore_path.unlink()
         os.kill(world.child.pid or 0, signal.SIGKILL)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Interface, ip_address
 from pathlib import Path
 
+from pycni.model.resources import Node
 from pycni.topology.model import Topology, TopologyPod, load_topology
 from pycni.topology.predict import predict
 
@@ -60,3 +61,15 @@ def test_pod_that_asks_for_one_address_gets_just_that() -> None:
     pods = tuple(replace(pod, address6=None) for pod in DUAL_STACK.pods)
 
     assert not [line for line in six(replace(DUAL_STACK, pods=pods), "node-2") if "cali" in line]
+
+
+def test_node_that_is_stated_among_the_resources_keeps_what_is_said_of_it() -> None:
+    stated = Node("node-0", ipv6=IPv6Interface("fd00:10:10::99/64"), labels=(("rack", "a"),))
+    nodes = tuple(replace(n, address6=None, gateway6=None) for n in DUAL_STACK.nodes)
+    resources = (*DUAL_STACK.resources, stated)
+
+    inputs = asyncio.run(predict(replace(DUAL_STACK, nodes=nodes, resources=resources))).inputs
+
+    known = inputs["node-1"].nodes["node-0"]
+    assert (known.labels, known.ipv6) == (stated.labels, stated.ipv6)
+    assert known.ipv4 == DUAL_STACK.nodes[0].address
