@@ -128,17 +128,25 @@ class FileEndpoints:
         _remove(_unfinished(f"{self._records}/{name}"))
         _remove(f"{self._records}/{name}")
 
-    def sweep(self) -> None:
+    def sweep(self) -> Sequence[str]:
         """Remove what crashes left of records and releases while these were being written.
 
-        Whoever holds a key's lock may be writing now; its file stays for the next time.
+        Whoever holds a key's lock may be writing now; its file stays for the next time.  Returns
+        what could not be removed, a sentence each.
         """
+        problems = []
         for directory in (self._records, self._journal):
             for name in filter(_is_unfinished, os.listdir(directory)):
                 place = _lock_place(name)
-                if self._locks.take(place):
+                if not self._locks.take(place):
+                    continue
+                try:
                     _remove(f"{directory}/{name}")
+                except OSError as exc:
+                    problems.append(f"cannot remove {directory}/{name}: {exc.strerror}")
+                finally:
                     self._locks.free(place)
+        return problems
 
     @staticmethod
     def _read(path: str) -> WorkloadEndpoint | None:

@@ -290,8 +290,8 @@ class Endpoints(Protocol):
         """Remove a record; absent is success."""
         ...
 
-    def sweep(self) -> None:
-        """Remove what crashes left of records and releases while these were being written."""
+    def sweep(self) -> Sequence[str]:
+        """Remove what crashes left of files that were being written; return what could not be."""
         ...
 
     def lock(self, key: EndpointKey, *, timeout_s: float) -> AbstractAsyncContextManager[None]:

@@ -26,8 +26,7 @@ async def pay_debts(engine: Engine) -> Sequence[str]:
 
     What crashes left while records and releases were being written goes as well.
     """
-    engine.endpoints.sweep()
-    problems = []
+    problems = [*engine.endpoints.sweep()]
     for pending in engine.endpoints.pending():
         is_locked = False
         try:

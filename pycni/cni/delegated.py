@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_interface
 from subprocess import DEVNULL, PIPE
@@ -22,9 +22,10 @@ from pycni.cni.protocol import Request
 from pycni.cni.results import read_result
 from pycni.errors import DelegateFailed, InvalidInput, TryAgain
 from pycni.model.endpoints import AssignedAddress, Delegation, EndpointKey, WorkloadEndpoint
+from pycni.model.network import IPAddress
 
-DEADLINE_S = 15.0
-"""Less than the engine takes for all of a request, so that what was done can be undone in time."""
+DEADLINE_S = 10.0
+"""Twice that is less than a request may take: what ADD did, its DEL may undo in time."""
 MAX_OUTPUT = 1 << 20
 _MAX_SAID = 500
 
@@ -46,23 +47,41 @@ def find(delegation: Delegation) -> str:
 
 
 async def assign(
-    request: Request, delegation: Delegation
+    request: Request, delegation: Delegation, *, is_own: Callable[[IPAddress], bool]
 ) -> tuple[tuple[AssignedAddress, ...], Delegation]:
     """Have the plugin give addresses, which stand alone in their networks as all our pods'.
 
-    Its prefix lengths, gateways and routes are for a link that our pods don't have.
+    Its prefix lengths, gateways and routes are for a link that our pods don't have.  `is_own`
+    tells the host's own addresses.
     """
     said = await _call("ADD", delegation, key=request.key, netns=request.netns)
     try:
         document = json.loads(said)
-        result = read_result(dict(document), version=request.config.cni_version)
+        if not isinstance(document, dict):
+            raise TypeError("it is no JSON object")
+        result = read_result(document, version=request.config.cni_version)
     except (ValueError, TypeError, RecursionError, CniError) as exc:
         raise DelegateFailed(f"{delegation.plugin} answered ADD with no result: {exc}") from exc
     ips = dict.fromkeys(ip_interface(one["address"]).ip for one in result["ips"])
     if not ips:
         raise DelegateFailed(f"{delegation.plugin} answered ADD without an address")
+    for ip in ips:
+        if _is_no_pods(ip) or is_own(ip):
+            why = "is this host's own" if is_own(ip) else "no pod may have"
+            raise DelegateFailed(f"{delegation.plugin} gave {ip}, which {why}: correct its ranges")
     addresses = tuple([AssignedAddress(ip_interface(ip)) for ip in ips])
     return addresses, replace(delegation, answer=json.dumps(document))
+
+
+def _is_no_pods(ip: IPAddress) -> bool:
+    """Tell whether an address means something else than one pod wherever it is used."""
+    return (
+        ip.is_unspecified
+        or ip.is_loopback
+        or ip.is_multicast
+        or ip.is_link_local
+        or str(ip) == "255.255.255.255"
+    )
 
 
 async def release(endpoint: WorkloadEndpoint, delegation: Delegation) -> None:

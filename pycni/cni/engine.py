@@ -19,7 +19,7 @@ from pycni.cni.debts import settle
 from pycni.cni.netconf import Subnet
 from pycni.cni.protocol import Request
 from pycni.cni.results import AddResult, render_addresses, render_result
-from pycni.cni.standing import holds_addresses, is_alike, plug_request, stands
+from pycni.cni.standing import holds_addresses, plug_request, require_alike, stands
 from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
 from pycni.ipam.requests import AssignRequest
@@ -72,10 +72,12 @@ async def _ensure(engine: Engine, request: Request, *, netns_fd: int) -> Workloa
 async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint | None:
     """Return the endpoint of a repeated ADD, mended; remove what an unfinished one left behind."""
     record = _known(engine, request)
-    if record is not None and is_alike(request, record):
+    if record is not None and record.state is EndpointState.READY:
+        require_alike(request, record, netns_fd=netns_fd)
         if stands(engine, request, record, netns_fd=netns_fd):
             return record
-        if record.has_interface and await holds_addresses(engine, record):
+        is_ours = record.has_interface and not request.config.is_ipam
+        if is_ours and await holds_addresses(engine, record):
             return await _rebuild(engine, request, record, netns_fd=netns_fd)
     if record is not None:
         await remove(engine, record)
@@ -179,7 +181,8 @@ async def _assign(
 ) -> tuple[tuple[AssignedAddress, ...], Delegation | None]:
     """Have addresses given, of our own blocks or by another IPAM plugin."""
     if request.delegation is not None:
-        return await delegated.assign(request, request.delegation)
+        is_own = engine.podnet.has_address
+        return await delegated.assign(request, request.delegation, is_own=is_own)
     assignment = await engine.allocator.assign(_assign_request(engine, request))
     addresses = assignment.addresses
     match request.config.subnet:
@@ -198,13 +201,13 @@ async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, is_plugged: bool)
         if is_plugged:
             await _unplug(engine, endpoint)
     finally:
-        is_owed = False
+        # Of another plugin's address nobody knows but by the record: it stays until that is back.
+        is_owed = endpoint.delegation is not None
         try:
             # By the handle: an assignment that fails may leave something as well.
             await _release(engine, endpoint, ())
+            is_owed = False
         except PycniError as exc:
-            # Another plugin's: whoever finds the record asks it again.
-            is_owed = True
             _log.warning("an address is not given back yet", extra={"reason": str(exc)})
         finally:
             if not is_owed:

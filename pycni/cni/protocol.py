@@ -142,12 +142,19 @@ def _delegation(
 ) -> Delegation | None:
     if not config.ipam_plugin:
         return None
+    try:
+        # It was read as JSON already, in whatever encoding, but halves of surrogate pairs pass
+        # there.
+        text = stdin.decode(json.detect_encoding(stdin))
+    except UnicodeDecodeError as exc:
+        raise CniError(
+            Code.UNDECODABLE, f"standard input can't be handed to {config.ipam_plugin}: {exc}"
+        ) from exc
     return Delegation(
         plugin=config.ipam_plugin,
         path=environment.get("CNI_PATH", ""),
         args=environment.get("CNI_ARGS", ""),
-        # It was read as JSON already, in whatever encoding.
-        config=stdin.decode(json.detect_encoding(stdin)),
+        config=text,
     )
 
 

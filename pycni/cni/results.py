@@ -203,6 +203,9 @@ def _read_route(route: Mapping[str, Any], *, bad: Callable[[str], Exception]) ->
     if unknown := sorted(route.keys() - set(known)):
         raise bad(f"'routes': unknown key {unknown[0]!r:.60}: use {', '.join(known)}")
     try:
+        # A number is an address to `ipaddress`, and to nobody else.
+        if not all(isinstance(route.get(key, ""), str) for key in ("dst", "gw")):
+            raise TypeError
         dst = ip_network(route["dst"])
         gateway = ip_address(route["gw"]) if "gw" in route else None
     except (KeyError, TypeError, ValueError):

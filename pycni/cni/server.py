@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 MAX_REQUEST = MAX_STDIN + (1 << 17)
 MAX_DESCRIPTORS = 8
 RECEIVE_TIMEOUT_S = 10.0
+FINISH_TIMEOUT_S = 10.0
+"""How long requests may run on at the end, and once more for undoing; then the agent kills us."""
 ACCEPT_RETRY_S = 0.1
 _CHUNK = 1 << 14
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
@@ -62,7 +64,11 @@ class CniServer:
             loop.remove_reader(listener)
             listener.close()
             if self._tasks:
-                await asyncio.wait(self._tasks, timeout=RECEIVE_TIMEOUT_S)
+                _, late = await asyncio.wait(self._tasks, timeout=FINISH_TIMEOUT_S)
+                for task in late:
+                    task.cancel()
+                if late:  # to undo what they have done, while all that they need is open
+                    await asyncio.wait(late, timeout=FINISH_TIMEOUT_S)
 
     def _accept(self, listener: socket.socket) -> None:
         """Take every connection that waits."""

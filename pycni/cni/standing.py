@@ -4,20 +4,33 @@ from collections.abc import Sequence
 
 from pycni.cni.protocol import Request
 from pycni.cni.tools import Engine
+from pycni.errors import InvalidInput
 from pycni.ipam import lookup
 from pycni.kernel.netns import sight
-from pycni.model.endpoints import AssignedAddress, EndpointState, WorkloadEndpoint
+from pycni.model.endpoints import AssignedAddress, WorkloadEndpoint
 from pycni.plan.ownership import alias_of
 from pycni.ports import PlugRequest
 
 
-def is_alike(request: Request, record: WorkloadEndpoint) -> bool:
-    """Tell whether an endpoint is finished, and of the kind that the request asks for."""
-    return record.state is EndpointState.READY and record.has_interface != request.config.is_ipam
+def require_alike(request: Request, record: WorkloadEndpoint, *, netns_fd: int) -> None:
+    """Refuse what two plugins of one list ask for the same interface.
+
+    Without a result of plugins before, the list is another one than it was: then it's made anew.
+    """
+    is_other = record.has_interface == request.config.is_ipam
+    is_later = request.config.prev_result is not None
+    if is_other and is_later and _is_same_netns(request, record, netns_fd=netns_fd):
+        other = "an interface of pycni's" if record.has_interface else "addresses by pycni-ipam"
+        raise InvalidInput(
+            f"{record.key} has {other} already: two plugins of one list must not both ask pycni"
+            " for the same interface; remove one of them, or rename its network"
+        )
 
 
 def stands(engine: Engine, request: Request, record: WorkloadEndpoint, *, netns_fd: int) -> bool:
     """Tell whether an endpoint is what a repeated ADD would make."""
+    if record.has_interface == request.config.is_ipam:
+        return False
     if not record.has_interface:
         return _is_same_netns(request, record, netns_fd=netns_fd)
     plug = plug_request(engine, request, record, addresses=record.addresses, netns_fd=netns_fd)

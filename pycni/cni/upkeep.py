@@ -93,13 +93,19 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
     """
     records, complaints = engine.endpoints.readable()
     failures = list(complaints)
-    for key in _unwanted(records, request):
+    hanging: set[str] = set()
+    for key, plugin in _unwanted(records, request).items():
+        if plugin in hanging:  # the caller would not wait for it again and again
+            failures.append(f"{key}: {plugin} was not asked, since it has just failed")
+            continue
         try:
             async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
                 record = engine.endpoints.get(key)
                 if record is not None:
                     await remove(engine, record)
         except (PycniError, OSError) as exc:
+            if plugin and isinstance(exc, TryAgain):
+                hanging.add(plugin)
             failures.append(f"{key}: {exc}")
     failures += await pay_debts(engine)
     if request.config.valid_attachments is not None:
@@ -110,12 +116,15 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
         raise TryAgain(f"GC could not remove everything: {'; '.join(failures)}")
 
 
-def _unwanted(records: Iterable[WorkloadEndpoint], request: Request) -> list[EndpointKey]:
-    records = [e for e in records if e.key.network == request.config.name]
+def _unwanted(records: Iterable[WorkloadEndpoint], request: Request) -> dict[EndpointKey, str]:
+    """Return what has to go, and the other IPAM plugin that must be asked for it, if any."""
     keep = request.config.valid_attachments
-    if keep is None:
-        return [e.key for e in records if _is_dead(e)]
-    return [e.key for e in records if (e.key.container_id, e.key.ifname) not in keep]
+    return {
+        e.key: e.delegation.plugin if e.delegation is not None else ""
+        for e in records
+        if e.key.network == request.config.name
+        and (_is_dead(e) if keep is None else (e.key.container_id, e.key.ifname) not in keep)
+    }
 
 
 def _is_dead(endpoint: WorkloadEndpoint) -> bool:

@@ -287,13 +287,6 @@ async def _leaves(
     return Row(what, verdict(is_right), f"it sees {seen}{whose}")
 
 
-def _no_nat(nat: str) -> str:
-    """Return why there is no NAT to ask for; "" where there is."""
-    if nat == "absent":
-        return "no pool wants natOutgoing"
-    return f"degraded: {degraded.LOSS}" if degraded.is_degraded(nat) else ""
-
-
 async def exabgp_is_unprivileged(
     cluster: Cluster, *, proc: Path = Path("/proc")
 ) -> AsyncIterator[Row]:

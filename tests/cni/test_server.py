@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pycni.cni.main import Reply
+from pycni.cni.server import CniServer
 from pycni.unix import listen_private
 from tests.cni.conftest import Relay
 from tests.cni.noting_agent import NETNS, VARIABLES, Agent, message, need_root, opened, play, until
@@ -145,6 +147,38 @@ def test_requests_that_run_at_the_end_are_finished(tmp_path: Path) -> None:
         await asyncio.gather(server, return_exceptions=True)
 
         assert await asking == b'\x00{"done": true}'
+
+    need_root()
+    asyncio.run(main())
+
+
+def test_requests_that_run_on_too_long_at_the_end_are_cancelled_and_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pycni.cni.server.FINISH_TIMEOUT_S", 0.2)
+    undone: list[bool] = []
+
+    async def run_on(*_: object) -> Reply:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            undone.append(True)
+        raise AssertionError
+
+    async def main() -> None:
+        agent = Agent(tmp_path / "run" / "cni.sock")
+        agent.server = CniServer(run_on)
+        server = asyncio.create_task(agent.server.run(listen_private(agent.path)))
+        asking = asyncio.create_task(agent.ask(message(CNI_COMMAND="DEL")))
+        await until(lambda: agent.server.running == 1)
+        await asyncio.sleep(0.05)  # it is received, and running
+
+        server.cancel()
+        await asyncio.gather(server, return_exceptions=True)
+
+        assert undone == [True]
+        assert await asking == b""
 
     need_root()
     asyncio.run(main())

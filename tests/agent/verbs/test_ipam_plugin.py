@@ -329,3 +329,19 @@ def loop(directory: Path) -> str:
     path = directory / "loop"
     path.symlink_to("loop")
     return str(path)
+
+
+def test_an_interface_is_not_torn_down_for_addresses_alone(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        added = json.loads((await ask(node, "ADD")).output)
+        before = await leftovers(node)
+        chained = {"type": "macvlan", "ipam": {"type": "pycni-ipam"}, "prevResult": added}
+
+        refused = await ask(node, "ADD", config=chained)
+
+        code, text = reason(refused)
+        assert (code, "has an interface of pycni's already" in text) == (7, True)
+        assert await leftovers(node) == before
+        assert (await ask(node, "CHECK", config={"prevResult": added})).status == 0
+
+    play(tmp_path, story)

@@ -108,3 +108,19 @@ def test_with_a_record_goes_what_a_crash_left_of_it(
     endpoints.remove(KEY)
 
     assert files(directories) == [endpoints.file_name(keyed("other"))]
+
+
+def test_what_cannot_be_removed_is_told_and_holds_no_lock(
+    endpoints: FileEndpoints, directories: Directories
+) -> None:
+    stuck = directories[1] / "journal" / f"{endpoints.file_name(KEY)}.new"
+    stuck.mkdir()
+
+    async def story() -> None:
+        async with other(directories).lock(KEY, timeout_s=0):
+            pass
+
+    (problem,) = endpoints.sweep()
+
+    assert str(stuck) in problem
+    virtual_time.run(story())

@@ -322,6 +322,8 @@ def test_everything_that_may_be_said_of_addresses() -> None:
         ({"routes": {}}, "'routes' must be of type list"),
         ({"routes": [7]}, "'routes' must be a list of objects"),
         ({"routes": [{}]}, "needs 'dst'"),
+        ({"routes": [{"dst": 5}]}, "needs 'dst'"),
+        ({"routes": [{"dst": "10.0.0.0/8", "gw": 7}]}, "needs 'dst'"),
         ({"routes": [{"dst": "10.0.0.1/8"}]}, "needs 'dst'"),
         ({"routes": [{"dst": "10.0.0.0/8", "gw": "x"}]}, "may have 'gw', an address"),
         ({"routes": [{"dst": "10.0.0.0/8", "gw": "fd00::1"}]}, "not of one IP version"),
