@@ -34,8 +34,8 @@ class PeerState:
     """What is known of one peer.
 
     `restart_time_s` is None for a peer without graceful restart.  `stale_until` is the moment at
-    which stale paths go; inf when there are none.  `is_own_restart` says that the session was lost
-    because our speaker died, so the peer need not have preserved anything.
+    which stale paths go; inf when there are none.  `is_own_restart` says that they are stale
+    since our speaker died, so the peer need not have preserved anything.
     """
 
     is_up: bool = False
@@ -158,9 +158,12 @@ class Rib:
         if not event.is_graceful or peer.restart_time_s is None:
             peer.stale_until = inf
             return self._drop(event.peer, list(peer.paths))
+        touched: set[IPNetwork] = set()
+        if not peer.is_own_restart:
+            # RFC 4724, 4.2: what was stale already when the peer restarts once more goes at last.
+            touched = self._drop(event.peer, _stale(peer.paths.values()))
+        # What is stale since our own restart stays: after that, this is the peer's first one.
         peer.is_own_restart = False
-        # RFC 4724, 4.2: what was stale already when the peer restarts once more goes at last.
-        touched = self._drop(event.peer, _stale(peer.paths.values()))
         return touched | self._mark_stale(event.peer, until=now + peer.restart_time_s)
 
     def _speaker_lost(self, event: SpeakerLost, *, now: float) -> set[IPNetwork]:
@@ -177,7 +180,6 @@ class Rib:
     def _end_of_rib(self, event: EndOfRib) -> set[IPNetwork]:
         peer = self._peer(event.peer)
         peer.finished.add(event.family)
-        peer.is_own_restart = False
         stale = [n for n in _stale(peer.paths.values()) if Family.of(n) is event.family]
         touched = self._drop(event.peer, stale)
         if not any(path.is_stale for path in peer.paths.values()):

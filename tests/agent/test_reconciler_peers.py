@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pycni.model.bgp import Family, PeerDown, PeerOpened, PeerUp, SpeakerLost, SpeakerUp
 from pycni.model.resources import BlockAffinity, Node, affinity_name
 from tests.agent.exercise import NODE_0, exercise
 from tests.virtual_time import run
@@ -19,6 +20,28 @@ def test_a_peers_restart_keeps_its_routes(tmp_path: Path) -> None:
             await made.nodes["node-1"].stop()
             await made.settle(60)
             made.nodes["node-1"].start()
+            await made.settle()
+
+            assert node.kernel.applied == []
+            assert await node.ip_route() == NODE_0
+
+    run(story())
+
+
+def test_two_speakers_that_die_shortly_after_each_other_cost_no_route(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            node.kernel.applied.clear()
+            speaker = node.speaker
+            assert speaker is not None
+            peer, four = ip_address("10.10.43.25"), frozenset({Family.IPV4})
+
+            speaker.tell(SpeakerLost("it was killed"), SpeakerUp())
+            await made.settle()
+            speaker.tell(PeerOpened(peer, 120, preserved=four, families=four), PeerUp(peer))
+            await made.settle()
+            # The peer's dies as well, before it has announced anything to our new one.
+            speaker.tell(PeerDown(peer, reason="closing connection", is_graceful=True))
             await made.settle()
 
             assert node.kernel.applied == []

@@ -204,3 +204,47 @@ def test_our_own_restart_leaves_a_peer_alone_that_was_down_already() -> None:
 
     assert touched == set()
     assert rib.next_deadline() == 100.0
+
+
+def test_a_peer_that_restarts_right_after_us_keeps_its_paths() -> None:
+    rib = established(path())
+    rib.feed(LOST, now=10.0)
+    for event in (opened(), PeerUp(A)):
+        rib.feed(event, now=11.0)
+
+    touched = rib.feed(down(), now=12.0)
+
+    assert touched == {BLOCK}
+    assert shown(rib) == ["192.168.1.0/26 from 10.0.0.1 stale"]
+    assert rib.next_deadline() == 12.0 + 90.0
+
+
+def test_a_peer_that_restarts_twice_after_us_loses_what_it_did_not_repeat() -> None:
+    rib = established(path())
+    for event in (LOST, opened(), PeerUp(A), down(), opened(), PeerUp(A)):
+        rib.feed(event, now=10.0)
+
+    touched = rib.feed(down(), now=12.0)
+
+    assert touched == {BLOCK}
+    assert shown(rib) == []
+
+
+def test_a_peer_that_restarts_after_us_must_have_kept_forwarding() -> None:
+    rib = established(path())
+    for event in (LOST, opened(), PeerUp(A), down()):
+        rib.feed(event, now=10.0)
+
+    touched = rib.feed(opened(preserved=frozenset()), now=12.0)
+
+    assert touched == {BLOCK}
+
+
+def test_end_of_rib_of_one_family_leaves_our_own_restart_to_the_other() -> None:
+    rib = established(path(), path("fd00:1::/122"))
+    for event in (LOST, opened(), PeerUp(A), announce(path()), EOR_4):
+        rib.feed(event, now=11.0)
+
+    rib.feed(down(), now=12.0)
+
+    assert shown(rib) == ["192.168.1.0/26 from 10.0.0.1 stale", "fd00:1::/122 from 10.0.0.1 stale"]
