@@ -58,7 +58,12 @@ class Giving:
         except BaseException as exc:
             await undoing(exc, self._releases.take_back(cidr, planned, handle_id))
             raise
-        await self._handles.decrement(handle_id, cidr=cidr, count=1)
+        try:
+            await self._handles.decrement(handle_id, cidr=cidr, count=1)
+        except BaseException as exc:
+            # Done or not: by what the block says it can be repeated.
+            await undoing(exc, self._releases.recount(handle_id, cidr))
+            raise
         return None
 
     async def _swap(

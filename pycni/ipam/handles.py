@@ -95,21 +95,36 @@ class Handles:
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
             stored = stored or await self.get(handle_id)
+            if stored is None or await self._lower(stored, cidr, by=count):
+                return
+            stored = None
+        raise gave_up(f"lower handle {handle_id}")
+
+    async def lower_to(self, handle_id: str, *, cidr: IPNetwork, count: int) -> None:
+        """Count no more addresses of a block than that."""
+        for attempt in range(ATTEMPTS):
+            await self._retries.pause(attempt)
+            stored = await self.get(handle_id)
             if stored is None:
                 return
-            lowered = _with_count(stored.value, cidr, change=-count)
-            try:
-                if lowered.blocks:
-                    await self._update(stored, lowered)
-                else:
-                    await self.delete(stored)
-            except Conflict:
-                stored = None
-                continue
-            except NotFound:
+            excess = dict(stored.value.blocks).get(cidr, 0) - count
+            if excess <= 0 or await self._lower(stored, cidr, by=excess):
                 return
-            return
         raise gave_up(f"lower handle {handle_id}")
+
+    async def _lower(self, stored: Stored[Handle], cidr: IPNetwork, *, by: int) -> bool:
+        """Write a handle that counts fewer; return False where somebody else was faster."""
+        lowered = _with_count(stored.value, cidr, change=-by)
+        try:
+            if lowered.blocks:
+                await self._update(stored, lowered)
+            else:
+                await self.delete(stored)
+        except Conflict:
+            return False
+        except NotFound:
+            pass
+        return True
 
     async def delete(self, stored: Stored[Handle]) -> None:
         """Delete a handle as it was seen."""

@@ -228,7 +228,13 @@ class Releases:
             await self._release_in(
                 cidr, partial(arithmetic.release, wanted=planned, handle_id=handle_id)
             )
-        await self._handles.decrement(handle_id, cidr=cidr, count=1)
+        await self.recount(handle_id, cidr)
+
+    async def recount(self, handle_id: str, cidr: IPNetwork) -> None:
+        """Lower a handle to what a block says that it holds of it; it may be so already."""
+        stored = await self._blocks.get(cidr)
+        held = () if stored is None else tuple(arithmetic.given_to(stored.value, handle_id))
+        await self._handles.lower_to(handle_id, cidr=cidr, count=len(held))
 
 
 async def undoing(reason: BaseException, undo: Awaitable[object]) -> None:

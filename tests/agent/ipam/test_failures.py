@@ -10,7 +10,16 @@ from pycni.ipam.requests import AssignRequest
 from pycni.model.resources import Block, BlockAffinity, Handle
 from pycni.ports import Datastore
 from tests.agent.death import Died
-from tests.agent.ipam.allocators import SIX, SMALL, affinities, check_books, node, take
+from tests.agent.ipam.allocators import (
+    SIX,
+    SMALL,
+    affinities,
+    affinity,
+    check_books,
+    new_block,
+    node,
+    take,
+)
 from tests.agent.ipam.conftest import Play
 from tests.agent.ipam.faults import Failing
 
@@ -99,3 +108,37 @@ def test_a_failing_repair_is_told_beside_the_error(play: Play) -> None:
         await check_books(store)
 
     play([SMALL], story)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("holds_more", [False, True])
+def test_who_is_cancelled_while_stepping_back_from_a_full_block_leaves_no_count(
+    play: Play, *, late: bool, holds_more: bool
+) -> None:
+    async def story(store: Datastore) -> None:
+        cancelled: list[bool] = []
+
+        async def cancel(call: Call) -> None:
+            is_lowering = call.verb == ("update" if holds_more else "delete")
+            if is_lowering and call.kind is Handle and not cancelled:
+                cancelled.append(True)
+                raise asyncio.CancelledError
+
+        faulty = FaultyDatastore(store)
+        allocator = node(faulty)
+        (first,) = await take(allocator, "x" if holds_more else "resident")
+        for name in "ab":
+            await take(allocator, name)
+        await take(node(store), "c")  # the last of four, and the allocator does not know
+        if late:
+            faulty.after = cancel
+        else:
+            faulty.before = cancel
+
+        with pytest.raises(asyncio.CancelledError):
+            await allocator.assign(AssignRequest("x"))
+
+        assert (first, cancelled) == ("10.0.0.4", [True])
+        await check_books(store)
+
+    play([SMALL, new_block(), affinity()], story)
