@@ -156,6 +156,9 @@ class Claims:
         if is_ours and block and only_if_empty:
             rested = await self._cooldown.rested()
             if not arithmetic.is_empty(arithmetic.awake(block.value, rested=rested)):
+                if affinity.value.state is not AffinityState.CONFIRMED:
+                    # Announced to go, and then an address was given: its pod needs the route.
+                    await self._take(cidr, affinity)
                 return False
         leaving = replace(affinity.value, state=AffinityState.PENDING_DELETION)
         affinity = await self._datastore.update(leaving, if_revision=affinity.revision)
