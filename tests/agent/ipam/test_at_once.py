@@ -8,8 +8,9 @@ import pytest
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
-from pycni.model.resources import Block, BlockAffinity
+from pycni.model.resources import AffinityState, Block, BlockAffinity
 from pycni.ports import Datastore
+from tests.agent.death import Died
 from tests.agent.ipam.allocators import (
     CIDR,
     SMALL,
@@ -179,3 +180,35 @@ def test_an_empty_block_of_which_an_address_is_given_while_it_is_given_up_stays_
         await check_books(store)
 
     play([SMALL, new_block(), affinity()], story)
+
+
+@pytest.mark.parametrize("is_atomic", [True, False])
+def test_a_block_that_is_used_and_whose_release_died_is_taken_up(
+    play: Play, *, is_atomic: bool
+) -> None:
+    async def story(store: Datastore) -> None:
+        async def give_and_die(call: Call) -> None:
+            if (call.verb, call.kind) == ("update", BlockAffinity):
+                assert await node(store).assign_in(CIDR, AssignRequest("x")) is not None
+                raise Died
+
+        faulty = FaultyDatastore(store, after=give_and_die, is_atomic=is_atomic)
+        with pytest.raises(Died):
+            await node(faulty).release_affinity(CIDR, only_if_empty=True)
+        assert await affinities(store) == [("node-0", str(CIDR), "pendingDeletion")]
+
+        assert await node(store).take_up_lost() == [CIDR]
+
+        assert await affinities(store) == [("node-0", str(CIDR), "confirmed")]
+        assert await node(store).take_up_lost() == []
+        # One that nobody uses is left to whoever began.
+        await node(store).release_by_handle("x")
+        await set_state(store, AffinityState.PENDING_DELETION)
+        assert await node(store).take_up_lost() == []
+
+    play([SMALL, new_block(), affinity()], story)
+
+
+async def set_state(store: Datastore, state: AffinityState) -> None:
+    (stored,) = (await store.list(BlockAffinity)).items
+    await store.update(affinity(state), if_revision=stored.revision)
