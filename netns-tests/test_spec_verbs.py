@@ -141,6 +141,19 @@ def test_del_of_what_never_was(host: PluginHost) -> None:
     assert host.call("DEL", Pod("", "never-was"), changes={"CNI_NETNS": None}).status == 0
 
 
+def test_del_of_what_never_was_in_a_namespace_that_is_there(host: PluginHost) -> None:
+    other = host.pod("other")
+    added = host.call("ADD", other)
+    assert added.status == 0
+
+    for pod in (host.pod("never-was"), Pod(other.netns, "never-was")):
+        assert host.call("DEL", pod).status == 0
+
+    # Whose namespace it is, keeps everything.
+    assert host.call("CHECK", other, {"prevResult": added.document}).status == 0
+    assert host.call("DEL", other).status == 0
+
+
 @pytest.mark.parametrize("told", [{}, {"prevResult": None}, {"prevResult": {}}])
 def test_del_without_namespace_and_result(host: PluginHost, told: dict[str, Any]) -> None:
     pod = host.pod()

@@ -11,6 +11,7 @@ What a crash leaves, and who heals it:
   next request that needs a block finds the affinity among its own and repeats the claim, which goes
   on from there;
 * affinity pendingDeletion: the same, the claim takes it back; or a repeated release finishes it;
+  where an address was given meanwhile, `lost` finds it too, because its pod needs the route;
 * without transactions, a block of the node's to which it has no affinity: a claim died after it
   had made the block, while a release that had seen none took the affinity.  `lost` finds it; the
   next request that needs a block claims it, and so does the janitor;
@@ -77,15 +78,21 @@ class Claims:
         raise gave_up(f"claim block {cidr} for {self._node}")
 
     async def lost(self) -> list[IPNetwork]:
-        """Return the blocks that say that they are the node's, and to which it has no affinity."""
+        """Return the blocks that are the node's by what they say, and not by its affinities.
+
+        It has none to them; or they are in use, and it has none that is confirmed.
+        """
         # Affinities second: a claim that is under way has its own before the block is there.
         blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
         affinities = [stored.value for stored in (await self._datastore.list(BlockAffinity)).items]
-        owned = {affinity.cidr for affinity in affinities if affinity.node == self._node}
+        states = {one.cidr: one.state for one in affinities if one.node == self._node}
+        # A claim or release that is unfinished is its own affair while nobody needs the route.
+        settled = {block.cidr for block in blocks if not arithmetic.is_held(block)} & states.keys()
+        settled |= {cidr for cidr, state in states.items() if state is AffinityState.CONFIRMED}
         return [
             block.cidr
             for block in blocks
-            if block.affinity == self._node and block.cidr not in owned
+            if block.affinity == self._node and block.cidr not in settled
         ]
 
     async def _affinity(self, cidr: IPNetwork) -> Stored[BlockAffinity] | None:
@@ -156,6 +163,9 @@ class Claims:
         if is_ours and block and only_if_empty:
             rested = await self._cooldown.rested()
             if not arithmetic.is_empty(arithmetic.awake(block.value, rested=rested)):
+                if affinity.value.state is not AffinityState.CONFIRMED:
+                    # Announced to go, and then an address was given: its pod needs the route.
+                    await self._take(cidr, affinity)
                 return False
         leaving = replace(affinity.value, state=AffinityState.PENDING_DELETION)
         affinity = await self._datastore.update(leaving, if_revision=affinity.revision)

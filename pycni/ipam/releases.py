@@ -54,8 +54,7 @@ class Releases:
         """
         released: list[IPAddress] = []
         refused: list[IPAddress] = []
-        by_block = await self._by_block(addresses, handle_id)
-        for cidr, wanted in by_block.items():
+        for cidr, wanted in await self._by_block(addresses, handle_id):
             decide = partial(
                 arithmetic.release,
                 wanted=wanted,
@@ -71,13 +70,16 @@ class Releases:
 
     async def _by_block(
         self, addresses: Sequence[AssignedAddress], handle_id: str
-    ) -> dict[IPNetwork, dict[IPAddress, int | None]]:
+    ) -> list[tuple[IPNetwork, dict[IPAddress, int | None]]]:
         """Group addresses by their blocks: the handle's, else all (its pool may be gone)."""
         handle = await self._handles.get(handle_id)
         known = [cidr for cidr, _ in handle.value.blocks] if handle else []
         everything: list[IPNetwork] | None = None
-        result: dict[IPNetwork, dict[IPAddress, int | None]] = {}
-        for one in addresses:
+        result: dict[tuple[IPNetwork, int], dict[IPAddress, int | None]] = {}
+        # One that is named with several sequence numbers, of which one may be its own, has a turn
+        # with each.
+        turns: dict[IPAddress, int] = {}
+        for one in dict.fromkeys(addresses):
             address = one.interface.ip
             cidr = _holder(known, address)
             if cidr is None:
@@ -86,8 +88,9 @@ class Releases:
                     everything = [stored.value.cidr for stored in listing.items]
                 cidr = _holder(everything, address)
             if cidr is not None:
-                result.setdefault(cidr, {})[address] = one.sequence_number
-        return result
+                turn = turns[address] = turns.get(address, -1) + 1
+                result.setdefault((cidr, turn), {})[address] = one.sequence_number
+        return [(cidr, wanted) for (cidr, _), wanted in result.items()]
 
     async def _release_in(
         self, cidr: IPNetwork, decide: Callable[[Block], arithmetic.Release]

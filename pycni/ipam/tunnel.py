@@ -1,13 +1,23 @@
 """The address of a node's IP-in-IP tunnel: an ordinary allocation under a handle of its own."""
 
+from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
+from pycni.ipam.block import Given
 from pycni.ipam.giving import assigned
 from pycni.ipam.own import node_labels
-from pycni.ipam.pools import eligible, pool_of
+from pycni.ipam.pools import eligible, holds, pool_of
 from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.model.endpoints import AssignedAddress
-from pycni.model.resources import PoolUse, TunnelMode
-from pycni.ports import Datastore
+from pycni.model.resources import (
+    AllocationAttribute,
+    Block,
+    Handle,
+    Node,
+    PoolUse,
+    TunnelMode,
+    cidr_name,
+)
+from pycni.ports import Creation, Datastore, Replacement, Stored
 
 _VERSION = 4
 
@@ -18,7 +28,8 @@ async def ensure_tunnel_address(
     """Return the address of the node's IP-in-IP tunnel, giving one if it has none.
 
     One that lies in no enabled pool with IP-in-IP any more, or is not what it says to be, is
-    replaced.  None: no such pool exists, so nothing is to be tunnelled.
+    replaced.  One that the Node object names and nobody holds, as old releases of Calico gave them,
+    is taken over, or let go.  None: no such pool exists, so nothing is to be tunnelled.
     """
     attributes = (("node", node), ("type", "ipipTunnelAddress"))
     handle_id = tunnel_handle(node)
@@ -35,15 +46,61 @@ async def ensure_tunnel_address(
     if len(held) == 1 and described == [attributes]:
         return assigned(held[0].address, held[0].sequence_number)
     await allocator.release_by_handle(handle_id, was_used=True)
-    if not pools:
-        return None
     request = AssignRequest(
         handle_id=handle_id,
         attributes=attributes,
         ipv4_pools=tuple(pool.name for pool in pools),
         use=PoolUse.TUNNEL,
     )
-    return (await allocator.assign(request)).addresses[0]
+    if unheld := await _find_unheld(datastore, node=node):
+        stored, one = unheld
+        if pool_of(pools, one.address) is None:
+            await _let_go(datastore, stored, one)
+        else:
+            return await _take_over(datastore, stored, one, request=request)
+    return (await allocator.assign(request)).addresses[0] if pools else None
+
+
+async def _find_unheld(datastore: Datastore, *, node: str) -> tuple[Stored[Block], Given] | None:
+    """Return the address that the Node object names, if it is in use and nothing says by whom."""
+    known = await datastore.get(Node, node)
+    address = None if known is None else known.value.ipip_tunnel_address
+    if address is None:
+        return None
+    for stored in (await datastore.list(Block)).items:
+        for one in arithmetic.given(stored.value) if holds(stored.value.cidr, address) else ():
+            if (one.address, one.attribute) == (address, AllocationAttribute(None)):
+                return stored, one
+    return None
+
+
+async def _let_go(datastore: Datastore, stored: Stored[Block], one: Given) -> None:
+    block = _freed(stored.value, one)
+    if block.affinity is None and arithmetic.is_empty(block):
+        name = cidr_name(block.cidr)
+        await datastore.delete(Block, name, if_revision=stored.revision)
+    else:
+        await datastore.update(block, if_revision=stored.revision)
+
+
+async def _take_over(
+    datastore: Datastore, stored: Stored[Block], one: Given, *, request: AssignRequest
+) -> AssignedAddress:
+    """Give an address that the node uses already its handle and details, without a gap."""
+    block = arithmetic.assign(
+        _freed(stored.value, one),
+        one.address,
+        handle_id=request.handle_id,
+        attributes=request.attributes,
+    )
+    # The handle first: what it counts too much after a crash, its next release drops.
+    handle = Handle(request.handle_id, ((block.cidr, 1),))
+    await datastore.write([Creation(handle), Replacement(block, stored.revision)])
+    return assigned(one.address, arithmetic.sequence_number_of(block, one.address))
+
+
+def _freed(block: Block, one: Given) -> Block:
+    return arithmetic.release(block, {one.address: one.sequence_number}).block
 
 
 def tunnel_handle(node: str) -> str:

@@ -64,12 +64,14 @@ def path_of(fd: int) -> str:
 @needs_root
 @pytest.mark.parametrize("is_registered", [True, False], ids=["registered", "unknown"])
 def test_pod_comes_and_goes_without_an_agent(
-    node: int, tmp_path: Path, *, is_registered: bool
+    node: int, tmp_path: Path, capfd: pytest.CaptureFixture[str], *, is_registered: bool
 ) -> None:
     prepare(tmp_path, is_registered=is_registered)
 
     status, result = call(tmp_path, "ADD", netns=path_of(node))
     assert status == 0, result
+    # The very first one on this node complains of nothing that isn't there yet.
+    assert capfd.readouterr() == ("", "")
     checked = call(tmp_path, "CHECK", netns=path_of(node), prevResult=result)
     again = call(tmp_path, "ADD", netns=path_of(node))
     deleted = call(tmp_path, "DEL", netns=path_of(node))

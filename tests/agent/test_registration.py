@@ -1,6 +1,7 @@
 """A node's object is there as long as its agent runs, whatever else is amiss."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_address, ip_interface
 
@@ -8,11 +9,12 @@ import pytest
 
 from pycni.agent.registration import Registration
 from pycni.datastore.memory import MemoryDatastore
-from pycni.errors import Exhausted
+from pycni.errors import DatastoreUnusable, Exhausted, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.model.resources import IPPool, Node, TunnelMode
 from pycni.ports import Datastore
+from tests.agent.ipam.faults import Failing
 
 POOL = IPPool("small", IPv4Network("10.0.0.0/31"), block_size=31, ipip_mode=TunnelMode.ALWAYS)
 ADDRESS = ip_interface("10.10.7.20/20")
@@ -82,6 +84,31 @@ def test_object_has_the_tunnels_address_as_soon_as_there_is_one() -> None:
 
         tunnel = ip_address("10.0.0.1")
         assert await written(store) == Node("node-0", ipv4=ADDRESS, ipip_tunnel_address=tunnel)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("error", [TryAgain, DatastoreUnusable])
+def test_an_error_of_the_datastore_is_told_and_the_next_attempt_does_the_rest(
+    error: type[Exception],
+) -> None:
+    """Whichever call it is that fails."""
+
+    async def story() -> None:
+        for at in range(1, 40):
+            store = MemoryDatastore()
+            await store.create(POOL)
+            failing = Failing(store, at=at, error=error, late=False)
+            registering = registration(failing.datastore)
+
+            with contextlib.suppress(error):
+                await registering.once()
+                assert not failing.is_over  # or it was swallowed
+                break
+            await registering.once()
+            node = await written(store)
+            assert node == Node("node-0", ipv4=ADDRESS, ipip_tunnel_address=ip_address("10.0.0.0"))
+        assert at > 5
 
     asyncio.run(story())
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Generator
 from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -81,6 +82,22 @@ def test_everything_of_the_node_goes_and_everything_of_others_stays(play: Play) 
         assert owners == {"10.0.0.8/30": "node-1", "10.0.0.12/30": None}
         await check_books(store)
         assert await kinds(store) == []
+
+    play([TUNNELLED], story)
+
+
+def test_empty_block_of_the_node_goes_too(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        await leave(store)
+        await take(node(store), "x", addresses=(IPv4Address("10.0.0.0"),), **OWN)
+        await node(store).release_by_handle("x")
+
+        done = await collect(store)
+
+        assert "block 10.0.0.0/30 of node node-0, which is gone" in done
+        assert "10.0.0.0/30" not in {str(s.value.cidr) for s in (await store.list(Block)).items}
+        assert [one[0] for one in await affinities(store)] == ["node-1"]
+        await check_books(store)
 
     play([TUNNELLED], story)
 

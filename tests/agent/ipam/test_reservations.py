@@ -39,6 +39,27 @@ def test_reserved_addresses_are_passed_over(play: Play) -> None:
     play([SMALL], story)
 
 
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_a_block_of_the_node_that_is_reserved_by_now_is_stepped_over_for_its_next(
+    play: Play, *, has_memory: bool
+) -> None:
+    async def story(store: Datastore) -> None:
+        allocator = node(store)
+        given = [(await take(allocator, f"h-{number}"))[0] for number in range(5)]
+        assert given[3:] == ["10.0.0.15", "10.0.0.0"]
+        await allocator.release_by_handle("h-1")
+        await allocator.release_by_handle("h-3")
+        # Of its first block, two are free and kept, as are the others.
+        await reserve(store, "10.0.0.12/30")
+
+        asking = allocator if has_memory else node(store)
+        assert await take(asking, "x") == ["10.0.0.1"]
+        assert len((await store.list(Block)).items) == 2
+        await check_books(store)
+
+    play([SMALL], story)
+
+
 def test_who_asks_for_a_reserved_address_gets_it(play: Play) -> None:
     async def story(store: Datastore) -> None:
         await reserve(store, "10.0.0.0/28")

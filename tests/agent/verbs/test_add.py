@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,24 @@ def test_both_families_are_given_on_request(tmp_path: Path) -> None:
         assert json.loads(reply.output)["ips"][0]["address"] == "192.168.39.192/32"
         assert len(await held(node)) == 2
         assert [line for line in await node.ip_route(6) if VETH in line]
+
+    play(tmp_path, story, pools=(POOL, SIX))
+
+
+def test_ipv6_alone_is_given_on_request(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        reply = await ask(
+            node, "ADD", config={"ipam": {"assign_ipv4": "false", "assign_ipv6": "true"}}
+        )
+
+        (ip,) = json.loads(reply.output)["ips"]
+        address, _, length = ip["address"].partition("/")
+        assert (ip_address(address) in SIX.cidr, length) == (True, "128")
+        assert await held(node) == [f"{address} {NETWORK}.{CONTAINER}"]
+        assert [line for line in await node.ip_route(6) if VETH in line]
+        assert await node.routes() == []
+        await node.delete(POD)
+        assert await leftovers(node) == []
 
     play(tmp_path, story, pools=(POOL, SIX))
 

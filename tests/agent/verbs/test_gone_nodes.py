@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pycni.cni.janitor import PERIOD_S, WHOLE_EVERY, Janitor
-from pycni.datastore.faulty import Call
+from pycni.datastore.faulty import Call, do_nothing
+from pycni.errors import TryAgain
 from pycni.ipam.gone import GONE_AFTER_S
 from pycni.ipam.requests import DatastoreView
 from pycni.model.resources import BlockAffinity, Node
@@ -191,5 +192,39 @@ def test_node_that_is_back_when_its_block_is_looked_at_stays(
         assert events == []
         (told,) = [vars(record)["reason"] for record in caplog.records]
         assert told == "node node-1 is back"
+
+    play(tmp_path, story)
+
+
+def test_where_one_node_cannot_be_cleaned_up_the_others_are_and_that_one_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(made: Cluster, events: list[str]) -> None:
+        for number in (2, 3):
+            await made.node(f"node-{number}", f"10.0.0.{number + 1}/24").register()
+            await made.nodes[f"node-{number}"].add(f"default/web-{number}")
+        store = faulty(made.nodes["node-0"])
+
+        async def refuse(call: Call) -> None:
+            if call == Call("get", Node, "node-2"):
+                raise TryAgain("the disk is full")
+
+        store.before = refuse
+        for number in (1, 2, 3):
+            await made.remove(Node, f"node-{number}")
+        with caplog.at_level(logging.INFO):
+            await asyncio.sleep(2 * LOOK_S + PERIOD_S)
+        # Neither the one before it nor the one behind it waits.
+        assert await owners(made) == {"node-0", "node-2"}
+        assert events == ["collected"] * 2
+        failures = [vars(one) for one in caplog.records if one.levelno == logging.INFO]
+        assert {(one["what"], one["reason"]) for one in failures} == {
+            ("what node node-2 has left", "the disk is full")
+        }
+
+        store.before = do_nothing
+        await asyncio.sleep(LOOK_S)
+        assert await owners(made) == {"node-0"}
+        assert events == ["collected"] * 3
 
     play(tmp_path, story)

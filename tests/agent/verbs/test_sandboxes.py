@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from pycni.model.endpoints import WorkloadEndpoint
 from tests.agent.cluster import NETWORK, NodeAgent
 from tests.agent.verbs.stories import POD, VETH, Proxy, address_in, ask, held, play, reason
@@ -23,11 +25,12 @@ def test_a_late_del_leaves_the_recreated_pod_alone(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
-def test_a_new_sandbox_of_a_pod_takes_the_interface_of_the_old(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fd", [7, 8], ids=["in its namespace", "in another one"])
+def test_a_new_sandbox_of_a_pod_takes_the_interface_of_the_old(tmp_path: Path, fd: int) -> None:
     async def story(node: NodeAgent) -> None:
-        former = address_in(await node.cni("ADD", "old", pod=POD))
+        former = address_in(await node.cni("ADD", "old", pod=POD, fd=7))
 
-        reply = await node.cni("ADD", "new", pod=POD)
+        reply = await node.cni("ADD", "new", pod=POD, fd=fd)
 
         assert reply.status == 0, reply.output
         address = address_in(reply)

@@ -1,13 +1,15 @@
 """ADD and CHECK with what a runtime wishes, and behind other plugins of a list."""
 
 import json
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.agent.cluster import NodeAgent
-from tests.agent.verbs.stories import KEY, ask, leftovers, play, reason
+from pycni.model.resources import IPPool
+from tests.agent.cluster import NETWORK, POOL, NodeAgent
+from tests.agent.verbs.stories import CONTAINER, KEY, POD, ask, held, leftovers, play, reason
 
 MAC = "02:00:00:00:00:0a"
 BEFORE = {
@@ -40,6 +42,40 @@ def test_address_and_mac_are_given_as_wished(tmp_path: Path, wish: dict[str, Any
         assert (await ask(node, "CHECK", config={"prevResult": result})).status == 0
 
     play(tmp_path, story)
+
+
+def test_an_address_is_given_as_wished_again_after_its_del(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        for _ in range(3):
+            assert await node.add(POD, args="IP=192.168.39.200") == "192.168.39.200"
+            assert await held(node) == [f"192.168.39.200 {NETWORK}.{CONTAINER}"]
+            await node.delete(POD)
+            assert await leftovers(node) == []
+        # Also to another pod.
+        assert await node.add("default/other", args="IP=192.168.39.200") == "192.168.39.200"
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    "ips", [["192.168.39.200", "fd00::a"], ["fd00::a/64", "192.168.39.200/24"], ["fd00::a"]]
+)
+def test_addresses_of_either_or_both_families_are_given_as_wished(
+    tmp_path: Path, ips: list[str]
+) -> None:
+    async def story(node: NodeAgent) -> None:
+        # Whatever families the configuration says.
+        reply = await ask(node, "ADD", config={"runtimeConfig": {"ips": ips}})
+
+        given = [ip["address"] for ip in json.loads(reply.output)["ips"]]
+        wished = [str(ip_interface(text).ip) for text in ips]
+        assert sorted(text.partition("/")[0] for text in given) == sorted(wished)
+        assert {text.partition("/")[2] for text in given} <= {"32", "128"}
+        assert sorted(await held(node)) == sorted(f"{ip} {NETWORK}.{CONTAINER}" for ip in wished)
+        await node.delete(POD)
+        assert await leftovers(node) == []
+
+    play(tmp_path, story, pools=(POOL, IPPool("six", ip_network("fd00::/48"), block_size=122)))
 
 
 def test_dns_is_the_runtimes_before_the_configurations(tmp_path: Path) -> None:

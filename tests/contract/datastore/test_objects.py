@@ -235,6 +235,29 @@ def test_a_recreated_object_has_another_revision(session: Session) -> None:
     run(session, story)
 
 
+@pytest.mark.parametrize(
+    "kind", [BlockAffinity, Block, Handle], ids=lambda kind: str(kind.__name__)
+)
+def test_a_recreated_object_is_not_deleted_by_who_has_seen_the_former(
+    session: Session, kind: type[Resource]
+) -> None:
+    value = next(one for one in VALUES if isinstance(one, kind))
+
+    async def story(one: Datastore, other: Datastore) -> None:
+        name = resource_name(value)
+        former = await one.create(value)
+        await other.delete(kind, name, if_revision=former.revision)
+        current = await other.create(value)
+
+        with pytest.raises(Conflict):
+            await one.delete(kind, name, if_revision=former.revision)
+        with pytest.raises(Conflict):
+            await one.write([Deletion(kind, name, former.revision)])
+        assert await one.get(kind, name) == current
+
+    run_two(session, story)
+
+
 def test_a_foreign_revision_is_a_conflict(session: Session) -> None:
     async def story(store: Datastore) -> None:
         await store.create(handle("a"))

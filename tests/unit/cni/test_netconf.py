@@ -239,6 +239,8 @@ def test_what_only_an_add_looks_at_cannot_fail_other_verbs(command: Command) -> 
     ("ipam", "versions"),
     [
         ({}, (4,)),
+        ({"assign_ipv4": True}, (4,)),
+        ({"assign_ipv4": "true"}, (4,)),
         ({"assign_ipv6": True}, (4, 6)),
         ({"assign_ipv4": False, "assign_ipv6": True}, (6,)),
     ],

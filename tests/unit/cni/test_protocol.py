@@ -198,10 +198,18 @@ def test_half_of_a_pods_name_names_no_pod(text: str) -> None:
     assert request.host_veth == parsed().host_veth
 
 
-def test_a_requested_address_and_interface_are_understood() -> None:
-    args = parsed({"CNI_ARGS": "IP=192.168.247.10;HOST_VETH=calia5daa4e7a1d"}).args
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.168.247.10", "192.168.247.10"),
+        ("192.168.247.10/24", "192.168.247.10"),  # The length counts for nothing.
+        ("fd00::a/64", "fd00::a"),
+    ],
+)
+def test_a_requested_address_and_interface_are_understood(text: str, address: str) -> None:
+    args = parsed({"CNI_ARGS": f"IP={text};HOST_VETH=calia5daa4e7a1d"}).args
 
-    assert list(map(str, args.wishes.addresses)) == ["192.168.247.10"]
+    assert list(map(str, args.wishes.addresses)) == [address]
     assert args.host_veth == "calia5daa4e7a1d"
 
 

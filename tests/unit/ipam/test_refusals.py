@@ -64,6 +64,16 @@ def test_reserved_addresses_are_counted_where_they_are_free() -> None:
     assert said in nothing(freed, config=IPAMConfig(), reserved=kept)
 
 
+def test_several_reasons_are_told_together() -> None:
+    freed = arithmetic.release_by_handle(block(resting=1), "h3").block
+    kept = Reserved([IPReservation("kept", (FIRST,))])
+
+    said = nothing(freed, config=IPAMConfig(is_strict_affinity=True), reserved=kept)
+
+    assert "in small (10.9.0.0/29), big (10.8.0.0/24) within this node's blocks" in said
+    assert "(strictAffinity is on) (1 rest after their last use, 1 more in its blocks" in said
+
+
 def test_settings_that_keep_a_node_to_its_own_blocks_are_named() -> None:
     start = "cannot assign an IPv4 address to pod on a: nothing is free in small (10.9.0.0/29), big"
 

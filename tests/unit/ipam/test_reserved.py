@@ -31,6 +31,35 @@ def test_what_is_reserved_is_held_in_both_families() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("0.0.0.0/0", ("0.0.0.0", "10.0.0.1", "255.255.255.255"), ("::", "::a00:1")),
+        ("::/0", ("::", "fd00::1", "ffff:" * 7 + "ffff"), ("0.0.0.0", "10.0.0.1")),
+    ],
+)
+def test_a_whole_family_can_be_reserved_and_the_other_stays_free(
+    text: str, inside: tuple[str, ...], outside: tuple[str, ...]
+) -> None:
+    family = reserved(text)
+
+    assert [ip_address(one) in family for one in inside] == [True] * len(inside)
+    assert [ip_address(one) in family for one in outside] == [False] * len(outside)
+    assert family.whole_blocks(ip_network(inside[0])) > 1
+    assert family.whole_blocks(ip_network(outside[0])) == 0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_inside_another_is_counted_once_in_ipv6(order: int) -> None:
+    texts = ("fd00::/120", "fd00::/122", "fd00::40/123", "fd00::5/128")
+
+    nested = reserved(*texts[::order])
+
+    assert nested.whole_blocks(ip_network("fd00::/122")) == 4
+    assert ip_address("fd00::ff") in nested
+    assert ip_address("fd00::100") not in nested
+
+
+@pytest.mark.parametrize(
     ("texts", "count"),
     [
         (("10.0.0.0/30",), 1),

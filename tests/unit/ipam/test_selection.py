@@ -135,6 +135,28 @@ def test_every_block_comes_once_and_rank_counts_them(host: str, length: int, bas
     assert [rank(block, pool=pool, host=host) for block in order] == list(range(len(order)))
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    host=st.text(min_size=1, max_size=20),
+    version=st.sampled_from([4, 6]),
+    host_bits=st.sampled_from([0, 1, 6, 12]),
+    pool_bits=st.integers(0, 8),
+    base=st.integers(0, 2**10),
+)
+def test_blocks_of_every_size_in_both_families_come_once_and_fill_the_pool(
+    host: str, version: int, host_bits: int, pool_bits: int, base: int
+) -> None:
+    bits, family = (32, IPv4Network) if version == 4 else (128, IPv6Network)
+    size = host_bits + pool_bits
+    pool = family(((base << size) % 2**bits, bits - size))
+
+    order = list(candidates(pool, bits - host_bits, host, seed=base))
+
+    assert {block.prefixlen for block in order} == {bits - host_bits}
+    assert set(order) == set(pool.subnets(new_prefix=bits - host_bits))
+    assert len(order) == 2**pool_bits
+
+
 @settings(deadline=None)
 @given(address=st.ip_addresses(), host_bits=st.integers(0, 12))
 def test_block_of_an_address_holds_it(address: object, host_bits: int) -> None:

@@ -71,6 +71,13 @@ def test_address_in_no_pool_is_not_ours_to_give() -> None:
     assert not where.is_borrowed
 
 
+def test_address_of_a_pool_is_free_where_no_block_is_yet() -> None:
+    where = at(POOL.cidr[-2])  # type: ignore[arg-type]  # IPv4, as its pool.
+
+    assert (where.standing, where.pool, where.block) == (Standing.FREE, POOL, None)
+    assert (where.given, where.node, where.is_borrowed) == (None, None, False)
+
+
 def test_released_address_rests() -> None:
     rest = arithmetic.release_by_handle(full_block(), POD_HANDLE, resting_since=SINCE).block
 
