@@ -140,7 +140,7 @@ class Janitor:
                 await self._collect(suspect)
         if is_whole:
             for cidr in await self._engine.allocator.take_up_lost():
-                _log.warning("took up a block without affinity", extra={"block": str(cidr)})
+                _log.warning("took up a block that was not advertised", extra={"block": str(cidr)})
         for estate in await self._gone_nodes(blocks, is_whole=is_whole):
             await self._inherit(estate)
 

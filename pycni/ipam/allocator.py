@@ -237,7 +237,7 @@ class Allocator:
         # The truth, not the view: a block claimed a moment ago must not cost another one.
         affinities = within(await self._truth.affinities(self._node), own.pools)
         lost = [cidr for cidr in await self._claims.lost() if pool_of(own.pools, cidr) is not None]
-        for cidr in [*(affinity.cidr for affinity in affinities), *lost]:
+        for cidr in dict.fromkeys([*(affinity.cidr for affinity in affinities), *lost]):
             if cidr in own.cidrs or not await self._claims.claim(cidr):
                 continue
             if given := await self._give(cidr, choose, request.handle_id):
@@ -365,7 +365,7 @@ class Allocator:
         return await self._claims.release(cidr, only_if_empty=only_if_empty)
 
     async def take_up_lost(self) -> list[IPNetwork]:
-        """Claim the node's blocks to which it has no affinity, which is what a crash left."""
+        """Claim the node's blocks that it has no affinity to, or uses without a confirmed one."""
         return [cidr for cidr in await self._claims.lost() if await self._claims.claim(cidr)]
 
     async def held_by(self, handle_id: str) -> tuple[arithmetic.Given, ...]:

@@ -11,9 +11,11 @@ What a crash leaves, and who heals it:
   next request that needs a block finds the affinity among its own and repeats the claim, which goes
   on from there;
 * affinity pendingDeletion: the same, the claim takes it back; or a repeated release finishes it;
+* either of the two, and somebody holds an address of the block: it was given meanwhile, and nobody
+  advertises it.  `lost` finds it; the next request that needs a block claims it, and so does the
+  janitor;
 * without transactions, a block of the node's to which it has no affinity: a claim died after it
-  had made the block, while a release that had seen none took the affinity.  `lost` finds it; the
-  next request that needs a block claims it, and so does the janitor;
+  had made the block, while a release that had seen none took the affinity.  `lost` finds it too;
 * block without owner that still has addresses: it goes when its last address is released.
 """
 
@@ -77,15 +79,18 @@ class Claims:
         raise gave_up(f"claim block {cidr} for {self._node}")
 
     async def lost(self) -> list[IPNetwork]:
-        """Return the blocks that say that they are the node's, and to which it has no affinity."""
+        """Return the blocks that say that they are the node's, and which it doesn't advertise.
+
+        It has no affinity to them, or an unconfirmed one while somebody holds an address.
+        """
         # Affinities second: a claim that is under way has its own before the block is there.
         blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
         affinities = [stored.value for stored in (await self._datastore.list(BlockAffinity)).items]
-        owned = {affinity.cidr for affinity in affinities if affinity.node == self._node}
+        states = {one.cidr: one.state for one in affinities if one.node == self._node}
         return [
             block.cidr
             for block in blocks
-            if block.affinity == self._node and block.cidr not in owned
+            if block.affinity == self._node and _is_lost(block, states.get(block.cidr))
         ]
 
     async def _affinity(self, cidr: IPNetwork) -> Stored[BlockAffinity] | None:
@@ -156,7 +161,10 @@ class Claims:
         if is_ours and block and only_if_empty:
             rested = await self._cooldown.rested()
             if not arithmetic.is_empty(arithmetic.awake(block.value, rested=rested)):
-                return False
+                if affinity.value.state is AffinityState.CONFIRMED:
+                    return False
+                # This release or another has begun already, and an address was given meanwhile.
+                return not await self.claim(cidr)
         leaving = replace(affinity.value, state=AffinityState.PENDING_DELETION)
         affinity = await self._datastore.update(leaving, if_revision=affinity.revision)
         if is_ours and block:
@@ -170,6 +178,11 @@ class Claims:
     def _deletion(self, stored: Stored[BlockAffinity]) -> Deletion:
         name = affinity_name(self._node, cidr=stored.value.cidr)
         return Deletion(BlockAffinity, name, stored.revision)
+
+
+def _is_lost(block: Block, state: AffinityState | None) -> bool:
+    is_confirmed = state is AffinityState.CONFIRMED
+    return state is None or (arithmetic.is_held(block) and not is_confirmed)
 
 
 def _letting_go(block: Stored[Block]) -> Write:
