@@ -142,7 +142,9 @@ async def _collect_handles(
         try:
             async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
                 if engine.endpoints.get(key) is None:
-                    await engine.allocator.release_by_handle(attribute.handle_id, was_used=True)
+                    await engine.allocator.release_by_handle(
+                        attribute.handle_id, key=key, was_used=True
+                    )
         except PycniError as exc:
             failures.append(f"{attribute.handle_id}: {exc}")
     return failures

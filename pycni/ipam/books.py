@@ -132,6 +132,17 @@ def key_of(attribute: AllocationAttribute) -> EndpointKey | None:
     return EndpointKey(said["network"], said["container"], said["interface"])
 
 
+def attachment_of(key: EndpointKey | None) -> tuple[tuple[str, str], ...]:
+    """Return what is written beside an address that is given for an attachment."""
+    if key is None:
+        return ()
+    return (
+        ("network", key.network),
+        ("container", key.container_id),
+        ("interface", key.ifname),
+    )
+
+
 def netns_of(attribute: AllocationAttribute) -> str | None:
     """Return the network namespace for which an address is held, where another plugin uses it."""
     return dict(attribute.secondary).get("netns")
