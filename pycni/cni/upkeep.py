@@ -16,7 +16,7 @@ from pycni.cni.standing import plug_request
 from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam import lookup
-from pycni.ipam.books import key_of
+from pycni.ipam.books import key_of, sound
 from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.resources import Block, IPAMConfig
@@ -163,7 +163,7 @@ async def _collect_delegated(request: Request) -> list[str]:
 async def _collect_gateways(engine: Engine, request: Request) -> list[str]:
     """Release the gateways of this network that nobody uses any more."""
     failures = []
-    blocks = [stored.value for stored in (await engine.datastore.list(Block)).items]
+    blocks = sound(stored.value for stored in (await engine.datastore.list(Block)).items)
     for gateway in gateways.gateways_in(blocks, node=engine.node):
         if gateway.network == request.config.name:
             try:

@@ -27,7 +27,7 @@ from functools import partial
 from pycni.errors import Exhausted
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
-from pycni.ipam.books import key_of
+from pycni.ipam.books import key_of, sound
 from pycni.ipam.choices import Choose, any_address, one_address
 from pycni.ipam.claims import Claims
 from pycni.ipam.cooldown import Cooldown
@@ -300,7 +300,7 @@ class Allocator:
 
     async def _borrow(self, request: AssignRequest, own: Own) -> Given | None:
         choose = await self._any(request, own, may_borrow=True)
-        blocks = await self._all_blocks()
+        blocks = sound(await self._all_blocks())
         for pool in own.pools:
             inside = [
                 block

@@ -67,7 +67,7 @@ def verify(block: Block) -> None:
     if len(block.allocations) != size or len(block.sequence_numbers) != size:
         raise _corrupt(block, f"{len(block.allocations)} allocations instead of {size}")
     free = [ordinal for ordinal, at in enumerate(block.allocations) if at is None]
-    if sorted(block.unallocated) != free:
+    if len(block.unallocated) != len(free) or set(block.unallocated) != set(free):
         raise _corrupt(block, "unallocated and allocations disagree")
     known = range(len(block.attributes))
     if any(at is not None and at not in known for at in set(block.allocations)):

@@ -64,7 +64,12 @@ class Books:
     @property
     def sound_blocks(self) -> list[Block]:
         """The blocks that don't contradict themselves: nothing follows from the others."""
-        return [block for block in self.blocks if not corruption_of(block)]
+        return sound(self.blocks)
+
+
+def sound(blocks: Iterable[Block]) -> list[Block]:
+    """Leave out the blocks that contradict themselves, which concern their own requests alone."""
+    return [block for block in blocks if not corruption_of(block)]
 
 
 def awake(books: Books, *, rested: Rested) -> Books:

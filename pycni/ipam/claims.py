@@ -25,6 +25,7 @@ from dataclasses import replace
 from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
+from pycni.ipam.books import sound
 from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
 from pycni.model.network import IPNetwork
@@ -89,7 +90,7 @@ class Claims:
         states = {one.cidr: one.state for one in affinities if one.node == self._node}
         return [
             block.cidr
-            for block in blocks
+            for block in sound(blocks)
             if block.affinity == self._node and _is_lost(block, states.get(block.cidr))
         ]
 
