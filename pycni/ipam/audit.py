@@ -105,7 +105,13 @@ def _blocks_without_affinity(books: Books) -> Iterator[Finding]:
         if block.affinity is None or (block.affinity, block.cidr) in claimed:
             continue
         sentence = f"{block.cidr} says that it is {block.affinity}'s, which has no affinity for it"
-        if not arithmetic.is_held(block):
+        if block.affinity in books.nodes:
+            repair = MEND
+            sentence += (
+                ": nobody advertises it until that node takes it up, by its next request that"
+                " needs a block or within a quarter of an hour"
+            )
+        elif not arithmetic.is_held(block):
             repair = f"pycnictl delete block {block.cidr}"
         else:
             repair = ""

@@ -85,7 +85,7 @@ def test_block_in_no_pool_where_addresses_only_rest_can_go() -> None:
 
     assert [(one.kind, one.repair) for one in found] == [
         (Kind.BLOCK_WITHOUT_POOL, MEND),
-        (Kind.BLOCK_WITHOUT_AFFINITY, "pycnictl delete block 10.0.0.0/26"),
+        (Kind.BLOCK_WITHOUT_AFFINITY, MEND),
     ]
 
 
@@ -96,19 +96,30 @@ def test_used_block_in_no_pool_needs_judgement() -> None:
     assert "2 of its addresses are in use" in found.sentence
 
 
-def test_empty_block_whose_owner_claims_it_not_can_be_deleted() -> None:
-    stray = empty_block(OTHER, affinity="node-1")
+def test_empty_block_of_a_gone_node_that_claims_it_not_can_be_deleted() -> None:
+    stray = empty_block(OTHER, affinity="node-9")
 
-    found = only(books(blocks=(full_block(), stray)))
+    unclaimed, _ = audit(books(blocks=(full_block(), stray)))
 
-    assert (found.kind, found.node) == (Kind.BLOCK_WITHOUT_AFFINITY, "node-1")
-    assert found.repair == f"pycnictl delete block {OTHER}"
+    assert (unclaimed.kind, unclaimed.node) == (Kind.BLOCK_WITHOUT_AFFINITY, "node-9")
+    assert unclaimed.repair == f"pycnictl delete block {OTHER}"
 
 
-def test_used_block_whose_owner_claims_it_not_needs_judgement() -> None:
+def test_used_block_of_a_gone_node_that_claims_it_not_needs_judgement() -> None:
+    orphan = replace(full_block(), affinity="node-9")
+
+    unclaimed, gone = audit(books(blocks=(orphan,), affinities=()))
+
+    assert (unclaimed.kind, unclaimed.repair) == (Kind.BLOCK_WITHOUT_AFFINITY, "")
+    assert "delete the pods that use its addresses" in unclaimed.sentence
+    assert gone.kind is Kind.BLOCK_OF_GONE_NODE
+
+
+def test_block_without_affinity_of_a_living_node_is_taken_up() -> None:
     found = only(books(affinities=()))
 
-    assert (found.kind, found.block, found.repair) == (Kind.BLOCK_WITHOUT_AFFINITY, CIDR, "")
+    assert (found.kind, found.block, found.repair) == (Kind.BLOCK_WITHOUT_AFFINITY, CIDR, MEND)
+    assert "until that node takes it up" in found.sentence
 
 
 def test_block_without_owner_needs_no_affinity() -> None:
