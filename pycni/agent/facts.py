@@ -20,6 +20,7 @@ from pycni.agent.messages import (
     SysctlsRead,
 )
 from pycni.bgp.rib import Rib
+from pycni.ipam.books import corruption_of
 from pycni.model.bgp import EndOfRib
 from pycni.model.endpoints import EndpointState, WorkloadEndpoint
 from pycni.model.network import (
@@ -229,6 +230,8 @@ class Facts:
     def _block_changed(self, value: Block | None, subject: Block) -> Dirty:
         """Find the addresses of a block that nodes other than its owner hold."""
         cidr = subject.cidr
+        if value is not None and corruption_of(value):
+            return Dirty()  # it says nothing: what was known goes on
         new = borrowed_in(value) if value is not None else {}
         old = self._borrowed_in.pop(cidr, {})
         if new:

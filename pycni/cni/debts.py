@@ -56,5 +56,5 @@ async def _pay(engine: Engine, pending: PendingRelease) -> None:
                 extra={"endpoint": str(pending.key), "addresses": str(outcome.refused)},
             )
     else:
-        await engine.allocator.release_by_handle(pending.handle_id, was_used=True)
+        await engine.allocator.release_by_handle(pending.handle_id, key=pending.key, was_used=True)
     engine.endpoints.settle(pending)

@@ -22,6 +22,7 @@ from pycni.cni.results import AddResult, render_addresses, render_result
 from pycni.cni.standing import holds_addresses, plug_request, require_alike, stands
 from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
+from pycni.ipam.books import attachment_of
 from pycni.ipam.requests import AssignRequest
 from pycni.kernel.netns import sight
 from pycni.model.endpoints import (
@@ -253,9 +254,7 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
     now = datetime.fromtimestamp(engine.clock(), UTC).isoformat(" ", "microseconds")
     attributes = {
         # Exactly whose it is: names may hold dots, so a handle's text alone would not tell.
-        "network": request.key.network,
-        "container": request.key.container_id,
-        "interface": request.key.ifname,
+        **dict(attachment_of(request.key)),
         "node": engine.node,
         # Go's spelling of the zone.
         "timestamp": f"{now.removesuffix('+00:00')} +0000 UTC",
@@ -374,7 +373,7 @@ async def _release(
     try:
         # Whatever else the handle holds or counts, too: what a crash between two writes left.
         await engine.allocator.release_by_handle(
-            endpoint.handle_id, addresses=addresses, was_used=was_used
+            endpoint.handle_id, key=endpoint.key, addresses=addresses, was_used=was_used
         )
     except PycniError as exc:
         _log.warning(

@@ -20,7 +20,7 @@ from pycni.cni.gateways import Gateway, gateways_in, is_idle, release
 from pycni.cni.tools import Engine
 from pycni.errors import DatastoreUnusable, PycniError
 from pycni.ipam import block as arithmetic
-from pycni.ipam.books import key_of, node_of
+from pycni.ipam.books import corruption_of, key_of, node_of, sound
 from pycni.ipam.estates import Estates
 from pycni.ipam.giving import assigned
 from pycni.ipam.gone import Absences, Estate, estates
@@ -104,6 +104,7 @@ class Janitor:
         self._view = view
         self._observe = observe
         self._seen: dict[bool, frozenset[Suspect]] = {}
+        self._corrupt: frozenset[IPNetwork] = frozenset()
         self._absences = Absences(engine.node)
         self._estates = Estates(engine.datastore, view=view)
 
@@ -126,7 +127,9 @@ class Janitor:
         """Look once; take back what the last look of this kind has seen, too."""
         living = self._engine.podnet.aliases()
         own = await self._view.affinities(self._engine.node)
-        blocks = await self._blocks(own, is_whole=is_whole)
+        everything = await self._blocks(own, is_whole=is_whole)
+        self._tell_of_corrupt(everything, is_whole=is_whole)
+        blocks = sound(everything)
         suspects: list[Suspect] = [
             *self._dead_endpoints(living),
             *self._leaks(blocks, living),
@@ -140,9 +143,16 @@ class Janitor:
                 await self._collect(suspect)
         if is_whole:
             for cidr in await self._engine.allocator.take_up_lost():
-                _log.warning("took up a block not owned for certain", extra={"block": str(cidr)})
-        for estate in await self._gone_nodes(blocks, is_whole=is_whole):
+                _log.warning("took up a block that was not advertised", extra={"block": str(cidr)})
+        for estate in await self._gone_nodes(everything, is_whole=is_whole):
             await self._inherit(estate)
+
+    def _tell_of_corrupt(self, blocks: Sequence[Block], *, is_whole: bool) -> None:
+        """Say which blocks contradict themselves, once each time that they do."""
+        found = {block.cidr: why for block in blocks if (why := corruption_of(block))}
+        for cidr in found.keys() - self._corrupt:
+            _log.warning("a block is left alone", extra={"reason": found[cidr]})
+        self._corrupt = frozenset(found if is_whole else self._corrupt | found.keys())
 
     # --- suspects -------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from pycni.cni.standing import plug_request
 from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam import lookup
-from pycni.ipam.books import key_of
+from pycni.ipam.books import key_of, sound
 from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.resources import Block, IPAMConfig
@@ -151,7 +151,9 @@ async def _collect_handles(
         try:
             async with engine.endpoints.lock(key, timeout_s=LOCK_TIMEOUT_S):
                 if engine.endpoints.get(key) is None:
-                    await engine.allocator.release_by_handle(attribute.handle_id, was_used=True)
+                    await engine.allocator.release_by_handle(
+                        attribute.handle_id, key=key, was_used=True
+                    )
         except PycniError as exc:
             failures.append(f"{attribute.handle_id}: {exc}")
     return failures
@@ -170,7 +172,7 @@ async def _collect_delegated(request: Request) -> list[str]:
 async def _collect_gateways(engine: Engine, request: Request) -> list[str]:
     """Release the gateways of this network that nobody uses any more."""
     failures = []
-    blocks = [stored.value for stored in (await engine.datastore.list(Block)).items]
+    blocks = sound(stored.value for stored in (await engine.datastore.list(Block)).items)
     for gateway in gateways.gateways_in(blocks, node=engine.node):
         if gateway.network == request.config.name:
             try:

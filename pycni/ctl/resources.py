@@ -20,6 +20,7 @@ from pycni.ctl.output import (
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from pycni.ipam import block as arithmetic
+from pycni.ipam.books import corruption_of
 from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.mending import Mending
 from pycni.ipam.pools import holds
@@ -93,9 +94,9 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
     Block: (
         ("CIDR", lambda block: block.cidr),
         ("NODE", lambda block: block.affinity),
-        ("USED", lambda block: len(arithmetic.given(block))),
-        ("RESTING", arithmetic.resting_count),
-        ("FREE", arithmetic.free_count),
+        ("USED", lambda block: _counted(block, by=_used_count)),
+        ("RESTING", lambda block: _counted(block, by=arithmetic.resting_count)),
+        ("FREE", lambda block: _counted(block, by=arithmetic.free_count)),
     ),
     BGPConfiguration: (
         ("NAME", lambda config: config.name),
@@ -111,6 +112,15 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
         ("COOLDOWN", lambda config: f"{config.cooldown_s} s"),
     ),
 }
+
+
+def _used_count(block: Block) -> int:
+    return len(arithmetic.given(block))
+
+
+def _counted(block: Block, *, by: Callable[[Block], int]) -> int | str:
+    """Count something in a block, unless it contradicts itself."""
+    return "corrupt" if corruption_of(block) else by(block)
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -266,11 +276,11 @@ async def _delete(args: argparse.Namespace) -> int:
 
 
 async def _refuse_used_pool(datastore: Datastore, pool: IPPool) -> None:
-    used = sum(
-        len(arithmetic.given(stored.value))
-        for stored in (await datastore.list(Block)).items
-        if holds(pool.cidr, stored.value.cidr)
-    )
+    listed = [stored.value for stored in (await datastore.list(Block)).items]
+    inside = [block for block in listed if holds(pool.cidr, block.cidr)]
+    for block in inside:
+        arithmetic.verify(block)
+    used = sum(map(_used_count, inside))
     if used:
         raise InvalidInput(
             f"cannot delete pool {pool.name}: {used} of its addresses are in use;"
@@ -279,8 +289,9 @@ async def _refuse_used_pool(datastore: Datastore, pool: IPPool) -> None:
 
 
 async def _delete_block(datastore: Datastore, block: Block) -> None:
+    arithmetic.verify(block)
     refused = InvalidInput(
-        f"cannot delete block {block.cidr}: {len(arithmetic.given(block))} of its addresses are"
+        f"cannot delete block {block.cidr}: {_used_count(block)} of its addresses are"
         " in use; delete the pods that use them first"
     )
     rested = await Cooldown(DatastoreView(datastore), clock_ns=time.time_ns).rested()

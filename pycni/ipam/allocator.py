@@ -27,6 +27,7 @@ from functools import partial
 from pycni.errors import Exhausted
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
+from pycni.ipam.books import key_of, sound
 from pycni.ipam.choices import Choose, any_address, one_address
 from pycni.ipam.claims import Claims
 from pycni.ipam.cooldown import Cooldown
@@ -49,7 +50,7 @@ from pycni.ipam.retries import (
 )
 from pycni.ipam.selection import block_of, rank
 from pycni.ipam.together import Together
-from pycni.model.endpoints import AssignedAddress
+from pycni.model.endpoints import AssignedAddress, EndpointKey
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import Block, BlockAffinity, IPAMConfig, IPPool
 from pycni.ports import Datastore, Stored
@@ -144,7 +145,7 @@ class Allocator:
             own = await self._serving(request, want)
             if given := await self._assign_own(request, own, is_first=True):
                 return (given,)
-        await self.release_by_handle(request.handle_id)
+        await self.release_by_handle(request.handle_id, key=request.key)
         return ()
 
     async def _assign_one(self, request: AssignRequest, want: IPAddress | int) -> Given:
@@ -194,7 +195,7 @@ class Allocator:
                 continue
             if is_first:
                 # Whoever goes ahead comes back if that fails, and must not skip a block.
-                return await self._firsts.give(stored, choose, request.handle_id)
+                return await self._firsts.give(stored, choose, request)
             if given := await self._giving.give(stored, choose, request.handle_id):
                 return given
             if recalled is not None:
@@ -299,7 +300,7 @@ class Allocator:
 
     async def _borrow(self, request: AssignRequest, own: Own) -> Given | None:
         choose = await self._any(request, own, may_borrow=True)
-        blocks = await self._all_blocks()
+        blocks = sound(await self._all_blocks())
         for pool in own.pools:
             inside = [
                 block
@@ -324,7 +325,7 @@ class Allocator:
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
             if stored := await self._blocks.get(cidr):
-                if held := _held(stored, address, request.handle_id):
+                if held := _held(stored, address, request):
                     return held, stored.value.affinity != self._node
                 if given := await self._giving.give(stored, choose, request.handle_id):
                     return given
@@ -348,16 +349,18 @@ class Allocator:
         self,
         handle_id: str,
         *,
+        key: EndpointKey | None = None,
         addresses: Sequence[AssignedAddress] = (),
         was_used: bool = False,
     ) -> tuple[IPAddress, ...]:
         """Take back all that a handle holds, and the handle; an unknown one is success.
 
-        `addresses` are taken back, as by `release`, even where no handle tells of them.
+        With a `key`, what is not another attachment's.  `addresses` are taken back, as by
+        `release`, even where no handle tells of them.
         """
         since = await self._cooldown.resting_since() if was_used else None
         return await self._releases.release_by_handle(
-            handle_id, addresses=addresses, resting_since=since
+            handle_id, key=key, addresses=addresses, resting_since=since
         )
 
     async def release_affinity(self, cidr: IPNetwork, *, only_if_empty: bool = False) -> bool:
@@ -365,7 +368,7 @@ class Allocator:
         return await self._claims.release(cidr, only_if_empty=only_if_empty)
 
     async def take_up_lost(self) -> list[IPNetwork]:
-        """Claim the node's blocks that it does not own for certain, which is what a crash left."""
+        """Claim the node's blocks that it has no affinity to, or uses without a confirmed one."""
         return [cidr for cidr in await self._claims.lost() if await self._claims.claim(cidr)]
 
     async def held_by(self, handle_id: str) -> tuple[arithmetic.Given, ...]:
@@ -373,10 +376,12 @@ class Allocator:
         return await self._releases.held_by(handle_id)
 
 
-def _held(stored: Stored[Block], address: IPAddress, handle_id: str) -> AssignedAddress | None:
+def _held(
+    stored: Stored[Block], address: IPAddress, request: AssignRequest
+) -> AssignedAddress | None:
     """Return an address that the handle holds already: repeating a request is no error."""
-    for one in arithmetic.given_to(stored.value, handle_id):
-        if one.address == address:
+    for one in arithmetic.given_to(stored.value, request.handle_id):
+        if one.address == address and key_of(one.attribute) in (None, request.key):
             return assigned(address, one.sequence_number)
     return None
 

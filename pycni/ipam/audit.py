@@ -24,7 +24,7 @@ from pycni.ipam.books import (
 )
 from pycni.ipam.findings import Finding, Kind
 from pycni.ipam.pools import holds, pool_of
-from pycni.model.endpoints import EndpointState, WorkloadEndpoint
+from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, affinity_name
 from pycni.plan.ownership import alias_of
@@ -105,7 +105,13 @@ def _blocks_without_affinity(books: Books) -> Iterator[Finding]:
         if block.affinity is None or (block.affinity, block.cidr) in claimed:
             continue
         sentence = f"{block.cidr} says that it is {block.affinity}'s, which has no affinity for it"
-        if not arithmetic.is_held(block):
+        if block.affinity in books.nodes:
+            repair = MEND
+            sentence += (
+                ": nobody advertises it until that node takes it up, by its next request that"
+                " needs a block or within a quarter of an hour"
+            )
+        elif not arithmetic.is_held(block):
             repair = f"pycnictl delete block {block.cidr}"
         else:
             repair = ""
@@ -276,8 +282,9 @@ def _leaked_addresses(books: Books) -> Iterator[Finding]:
             node, handle_id = node_of(one.attribute), one.attribute.handle_id
             if node not in known or handle_id is None or key_of(one.attribute) is None:
                 continue
-            records, names = known[node]
-            if handle_name(handle_id) not in names and not may_live(one, records):
+            records, answered_for = known[node]
+            attachment = handle_id, key_of(one.attribute)
+            if attachment not in answered_for and not may_live(one, records):
                 sentence = (
                     f"{one.address} is held by {handle_id} for {_what(one)}{node}, which has"
                     " neither a record nor a journalled release of it, nor an interface"
@@ -295,9 +302,9 @@ def may_live(one: Given, records: NodeRecords) -> bool:
     return has_interface or has_namespace or is_routed or key in records.unreadable
 
 
-def _answered_for(records: NodeRecords) -> set[str]:
-    ids = [one.handle_id for one in records.endpoints] + [one.handle_id for one in records.debts]
-    return set(map(handle_name, ids))
+def _answered_for(records: NodeRecords) -> set[tuple[str, EndpointKey | None]]:
+    endpoints = {(one.handle_id, one.key) for one in records.endpoints}
+    return endpoints | {(one.handle_id, one.key) for one in records.debts}
 
 
 def _gone_endpoints(books: Books) -> Iterator[Finding]:
@@ -345,7 +352,7 @@ def _records_without_address(books: Books) -> Iterator[Finding]:
             holder = None
             if address in holders:
                 holder = holders[address].attribute.handle_id or "somebody without a handle"
-            if holder is None or handle_name(holder) != handle_name(endpoint.handle_id):
+            if holder != endpoint.handle_id:
                 yield _of_record(endpoint, address, holder, assigned.sequence_number)
 
 

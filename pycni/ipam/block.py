@@ -67,7 +67,7 @@ def verify(block: Block) -> None:
     if len(block.allocations) != size or len(block.sequence_numbers) != size:
         raise _corrupt(block, f"{len(block.allocations)} allocations instead of {size}")
     free = [ordinal for ordinal, at in enumerate(block.allocations) if at is None]
-    if sorted(block.unallocated) != free:
+    if len(block.unallocated) != len(free) or set(block.unallocated) != set(free):
         raise _corrupt(block, "unallocated and allocations disagree")
     known = range(len(block.attributes))
     if any(at is not None and at not in known for at in set(block.allocations)):
@@ -255,9 +255,19 @@ def release(
     )
 
 
-def release_by_handle(block: Block, handle_id: str, *, resting_since: str | None = None) -> Release:
-    """Free all addresses that a handle holds, or let them rest."""
-    ordinals = _ordinals_of(block, handle_id)
+def release_by_handle(
+    block: Block,
+    handle_id: str,
+    *,
+    attachment: Sequence[tuple[str, str]] = (),
+    resting_since: str | None = None,
+) -> Release:
+    """Free all addresses that a handle holds, or let them rest.
+
+    Those stay beside which something else is written than `attachment` says: attachments of
+    different names may have the same handle.
+    """
+    ordinals = _ordinals_of(block, handle_id, attachment)
     return Release(
         block=_released(block, ordinals, resting_since),
         released=tuple([address_of(block, ordinal) for ordinal in ordinals]),
@@ -278,11 +288,22 @@ def _attribute(handle_id: str, attributes: Iterable[tuple[str, str]]) -> Allocat
     return AllocationAttribute(handle_id=handle_id, secondary=tuple(sorted(attributes)))
 
 
-def _ordinals_of(block: Block, handle_id: str) -> list[int]:
-    indexes = [at for at, one in enumerate(block.attributes) if one.handle_id == handle_id]
+def _ordinals_of(
+    block: Block, handle_id: str, attachment: Sequence[tuple[str, str]] = ()
+) -> list[int]:
+    indexes = [
+        at
+        for at, one in enumerate(block.attributes)
+        if one.handle_id == handle_id and not _contradicts(one, attachment)
+    ]
     if not indexes:
         return []
     return [ordinal for ordinal, at in enumerate(block.allocations) if at in indexes]
+
+
+def _contradicts(attribute: AllocationAttribute, attachment: Sequence[tuple[str, str]]) -> bool:
+    said = dict(attribute.secondary)
+    return any(said.get(name, value) != value for name, value in attachment)
 
 
 def _next_free(block: Block, count: int, reserved: Container[IPAddress] | None) -> Iterable[int]:

@@ -64,7 +64,12 @@ class Books:
     @property
     def sound_blocks(self) -> list[Block]:
         """The blocks that don't contradict themselves: nothing follows from the others."""
-        return [block for block in self.blocks if not corruption_of(block)]
+        return sound(self.blocks)
+
+
+def sound(blocks: Iterable[Block]) -> list[Block]:
+    """Leave out the blocks that contradict themselves, which concern their own requests alone."""
+    return [block for block in blocks if not corruption_of(block)]
 
 
 def awake(books: Books, *, rested: Rested) -> Books:
@@ -130,6 +135,17 @@ def key_of(attribute: AllocationAttribute) -> EndpointKey | None:
     if not {"network", "container", "interface"} <= said.keys():
         return None
     return EndpointKey(said["network"], said["container"], said["interface"])
+
+
+def attachment_of(key: EndpointKey | None) -> tuple[tuple[str, str], ...]:
+    """Return what is written beside an address that is given for an attachment."""
+    if key is None:
+        return ()
+    return (
+        ("network", key.network),
+        ("container", key.container_id),
+        ("interface", key.ifname),
+    )
 
 
 def netns_of(attribute: AllocationAttribute) -> str | None:

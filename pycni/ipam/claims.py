@@ -11,10 +11,11 @@ What a crash leaves, and who heals it:
   next request that needs a block finds the affinity among its own and repeats the claim, which goes
   on from there;
 * affinity pendingDeletion: the same, the claim takes it back; or a repeated release finishes it;
-  where an address was given meanwhile, `lost` finds it too, because its pod needs the route;
+* either of the two, and somebody holds an address of the block: it was given meanwhile, and nobody
+  advertises it.  `lost` finds it; the next request that needs a block claims it, and so does the
+  janitor;
 * without transactions, a block of the node's to which it has no affinity: a claim died after it
-  had made the block, while a release that had seen none took the affinity.  `lost` finds it; the
-  next request that needs a block claims it, and so does the janitor;
+  had made the block, while a release that had seen none took the affinity.  `lost` finds it too;
 * block without owner that still has addresses: it goes when its last address is released.
 """
 
@@ -24,6 +25,7 @@ from dataclasses import replace
 from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
+from pycni.ipam.books import sound
 from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
 from pycni.model.network import IPNetwork
@@ -78,21 +80,18 @@ class Claims:
         raise gave_up(f"claim block {cidr} for {self._node}")
 
     async def lost(self) -> list[IPNetwork]:
-        """Return the blocks that are the node's by what they say, and not by its affinities.
+        """Return the blocks that say that they are the node's, and which it doesn't advertise.
 
-        It has none to them; or they are in use, and it has none that is confirmed.
+        It has no affinity to them, or an unconfirmed one while somebody holds an address.
         """
         # Affinities second: a claim that is under way has its own before the block is there.
         blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
         affinities = [stored.value for stored in (await self._datastore.list(BlockAffinity)).items]
         states = {one.cidr: one.state for one in affinities if one.node == self._node}
-        # A claim or release that is unfinished is its own affair while nobody needs the route.
-        settled = {block.cidr for block in blocks if not arithmetic.is_held(block)} & states.keys()
-        settled |= {cidr for cidr, state in states.items() if state is AffinityState.CONFIRMED}
         return [
             block.cidr
-            for block in blocks
-            if block.affinity == self._node and block.cidr not in settled
+            for block in sound(blocks)
+            if block.affinity == self._node and _is_lost(block, states.get(block.cidr))
         ]
 
     async def _affinity(self, cidr: IPNetwork) -> Stored[BlockAffinity] | None:
@@ -163,10 +162,10 @@ class Claims:
         if is_ours and block and only_if_empty:
             rested = await self._cooldown.rested()
             if not arithmetic.is_empty(arithmetic.awake(block.value, rested=rested)):
-                if affinity.value.state is not AffinityState.CONFIRMED:
-                    # Announced to go, and then an address was given: its pod needs the route.
-                    await self._take(cidr, affinity)
-                return False
+                if affinity.value.state is AffinityState.CONFIRMED:
+                    return False
+                # This release or another has begun already, and an address was given meanwhile.
+                return not await self.claim(cidr)
         leaving = replace(affinity.value, state=AffinityState.PENDING_DELETION)
         affinity = await self._datastore.update(leaving, if_revision=affinity.revision)
         if is_ours and block:
@@ -180,6 +179,11 @@ class Claims:
     def _deletion(self, stored: Stored[BlockAffinity]) -> Deletion:
         name = affinity_name(self._node, cidr=stored.value.cidr)
         return Deletion(BlockAffinity, name, stored.revision)
+
+
+def _is_lost(block: Block, state: AffinityState | None) -> bool:
+    is_confirmed = state is AffinityState.CONFIRMED
+    return state is None or (arithmetic.is_held(block) and not is_confirmed)
 
 
 def _letting_go(block: Stored[Block]) -> Write:

@@ -10,6 +10,7 @@ from pycni.ipam.choices import Choose
 from pycni.ipam.giving import Given, assigned
 from pycni.ipam.handles import Handles
 from pycni.ipam.releases import Releases, undoing
+from pycni.ipam.requests import AssignRequest
 from pycni.ipam.retries import Retries
 from pycni.ipam.together import Together
 from pycni.model.resources import Block, Handle
@@ -36,8 +37,11 @@ class Firsts:
         self._releases = releases
         self._retries = retries
 
-    async def give(self, stored: Stored[Block], choose: Choose, handle_id: str) -> Given | None:
+    async def give(
+        self, stored: Stored[Block], choose: Choose, request: AssignRequest
+    ) -> Given | None:
         """Give an address of a block to a handle that does not exist yet."""
+        handle_id = request.handle_id
         given: list[Given] = []
 
         def decide(block: Block) -> tuple[Block, Creation] | None:
@@ -59,7 +63,7 @@ class Firsts:
         except BaseException as exc:
             # Nobody knows whether the handle is ours or was left over, so it is no use to lower
             # it: all that it holds goes.
-            await undoing(exc, self._releases.release_by_handle(handle_id))
+            await undoing(exc, self._releases.release_by_handle(handle_id, key=request.key))
             raise
         if not is_done:
             return None

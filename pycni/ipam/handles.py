@@ -3,6 +3,9 @@
 A handle is raised before the block gives an address and lowered after the block has it back.  So
 a crash in between leaves a handle that counts too much, never an address that no handle knows;
 releasing by handle looks into the blocks themselves and drops what was counted too much.
+
+Handles share an object, which counts the addresses of all, when only capital letters tell them
+apart, or nothing: `a.b` + `c` makes the same text as `a` + `b.c`.
 """
 
 from pycni.errors import AlreadyExists, Conflict, NotFound
@@ -84,7 +87,7 @@ class Handles:
         if stored is None:
             return False
         try:
-            await self._update(stored, _with_count(stored.value, cidr, change=1))
+            await self.update(stored, _with_count(stored.value, cidr, change=1))
         except (Conflict, NotFound):
             return False
         return True
@@ -117,7 +120,7 @@ class Handles:
         lowered = _with_count(stored.value, cidr, change=-by)
         try:
             if lowered.blocks:
-                await self._update(stored, lowered)
+                await self.update(stored, lowered)
             else:
                 await self.delete(stored)
         except Conflict:
@@ -132,7 +135,8 @@ class Handles:
         name = resource_name(stored.value)
         await self._datastore.delete(Handle, name, if_revision=stored.revision)
 
-    async def _update(self, before: Stored[Handle], after: Handle) -> None:
+    async def update(self, before: Stored[Handle], after: Handle) -> None:
+        """Replace a handle as it was seen."""
         # Whatever happens: only an answer says what it is now.
         self.forget(after.id)
         self.remember(await self._datastore.update(after, if_revision=before.revision))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pycni.ipam.block import ordinal_of
+from pycni.ipam.block import ordinal_of, verify
 from pycni.ipam.books import Books, node_of
 from pycni.model.network import IPAddress
 from pycni.model.resources import (
@@ -31,7 +31,17 @@ async def holder(datastore: Datastore, address: IPAddress, *, expected: str) -> 
 
 
 async def block_of(datastore: Datastore, address: IPAddress, *, expected: str) -> Block | None:
-    """Return the block that has an address, found as `holder` finds it."""
+    """Return the block that has an address, found as `holder` finds it.
+
+    Raises `DatastoreUnusable` when it contradicts itself.
+    """
+    block = await _find_block(datastore, address, expected=expected)
+    if block is not None:
+        verify(block)
+    return block
+
+
+async def _find_block(datastore: Datastore, address: IPAddress, *, expected: str) -> Block | None:
     handle = await datastore.get(Handle, resource_name(Handle(expected)))
     for cidr, _ in handle.value.blocks if handle else ():
         stored = await datastore.get(Block, cidr_name(cidr)) if address in cidr else None

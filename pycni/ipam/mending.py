@@ -8,6 +8,7 @@ before the write, and what is right by then is left alone.
 * A confirmed affinity without a block of its node is given up as `pycni.ipam.claims` does it.  A
   claim that believed in it may make the block at the same time, and finds nothing to confirm; so
   whoever gave it up looks once more, and claims such a block for its owner.
+* A block without affinity is claimed for its owner, as that does it, if it has a Node object.
 * An empty block in no pool is deleted, its affinity with it.
 """
 
@@ -31,6 +32,7 @@ from pycni.model.resources import (
     BlockAffinity,
     Handle,
     IPPool,
+    Node,
     affinity_name,
     cidr_name,
 )
@@ -70,6 +72,8 @@ class Mending:
                 done += await self._mend_affinity(node, cidr)
             elif finding.kind is Kind.BLOCK_WITHOUT_POOL and cidr is not None:
                 done += await self._mend_block(cidr)
+            elif finding.kind is Kind.BLOCK_WITHOUT_AFFINITY and cidr is not None:
+                done += await self._claim_for_owner(cidr)
         return done
 
     # --- handles --------------------------------------------------------------------------------
@@ -145,6 +149,18 @@ class Mending:
             clock_ns=self._clock_ns,
             cooldown=self._cooldown,
         )
+
+    async def _claim_for_owner(self, cidr: IPNetwork) -> list[str]:
+        """Claim a block that is there for the node whose it says it is."""
+        stored = await self._blocks.get(cidr)
+        owner = None if stored is None else stored.value.affinity
+        if owner is None or await self._datastore.get(Node, owner) is None:
+            return []
+        if await self._datastore.get(BlockAffinity, affinity_name(owner, cidr=cidr)) is not None:
+            return []
+        if not await self._claims(owner).claim(cidr):
+            return []
+        return [f"claimed block {cidr} for {owner}"]
 
     # --- blocks ---------------------------------------------------------------------------------
 

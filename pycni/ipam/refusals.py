@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from pycni.errors import Exhausted
 from pycni.ipam import block as arithmetic
+from pycni.ipam.books import sound
 from pycni.ipam.pools import describe, pool_of
 from pycni.ipam.reserved import Reserved
 from pycni.model.resources import Block, IPAMConfig, IPPool
@@ -58,7 +59,7 @@ def _names(pools: Iterable[IPPool]) -> str:
 
 
 def _inside(blocks: Iterable[Block], pools: Sequence[IPPool]) -> list[Block]:
-    return [block for block in blocks if pool_of(pools, block.cidr) is not None]
+    return [block for block in sound(blocks) if pool_of(pools, block.cidr) is not None]
 
 
 def _within(config: IPAMConfig) -> str:

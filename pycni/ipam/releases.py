@@ -1,7 +1,8 @@
 """Taking addresses back: the loops around blocks in the other direction, and undoing.
 
 Block first, handle second: a crash in between leaves a handle that counts too much, which the
-next release by that handle drops.  A block without owner goes with its last address.
+next release by that handle drops.  A block without owner goes with its last address.  An object
+that other handles share (`pycni.ipam.handles`) goes with the last address of all.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -10,15 +11,18 @@ from functools import partial
 from pycni.errors import Conflict, NotFound, PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
+from pycni.ipam.books import attachment_of, handle_name, held_by_name
 from pycni.ipam.handles import Handles
 from pycni.ipam.pools import holds
 from pycni.ipam.requests import Released
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
 from pycni.ipam.together import Together
-from pycni.model.endpoints import AssignedAddress
+from pycni.model.endpoints import AssignedAddress, EndpointKey
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import Block, Handle, resource_name
 from pycni.ports import Datastore, Deletion, Stored
+
+_Take = Callable[[Block], arithmetic.Release]
 
 
 class Releases:
@@ -144,51 +148,55 @@ class Releases:
         self,
         handle_id: str,
         *,
+        key: EndpointKey | None = None,
         addresses: Sequence[AssignedAddress] = (),
         resting_since: str | None = None,
     ) -> tuple[IPAddress, ...]:
         """Take back all that a handle holds, and the handle; an unknown one is success.
 
-        `addresses` are taken back, as by `release`, even where no handle tells of them.
+        With a `key`, what is not another attachment's.  `addresses` are taken back, as by
+        `release`, even where no handle tells of them.
         """
-        released = await self._release_handle(handle_id, resting_since)
+        take = partial(
+            arithmetic.release_by_handle,
+            handle_id=handle_id,
+            attachment=attachment_of(key),
+            resting_since=resting_since,
+        )
+        released = await self._release_at_once(handle_id, take)
+        if released is None:
+            released = await self._release_carefully(handle_id, take)
         untold = [one for one in addresses if one.interface.ip not in released]
         if untold:
             outcome = await self.release(untold, handle_id=handle_id, resting_since=resting_since)
             released += outcome.released
         return released
 
-    async def _release_handle(
-        self, handle_id: str, resting_since: str | None
-    ) -> tuple[IPAddress, ...]:
-        if (at_once := await self._release_at_once(handle_id, resting_since)) is not None:
-            return at_once
+    async def _release_carefully(self, handle_id: str, take: _Take) -> tuple[IPAddress, ...]:
         released: list[IPAddress] = []
-        stored: Stored[Handle] | None = None
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
-            stored = stored or await self._handles.get(handle_id)
+            stored = await self._handles.get(handle_id)
             if stored is None:
                 return tuple(released)
-            decide = partial(
-                arithmetic.release_by_handle,
-                handle_id=stored.value.id,
-                resting_since=resting_since,
-            )
+            after: list[Block] = []
             for cidr, _ in stored.value.blocks:
-                released += (await self._release_in(cidr, decide)).released
+                outcome = await self._release_in(cidr, take)
+                released += outcome.released
+                after += [outcome.block] if isinstance(outcome, arithmetic.Release) else []
+            left = _left_of(stored.value, blocks=after, released=released)
             try:
-                # This is the proof that it held nothing else.
-                await self._handles.delete(stored)
+                # By revision: the proof that nothing was given under it meanwhile.
+                if left is None:
+                    await self._handles.delete(stored)
+                elif left != stored.value:
+                    await self._handles.update(stored, left)
             except (Conflict, NotFound):
-                stored = None
                 continue
             return tuple(released)
         raise gave_up(f"release handle {handle_id}")
 
-    async def _release_at_once(
-        self, handle_id: str, resting_since: str | None
-    ) -> tuple[IPAddress, ...] | None:
+    async def _release_at_once(self, handle_id: str, take: _Take) -> tuple[IPAddress, ...] | None:
         """Release what is remembered of block and handle, by one write with all who do so now.
 
         None where that is old: what a store without transactions has done of it by then, the
@@ -197,7 +205,7 @@ class Releases:
         handle = self._handles.recall(handle_id)
         if handle is None or len(handle.value.blocks) != 1:
             return None
-        ((cidr, _),) = handle.value.blocks
+        ((cidr, count),) = handle.value.blocks
         block = self._blocks.recall(cidr)
         if block is None:
             return None
@@ -205,8 +213,9 @@ class Releases:
         released: list[IPAddress] = []
 
         def decide(now: Block) -> tuple[Block, Deletion] | None:
-            outcome = arithmetic.release_by_handle(now, handle_id, resting_since=resting_since)
-            if not outcome.released or outcome.block.affinity is None:
+            outcome = take(now)
+            # What is counted beside that may be another's.
+            if len(outcome.released) != count or outcome.block.affinity is None:
                 return None
             released.extend(outcome.released)
             return outcome.block, deletion
@@ -236,7 +245,9 @@ class Releases:
     async def recount(self, handle_id: str, cidr: IPNetwork) -> None:
         """Lower a handle to what a block says that it holds of it; it may be so already."""
         stored = await self._blocks.get(cidr)
-        held = () if stored is None else tuple(arithmetic.given_to(stored.value, handle_id))
+        # Handles that differ in capital letters share one object.
+        blocks = () if stored is None else (stored.value,)
+        held = held_by_name(blocks).get(handle_name(handle_id), {}).get(cidr, ())
         await self._handles.lower_to(handle_id, cidr=cidr, count=len(held))
 
 
@@ -246,6 +257,23 @@ async def undoing(reason: BaseException, undo: Awaitable[object]) -> None:
         await undo
     except PycniError as exc:
         reason.add_note(f"undoing it failed too ({exc}); releasing by the handle repairs that")
+
+
+def _left_of(
+    handle: Handle, *, blocks: Iterable[Block], released: Sequence[IPAddress]
+) -> Handle | None:
+    """Return what others have under a handle after a release; None when they have nothing.
+
+    What is counted and not found stays counted beside theirs: one of them may be about to get it.
+    """
+    theirs = held_by_name(blocks).get(handle_name(handle.id))
+    if not theirs:
+        return None
+    counts = {
+        cidr: max(count - sum(holds(cidr, one) for one in released), len(theirs.get(cidr, ())))
+        for cidr, count in handle.blocks
+    }
+    return Handle(handle.id, tuple((cidr, count) for cidr, count in counts.items() if count))
 
 
 def _holder(cidrs: Iterable[IPNetwork], address: IPAddress) -> IPNetwork | None:

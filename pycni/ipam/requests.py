@@ -5,10 +5,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pycni.errors import InvalidInput
+from pycni.ipam.books import key_of
 from pycni.ipam.reserved import NOTHING, Reserved
-from pycni.model.endpoints import AssignedAddress
+from pycni.model.endpoints import AssignedAddress, EndpointKey
 from pycni.model.network import IPAddress
-from pycni.model.resources import BlockAffinity, IPAMConfig, IPPool, IPReservation, Node, PoolUse
+from pycni.model.resources import (
+    AllocationAttribute,
+    BlockAffinity,
+    IPAMConfig,
+    IPPool,
+    IPReservation,
+    Node,
+    PoolUse,
+)
 from pycni.model.selector import Labels
 from pycni.ports import Datastore
 
@@ -23,7 +32,8 @@ class AssignRequest:
     `ipv6_pools` restrict their family to pools of these names or CIDRs, while a family without
     any takes what serves the node; `attributes` are kept beside the address for people and garbage
     collectors (Calico's `namespace`, `pod`, `node`, `timestamp`).  `is_first`: the handle is to
-    hold nothing yet, so what a crash left under it is released before.
+    hold nothing yet, so what a crash left under it is released before; where the attributes name
+    an attachment, not what another one has under a handle of the same text.
     """
 
     handle_id: str
@@ -46,6 +56,11 @@ class AssignRequest:
     def pools_for(self, version: int) -> tuple[str, ...]:
         """Return the pools named for a family; none: any that serves the node."""
         return self.ipv4_pools if version == 4 else self.ipv6_pools
+
+    @property
+    def key(self) -> EndpointKey | None:
+        """Return the attachment that the attributes name; None when they name none."""
+        return key_of(AllocationAttribute(self.handle_id, self.attributes))
 
     @property
     def wants(self) -> tuple[IPAddress | int, ...]:

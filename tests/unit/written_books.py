@@ -6,7 +6,9 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 from pycni.ipam import block as arithmetic
+from pycni.ipam.audit import audit
 from pycni.ipam.books import Books, NodeRecords
+from pycni.ipam.findings import Finding, Kind
 from pycni.model.endpoints import (
     AssignedAddress,
     EndpointKey,
@@ -92,6 +94,17 @@ def books(**changes: Any) -> Books:  # noqa: ANN401  # replace checks
         records=(records(endpoint()),),
     )
     return replace(sound, **changes)
+
+
+def only(found: Books) -> Finding:
+    """Return what an audit finds, which is one thing."""
+    (finding,) = audit(found)
+    return finding
+
+
+def kinds(found: Books) -> list[Kind]:
+    """Return what kinds of things an audit finds."""
+    return [finding.kind for finding in audit(found)]
 
 
 GONE: tuple[Resource, ...] = (POOL, full_block(), AFFINITY, *books().handles)

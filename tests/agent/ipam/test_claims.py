@@ -14,7 +14,7 @@ from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.claims import Claims
 from pycni.ipam.cooldown import Cooldown
-from pycni.ipam.requests import DatastoreView
+from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.ipam.retries import Retries
 from pycni.model.resources import AffinityState, Block, BlockAffinity, IPPool, cidr_name
 from pycni.ports import Datastore
@@ -33,6 +33,7 @@ from tests.agent.ipam.allocators import (
 from tests.agent.ipam.conftest import Play
 
 if TYPE_CHECKING:
+    from pycni.model.endpoints import AssignedAddress
     from pycni.model.network import IPNetwork
 
 
@@ -154,6 +155,55 @@ def test_a_claim_stops_a_release_that_is_going_on(play: Play) -> None:
         assert outcomes == [True, True]
 
     play([SMALL, new_block(), affinity()], story)
+
+
+@pytest.mark.parametrize("is_atomic", [True, False])
+def test_a_block_of_which_an_address_is_given_while_it_is_released_stays_advertised(
+    play: Play, *, is_atomic: bool
+) -> None:
+    async def story(store: Datastore) -> None:
+        given: list[AssignedAddress | None] = []
+
+        async def give_meanwhile(call: Call) -> None:
+            is_last_write = call.verb == "write" or (call.verb, call.kind) == ("delete", Block)
+            if is_last_write and not given:
+                # It believed in the affinity before it began to go.
+                given.append(await node(store).assign_in(CIDR, AssignRequest("y")))
+
+        releasing = node(FaultyDatastore(store, before=give_meanwhile, is_atomic=is_atomic))
+        assert not await releasing.release_affinity(CIDR, only_if_empty=True)
+
+        assert given[0] is not None
+        assert await affinities(store) == [("node-0", "10.0.0.4/30", "confirmed")]
+
+    play([SMALL, new_block(), affinity()], story)
+
+
+@pytest.mark.parametrize("state", [AffinityState.PENDING, AffinityState.PENDING_DELETION])
+def test_a_block_in_use_is_taken_up_though_nobody_needs_a_block(
+    play: Play, state: AffinityState
+) -> None:
+    in_use = arithmetic.assign(new_block(), CIDR[1], handle_id="x")
+
+    async def story(store: Datastore) -> None:
+        assert await node(store).take_up_lost() == [CIDR]
+
+        assert await affinities(store) == [("node-0", "10.0.0.4/30", "confirmed")]
+        assert await node(store).take_up_lost() == []
+
+    play([SMALL, in_use, affinity(state)], story)
+
+
+@pytest.mark.parametrize("state", [AffinityState.PENDING, AffinityState.PENDING_DELETION])
+def test_an_unfinished_claim_on_a_block_that_nobody_uses_waits_for_a_request(
+    play: Play, state: AffinityState
+) -> None:
+    async def story(store: Datastore) -> None:
+        assert await node(store).take_up_lost() == []
+
+        assert await affinities(store) == [("node-0", "10.0.0.4/30", state.value)]
+
+    play([SMALL, new_block(), affinity(state)], story)
 
 
 @pytest.mark.parametrize("is_atomic", [True, False])

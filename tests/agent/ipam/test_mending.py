@@ -140,6 +140,62 @@ def test_confirmed_affinity_for_anothers_block_goes_and_the_block_stays(play: Pl
     play([SMALL, Node("node-0"), Node("node-1")], story)
 
 
+def test_block_without_affinity_is_claimed_for_its_owner(play: Play) -> None:
+    used = arithmetic.assign(new_block(), CIDR[1], handle_id="x")
+
+    async def story(store: Datastore) -> None:
+        assert await kinds(store) == [Kind.BLOCK_WITHOUT_AFFINITY]
+
+        assert await mend(store) == ["claimed block 10.0.0.4/30 for node-0"]
+
+        assert await affinities(store) == [("node-0", "10.0.0.4/30", "confirmed")]
+        assert await kinds(store) == []
+
+    handle = Handle("x", ((CIDR, 1),))
+    play([SMALL, Node("node-0"), used, handle], story)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_block_without_affinity_of_a_node_that_is_gone_is_not_claimed(
+    play: Play, *, is_there: bool
+) -> None:
+    async def story(store: Datastore) -> None:
+        findings = audit(await read_books(store))
+        if is_there:  # and goes between audit and mending
+            stored = await store.get(Node, "node-0")
+            assert stored is not None
+            await store.delete(Node, "node-0", if_revision=stored.revision)
+
+        assert await Mending(store, sleep=no_sleep).mend(findings) == []
+
+        assert await affinities(store) == []
+
+    play([SMALL, *([Node("node-0")] if is_there else []), new_block()], story)
+
+
+@pytest.mark.parametrize("owner", ["node-0", "node-1", None])
+def test_block_whose_standing_has_changed_by_then_is_not_claimed(
+    play: Play, owner: str | None
+) -> None:
+    async def story(store: Datastore) -> None:
+        findings = audit(await read_books(store))
+        stored = await store.get(Block, cidr_name(CIDR))
+        assert stored is not None
+        if owner == "node-0":
+            await store.create(affinity(AffinityState.PENDING))
+        elif owner is None:
+            await store.delete(Block, cidr_name(CIDR), if_revision=stored.revision)
+        else:
+            await store.update(new_block(owner=owner), if_revision=stored.revision)
+        before = await affinities(store)
+
+        assert await Mending(store, sleep=no_sleep).mend(findings) == []
+
+        assert await affinities(store) == before
+
+    play([SMALL, Node("node-0"), new_block()], story)
+
+
 def test_unfinished_claim_is_left_to_its_node(play: Play) -> None:
     async def story(store: Datastore) -> None:
         await store.create(affinity(AffinityState.PENDING))

@@ -308,6 +308,7 @@ class ThreeNodes(RuleBasedStateMachine):
             drive(self.new_process(node).allocator.take_up_lost())
         wrong = [finding for finding in self.audit() if not finding.is_information]
         assert wrong == []
+        self.check_that_what_is_held_is_advertised()
         for handle in self.held:
             drive(allocator.release_by_handle(handle))
         assert not any(map(arithmetic.is_held, self.blocks()))
@@ -321,6 +322,17 @@ class ThreeNodes(RuleBasedStateMachine):
         assert self.blocks() == []
         assert self.all(Handle) == []
         drive(self.books.close())
+
+    def check_that_what_is_held_is_advertised(self) -> None:
+        confirmed = {
+            (affinity.node, affinity.cidr)
+            for affinity in self.all(BlockAffinity)
+            if affinity.state is AffinityState.CONFIRMED
+        }
+        living = {node.name for node in self.all(Node)}
+        held = [block for block in self.blocks() if arithmetic.is_held(block)]
+        owned = {(block.affinity, block.cidr) for block in held if block.affinity in living}
+        assert owned <= confirmed
 
     def audit(self) -> tuple[Finding, ...]:
         """Hold the books against each other, as `pycnictl ipam check` does."""

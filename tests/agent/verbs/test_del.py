@@ -9,8 +9,8 @@ from pycni.errors import TryAgain
 from pycni.model.endpoints import PendingRelease
 from pycni.model.network import SetLink
 from pycni.model.resources import Block, IPAMConfig
-from tests.agent.cluster import NodeAgent
-from tests.agent.verbs.stories import KEY, POD, ask, leftovers, play
+from tests.agent.cluster import NETWORK, NodeAgent
+from tests.agent.verbs.stories import KEY, POD, address_in, ask, held, leftovers, play
 
 
 def test_a_del_takes_everything_back(tmp_path: Path) -> None:
@@ -43,6 +43,41 @@ def test_a_del_without_record_releases_by_what_the_request_says(tmp_path: Path) 
 
         await node.delete(POD)
 
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize(("first", "second"), [("abc", "ABC"), ("ABC", "abc")])
+def test_a_del_spares_a_container_whose_name_differs_in_capitals(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.cni("ADD", first)
+        kept = address_in(await node.cni("ADD", second))
+
+        assert (await node.cni("DEL", first)).status == 0
+
+        assert await held(node) == [f"{kept} {NETWORK}.{second}"]
+        assert (await node.cni("DEL", second)).status == 0
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+def test_add_and_del_spare_a_pod_of_another_network_whose_handle_reads_alike(
+    tmp_path: Path,
+) -> None:
+    async def story(node: NodeAgent) -> None:
+        kept = address_in(await node.cni("ADD", "c", config={"name": "a.b"}))
+        given = address_in(await node.cni("ADD", "b.c", config={"name": "a"}))
+        assert sorted(await held(node)) == sorted([f"{kept} a.b.c", f"{given} a.b.c"])
+
+        for _ in range(2):
+            assert (await node.cni("DEL", "b.c", config={"name": "a"})).status == 0
+            assert await held(node) == [f"{kept} a.b.c"]
+
+        assert (await node.cni("DEL", "c", config={"name": "a.b"})).status == 0
         assert await leftovers(node) == []
 
     play(tmp_path, story)

@@ -15,6 +15,7 @@ from tests.agent.verbs.stories import (
     KEY,
     POD,
     Proxy,
+    address_in,
     collect,
     faulty,
     held,
@@ -62,6 +63,18 @@ def test_gc_releases_handles_that_lost_their_record(tmp_path: Path) -> None:
         await collect(node)
 
         assert [line.split()[1] for line in await held(node)] == [f"{NETWORK}.theirs"]
+
+    play(tmp_path, story)
+
+
+def test_gc_spares_what_another_network_has_under_the_same_handle(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        other = await node.cni("ADD", "c", config={"name": f"{NETWORK}.b"})
+        await node.allocator.assign(lost("node-0", container="b.c"))
+
+        await collect(node)
+
+        assert await held(node) == [f"{address_in(other)} {NETWORK}.b.c"]
 
     play(tmp_path, story)
 
@@ -125,8 +138,8 @@ def test_gc_names_handles_that_could_not_be_released(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
         await node.allocator.assign(lost("node-0"))
 
-        async def away(_handle: str, *, was_used: bool) -> None:
-            assert was_used
+        async def away(_handle: str, *, key: EndpointKey, was_used: bool) -> None:
+            assert (key.container_id, was_used) == ("lost", True)
             raise TryAgain("the datastore is away")
 
         node.engine.allocator = Proxy(node.allocator, release_by_handle=away)  # type: ignore[assignment]  # by delegation

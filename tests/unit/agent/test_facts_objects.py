@@ -20,6 +20,7 @@ from pycni.model.resources import (
 )
 from tests.unit.agent.node_facts import ALL, dirty, facts, gone, keys, told_of
 from tests.unit.plan.samples import OWN, THEIRS, affinity, node, pool
+from tests.unit.spoilt_blocks import SPOILS, Spoil
 
 
 @pytest.mark.parametrize("value", [pool(), node("node-9", "10.10.9.9/20"), BGPConfiguration()])
@@ -111,6 +112,7 @@ def block(*holders: str) -> Block:
         allocations=(*range(len(holders)), *([None] * free)),
         unallocated=tuple(range(len(holders), len(holders) + free)),
         attributes=tuple(AllocationAttribute("h", (("node", node),)) for node in holders),
+        sequence_numbers=(None,) * 64,
     )
 
 
@@ -138,4 +140,15 @@ def test_who_borrows_is_known_until_it_ends() -> None:
 
     assert before == {ip_network("192.168.247.0/32"): "node-1"}
     assert then == {ip_network("192.168.247.1/32"): "node-0"}
+    assert made.inputs.borrowed == {}
+
+
+@pytest.mark.parametrize("spoil", SPOILS, ids=lambda spoil: spoil.__name__)
+def test_a_block_that_contradicts_itself_changes_nothing_of_who_borrows(spoil: Spoil) -> None:
+    made = facts(told_of(block("node-1")))
+
+    assert made.feed(told_of(spoil(block("node-0", "node-0"))), now=0.0) == Dirty()
+
+    assert made.inputs.borrowed == {ip_network("192.168.247.0/32"): "node-1"}
+    made.feed(gone(block()), now=0.0)
     assert made.inputs.borrowed == {}

@@ -1,43 +1,31 @@
 """Each rule about the books: what breaks it is found, and nothing else is."""
 
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 
 from pycni.ipam import block as arithmetic
-from pycni.ipam.audit import MEND, RELEASE_REPORTED, audit
+from pycni.ipam.audit import MEND, audit
 from pycni.ipam.books import Books, Held, recounted
-from pycni.ipam.findings import Finding, Kind
-from pycni.model.endpoints import AssignedAddress, Delegation, EndpointState, PendingRelease
+from pycni.ipam.findings import Kind
 from pycni.model.resources import AffinityState, BlockAffinity, Handle, IPPool
 from tests.unit.written_books import (
     AFFINITY,
     CIDR,
     DETAILS,
-    FREE,
-    KEY,
     OTHER,
     POD,
     POD_HANDLE,
     POOL,
     START,
     TUNNEL,
-    TUNNEL_HANDLE,
     books,
     empty_block,
-    endpoint,
     full_block,
     give,
+    kinds,
+    only,
     records,
 )
-
-
-def only(found: Books) -> Finding:
-    (finding,) = audit(found)
-    return finding
-
-
-def kinds(found: Books) -> list[Kind]:
-    return [finding.kind for finding in audit(found)]
 
 
 def test_sound_books_have_no_findings() -> None:
@@ -97,7 +85,7 @@ def test_block_in_no_pool_where_addresses_only_rest_can_go() -> None:
 
     assert [(one.kind, one.repair) for one in found] == [
         (Kind.BLOCK_WITHOUT_POOL, MEND),
-        (Kind.BLOCK_WITHOUT_AFFINITY, "pycnictl delete block 10.0.0.0/26"),
+        (Kind.BLOCK_WITHOUT_AFFINITY, MEND),
     ]
 
 
@@ -108,19 +96,30 @@ def test_used_block_in_no_pool_needs_judgement() -> None:
     assert "2 of its addresses are in use" in found.sentence
 
 
-def test_empty_block_whose_owner_claims_it_not_can_be_deleted() -> None:
-    stray = empty_block(OTHER, affinity="node-1")
+def test_empty_block_of_a_gone_node_that_claims_it_not_can_be_deleted() -> None:
+    stray = empty_block(OTHER, affinity="node-9")
 
-    found = only(books(blocks=(full_block(), stray)))
+    unclaimed, _ = audit(books(blocks=(full_block(), stray)))
 
-    assert (found.kind, found.node) == (Kind.BLOCK_WITHOUT_AFFINITY, "node-1")
-    assert found.repair == f"pycnictl delete block {OTHER}"
+    assert (unclaimed.kind, unclaimed.node) == (Kind.BLOCK_WITHOUT_AFFINITY, "node-9")
+    assert unclaimed.repair == f"pycnictl delete block {OTHER}"
 
 
-def test_used_block_whose_owner_claims_it_not_needs_judgement() -> None:
+def test_used_block_of_a_gone_node_that_claims_it_not_needs_judgement() -> None:
+    orphan = replace(full_block(), affinity="node-9")
+
+    unclaimed, gone = audit(books(blocks=(orphan,), affinities=()))
+
+    assert (unclaimed.kind, unclaimed.repair) == (Kind.BLOCK_WITHOUT_AFFINITY, "")
+    assert "delete the pods that use its addresses" in unclaimed.sentence
+    assert gone.kind is Kind.BLOCK_OF_GONE_NODE
+
+
+def test_block_without_affinity_of_a_living_node_is_taken_up() -> None:
     found = only(books(affinities=()))
 
-    assert (found.kind, found.block, found.repair) == (Kind.BLOCK_WITHOUT_AFFINITY, CIDR, "")
+    assert (found.kind, found.block, found.repair) == (Kind.BLOCK_WITHOUT_AFFINITY, CIDR, MEND)
+    assert "until that node takes it up" in found.sentence
 
 
 def test_block_without_owner_needs_no_affinity() -> None:
@@ -232,7 +231,7 @@ def test_handle_that_counts_nothing_is_named() -> None:
 
 
 def test_handles_that_differ_in_capital_letters_share_one_count() -> None:
-    block = give(full_block(), "NET.c1", **DETAILS)
+    block = give(full_block(), "NET.c1")
     handles = (Handle("net.c1", ((CIDR, 2),)), books().handles[1])
 
     assert audit(books(blocks=(block,), handles=handles)) == ()
@@ -268,97 +267,7 @@ def test_resting_addresses_are_nobodys() -> None:
     assert audit(found) == ()
 
 
-# --- records ------------------------------------------------------------------------------------
-
-
-def test_address_without_a_record_on_a_known_node_has_leaked() -> None:
-    found = only(books(records=(records(),)))
-
-    assert (found.kind, found.address) == (Kind.ADDRESS_LEAKED, POD)
-    assert (found.handle_id, found.sequence_number) == (POD_HANDLE, START + 1)
-    assert found.repair == RELEASE_REPORTED
-    assert "for pod default/web of node-0" in found.sentence
-
-
-def test_address_with_a_journalled_release_has_not_leaked() -> None:
-    debt = PendingRelease(KEY, "net.c1")
-
-    assert audit(books(records=(records(debts=(debt,)),))) == ()
-
-
-def test_address_of_a_pod_that_lives_on_without_its_record_has_not_leaked() -> None:
-    plugged = replace(records(), aliases=frozenset({"pycni:net/C1/eth0"}))
-    routed = replace(records(), routed=frozenset({POD}))
-
-    assert audit(books(records=(plugged,))) == audit(books(records=(routed,))) == ()
-
-
-def test_address_of_another_plugins_pod_lives_on_with_its_namespace() -> None:
-    lent = books(blocks=(full_block(netns="/run/netns/x"),), records=(records(),))
-    elsewhere = replace(records(), namespaces=frozenset({"/run/netns/y"}))
-    living = replace(records(), namespaces=frozenset({"/run/netns/x"}))
-
-    assert kinds(lent) == [Kind.ADDRESS_LEAKED]
-    assert kinds(replace(lent, records=(elsewhere,))) == [Kind.ADDRESS_LEAKED]
-    assert audit(replace(lent, records=(living,))) == ()
-
-
-def test_damaged_record_is_told_and_its_pods_address_is_no_leak() -> None:
-    damaged = replace(records(), damaged=("cannot read x",), unreadable=frozenset({KEY}))
-
-    (found,) = audit(books(records=(damaged,)))
-
-    assert (found.kind, found.sentence, found.repair) == (Kind.RECORD_DAMAGED, "cannot read x", "")
-
-
-def test_address_of_a_node_whose_records_are_unknown_is_not_judged() -> None:
-    assert audit(books(records=())) == ()
-
-
-def test_address_that_we_did_not_give_is_not_judged() -> None:
-    block = give(empty_block(), POD_HANDLE, node="node-0", namespace="default", pod="web")
-    handle = Handle(POD_HANDLE, ((CIDR, 1),))
-
-    assert audit(books(blocks=(block,), handles=(handle,), records=(records(),))) == ()
-
-
-def test_record_whose_address_is_free_is_named() -> None:
-    moved = AssignedAddress(IPv4Interface(f"{FREE}/32"), 5)
-    record = endpoint(addresses=(*endpoint().addresses, moved))
-
-    found = only(books(records=(records(record),)))
-
-    assert (found.kind, found.address) == (Kind.RECORD_WITHOUT_ADDRESS, FREE)
-    assert (found.subject, found.handle_id) == ("endpoint net/C1/eth0", POD_HANDLE)
-    assert (found.sequence_number, found.node, found.repair) == (5, "node-0", "")
-    assert "is free" in found.sentence
-
-
-def test_record_whose_address_another_holds_is_named() -> None:
-    record = endpoint(address=TUNNEL)
-
-    assert f"{TUNNEL_HANDLE} holds" in only(books(records=(records(record),))).sentence
-
-
-def test_record_whose_address_is_held_without_a_handle_is_named() -> None:
-    block = full_block()
-    nameless = tuple(replace(one, handle_id=None) for one in block.attributes)
-
-    found = only(books(blocks=(replace(block, attributes=nameless),), handles=()))
-
-    assert "somebody without a handle holds" in found.sentence
-
-
-def test_unfinished_record_is_left_to_its_del() -> None:
-    record = endpoint(address=FREE, state=EndpointState.INTENT)
-
-    assert audit(books(records=(records(record),))) == ()
-
-
-def test_record_in_a_corrupt_block_is_not_judged() -> None:
-    broken = replace(full_block(), unallocated=())
-
-    assert kinds(books(blocks=(broken,))) == [Kind.BLOCK_CORRUPT]
+# --- all -----------------------------------------------------------------------------------------
 
 
 def test_findings_come_most_fundamental_first_and_in_the_order_of_addresses() -> None:
@@ -371,24 +280,3 @@ def test_findings_come_most_fundamental_first_and_in_the_order_of_addresses() ->
         (Kind.ADDRESS_WITHOUT_HANDLE, "b"),
         (Kind.ADDRESS_WITHOUT_HANDLE, "a"),
     ]
-
-
-def test_record_of_another_plugins_pod_whose_namespace_is_gone_is_information() -> None:
-    record = replace(endpoint(), host_veth="", netns="/run/netns/gone")
-    living = records(record)
-    dead = replace(living, gone=frozenset({str(record.key)}))
-
-    assert audit(books(records=(living,))) == ()
-    finding = only(books(records=(dead,)))
-    assert (finding.kind, finding.is_information) == (Kind.ENDPOINT_GONE, True)
-    assert "/run/netns/gone is gone: the agent takes it back" in finding.sentence
-
-
-def test_record_whose_address_another_ipam_plugin_gave_is_not_compared() -> None:
-    elsewhere = AssignedAddress(IPv4Interface("10.77.0.2/32"))
-    record = replace(endpoint(), addresses=(elsewhere,))
-    delegated = replace(record, delegation=Delegation("host-local", "", "", "{}"))
-    block = books(blocks=(empty_block(),), handles=(), records=(records(delegated),))
-
-    assert audit(block) == ()
-    assert kinds(replace(block, records=(records(record),))) == [Kind.RECORD_WITHOUT_ADDRESS]

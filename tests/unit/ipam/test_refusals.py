@@ -2,10 +2,13 @@
 
 from ipaddress import IPv4Network
 
+import pytest
+
 from pycni.ipam import block as arithmetic
 from pycni.ipam.refusals import limit_reached, nothing_free
 from pycni.ipam.reserved import NOTHING, Reserved
 from pycni.model.resources import Block, IPAMConfig, IPPool, IPReservation
+from tests.unit.spoilt_blocks import SPOILS, Spoil
 
 SMALL = IPPool("small", IPv4Network("10.9.0.0/29"), block_size=30)
 BIG = IPPool("big", IPv4Network("10.8.0.0/24"))
@@ -53,6 +56,14 @@ def test_blocks_at_the_limit_are_called_full_only_where_they_are() -> None:
 
 def test_what_others_hold_back_is_not_the_limits() -> None:
     assert "rest" not in limit(block(), block(SECOND, owner="b", resting=1)).partition("; ")[0]
+
+
+@pytest.mark.parametrize("spoil", SPOILS, ids=lambda spoil: spoil.__name__)
+def test_nothing_is_counted_of_a_block_that_contradicts_itself(spoil: Spoil) -> None:
+    spoilt = spoil(block(resting=2))
+
+    assert nothing(spoilt, config=IPAMConfig()) == nothing(config=IPAMConfig())
+    assert "1 rest after" in limit(spoilt, block(SECOND, resting=1))
 
 
 def test_reserved_addresses_are_counted_where_they_are_free() -> None:
