@@ -161,6 +161,23 @@ def test_what_nobody_named_as_an_attachments_goes_with_the_handle(play: Play) ->
     play([SMALL], story)
 
 
+def test_what_another_is_about_to_get_stays_counted(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        await take(node(store), "x")
+        await take(node(store), "X")
+        handle = await store.get(Handle, "x")
+        assert handle is not None
+        ((cidr, count),) = handle.value.blocks
+        raised = Handle("x", ((cidr, count + 1),))
+        await store.update(raised, if_revision=handle.revision)
+
+        await node(store).release_by_handle("x")
+
+        assert await counts(store) == [2]
+
+    play([SMALL], story)
+
+
 def test_a_shared_handle_that_changes_while_it_is_lowered_keeps_all_counts(play: Play) -> None:
     async def story(store: Datastore) -> None:
         await take(node(store), "x")

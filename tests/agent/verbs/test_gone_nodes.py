@@ -12,9 +12,10 @@ from pycni.cni.janitor import PERIOD_S, WHOLE_EVERY, Janitor
 from pycni.datastore.faulty import Call
 from pycni.ipam.gone import GONE_AFTER_S
 from pycni.ipam.requests import DatastoreView
-from pycni.model.resources import BlockAffinity, Node
+from pycni.model.resources import Block, BlockAffinity, Node
 from tests.agent.cluster import POOL, Cluster
 from tests.agent.verbs.stories import faulty
+from tests.unit.spoilt_blocks import points_nowhere
 from tests.virtual_time import run
 
 LOOK_S = PERIOD_S * WHOLE_EVERY
@@ -57,6 +58,22 @@ def play(
             await story(made, events)
 
     run(main())
+
+
+def test_block_of_a_gone_node_that_contradicts_itself_keeps_its_affinity(tmp_path: Path) -> None:
+    async def story(made: Cluster, events: list[str]) -> None:
+        datastore = made.nodes["node-0"].datastore
+        listed = (await datastore.list(Block)).items
+        (theirs,) = [stored for stored in listed if stored.value.affinity == "node-1"]
+        await datastore.update(points_nowhere(theirs.value), if_revision=theirs.revision)
+        await made.remove(Node, "node-1")
+
+        await asyncio.sleep(2 * LOOK_S + GONE_AFTER_S)
+
+        assert await owners(made) == {"node-0", "node-1"}
+        assert events == []
+
+    play(tmp_path, story)
 
 
 def test_node_without_object_is_taken_back_at_the_second_look_at_everything(
