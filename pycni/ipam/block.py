@@ -64,8 +64,12 @@ def new_block(cidr: IPNetwork, *, affinity: str | None, sequence_number: int) ->
 def verify(block: Block) -> None:
     """Raise `DatastoreUnusable` when a block contradicts itself; never repair it silently."""
     size = block.cidr.num_addresses
-    if len(block.allocations) != size or len(block.sequence_numbers) != size:
-        raise _corrupt(block, f"{len(block.allocations)} allocations instead of {size}")
+    for what, there in (
+        ("allocations", block.allocations),
+        ("sequence numbers", block.sequence_numbers),
+    ):
+        if len(there) != size:
+            raise _corrupt(block, f"{len(there)} {what} instead of {size}")
     free = [ordinal for ordinal, at in enumerate(block.allocations) if at is None]
     if len(block.unallocated) != len(free) or set(block.unallocated) != set(free):
         raise _corrupt(block, "unallocated and allocations disagree")

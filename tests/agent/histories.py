@@ -156,6 +156,7 @@ def borrowed_block(cidr: str, holder: str | None) -> Block:
         allocations=(first, *([None] * 63)),
         unallocated=tuple(range(1 if holder else 0, 64)),
         attributes=attributes,
+        sequence_numbers=(None,) * 64,
     )
 
 
