@@ -234,3 +234,11 @@ def test_one_pods_document_is_checked_alone() -> None:
     assert pod.full_name == "default/one"
     with pytest.raises(InvalidInput, match="pod must be a mapping"):
         parse_pod("default/one")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "topology.yaml"
+    path.write_bytes(b"name: \xff")
+
+    with pytest.raises(InvalidInput, match="is no YAML"):
+        load_topology(path)
