@@ -79,7 +79,7 @@ def main() -> int:
     sandbox.enter(keep=[sandbox.ROOT])
     Path("/run/bench").mkdir()
     datastore = Path("/run/bench/pycni.db")
-    sandbox.apply_pool(datastore, ipip="Always")
+    sandbox.apply_pool(["--datastore", str(datastore)], ipip="Always")
     nodes = make_nodes(datastore)
     for node in nodes[1:]:
         node.start_agent(is_waiting=False)

@@ -1,9 +1,10 @@
 /* Call a CNI plugin many times, by several callers at once, and say how long each call took.
  *
- *     driver CALLERS COUNT VERB EXECUTABLE DIRECTORY
+ *     driver CALLERS COUNT VERB EXECUTABLE DIRECTORY [NAMESPACE]
  *
  * Call number i gets DIRECTORY/i.in as standard input; its output goes to DIRECTORY/i.out.  One
- * line is printed for each call: its number, exit status and milliseconds.  In C, because what
+ * line is printed for each call: its number, exit status and milliseconds.  With a Kubernetes
+ * NAMESPACE the calls name pods of it, pod0 and so on, as a kubelet's runtime does.  In C, because what
  * starts the plugins must cost little beside them: all share the same processors.
  */
 #define _GNU_SOURCE
@@ -28,14 +29,17 @@ static double now_ms(void)
 
 static pid_t start(char **argv, int number)
 {
-	char verb[32], id[48], netns[64], in[4096], out[4096];
+	char verb[32], id[48], netns[64], args[128], in[4096], out[4096];
 	snprintf(verb, sizeof verb, "CNI_COMMAND=%s", argv[3]);
 	snprintf(id, sizeof id, "CNI_CONTAINERID=bench%04d", number);
 	snprintf(netns, sizeof netns, "CNI_NETNS=/run/netns/pod%d", number);
+	snprintf(args, sizeof args, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=pod%d",
+		 argv[6] ? argv[6] : "", number);
 	snprintf(in, sizeof in, "%s/%d.in", argv[5], number);
 	snprintf(out, sizeof out, "%s/%d.out", argv[5], number);
 	char *environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "CNI_IFNAME=eth0",
-			       "CNI_PATH=/run/bench/bin", verb, id, netns, NULL};
+			       "CNI_PATH=/run/bench/bin", verb, id, netns,
+			       argv[6] ? args : NULL, NULL};
 	char *arguments[] = {argv[4], NULL};
 	posix_spawn_file_actions_t files;
 	posix_spawn_file_actions_init(&files);
@@ -58,8 +62,8 @@ int main(int argc, char **argv)
 		int number;
 		double began;
 	} running[MOST];
-	if (argc != 6) {
-		fprintf(stderr, "usage: driver CALLERS COUNT VERB EXECUTABLE DIRECTORY\n");
+	if (argc != 6 && argc != 7) {
+		fprintf(stderr, "usage: driver CALLERS COUNT VERB EXECUTABLE DIRECTORY [NAMESPACE]\n");
 		return 2;
 	}
 	int callers = atoi(argv[1]), count = atoi(argv[2]), next = 0, alive = 0;

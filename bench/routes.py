@@ -167,7 +167,7 @@ def one_run(receiver: str, count: int) -> float:
 def start_agent(wanted: list[IPv4Network]) -> sandbox.Node:
     """Start an agent that knows the sender as a node that owns these blocks."""
     datastore = Path(f"/run/bench/db-{time.monotonic_ns()}/pycni.db")
-    sandbox.apply_pool(datastore, cidr=str(POOL), ipip="Never")
+    sandbox.apply_pool(["--datastore", str(datastore)], cidr=str(POOL), ipip="Never")
     asyncio.run(own_blocks(datastore, wanted))
     node = sandbox.Node.__new__(sandbox.Node)
     node.name, node.address, node.datastore = "receiver", f"{RECEIVER}/24", datastore

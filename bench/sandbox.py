@@ -52,13 +52,16 @@ def in_netns(name: str, *command: str, text: str | None = None) -> str:
 class Node:
     """A node of the benchmark: a namespace, an agent, its own directories below /run."""
 
-    def __init__(self, name: str, *, address: str, datastore: Path) -> None:
+    def __init__(
+        self, name: str, *, address: str, datastore: Path | str, kubeconfig: str = ""
+    ) -> None:
         self.name = name
         self.address = address
         self.directory = Path("/run/bench") / name
         self.run_dir = self.directory / "run"
         self.state_dir = self.directory / "state"
         self.datastore = datastore
+        self.kubeconfig = kubeconfig
         self.agent: subprocess.Popen[bytes] | None = None
         run("ip", "netns", "add", name)
         in_netns(name, "ip", "link", "set", "lo", "up")
@@ -70,6 +73,7 @@ class Node:
         config.write_text(
             f"node: {self.name}\nnode_address: {self.address}\nrun_dir: {self.run_dir}\n"
             f"state_dir: {self.state_dir}\ndatastore: {self.datastore}\nlog_level: warning\n"
+            + (f"kubeconfig: {self.kubeconfig}\n" if self.kubeconfig else "")
         )
         log = (self.directory / "agent.log").open("wb")
         self.agent = subprocess.Popen(
@@ -107,8 +111,8 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def apply_pool(datastore: Path, *, cidr: str = "192.168.0.0/16", ipip: str = "Always") -> None:
-    """Write a pool by the operator's own command."""
+def apply_pool(place: Sequence[str], *, cidr: str = "192.168.0.0/16", ipip: str = "Always") -> None:
+    """Write a pool by the operator's own command; `place` are its words for the datastore."""
     manifest = json.dumps(
         {
             "apiVersion": "projectcalico.org/v3",
@@ -118,6 +122,6 @@ def apply_pool(datastore: Path, *, cidr: str = "192.168.0.0/16", ipip: str = "Al
         }
     )
     run(
-        sys.executable, "-m", "pycni.ctl", "--datastore", str(datastore), "apply", "-f", "-",
+        sys.executable, "-m", "pycni.ctl", *place, "apply", "-f", "-",
         text=manifest,
     )  # fmt: skip

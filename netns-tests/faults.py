@@ -122,7 +122,8 @@ class FaultyHost:
             log_level="ERROR",
             listener=listener.fileno(),
             channel=theirs.fileno(),
-            datastore_file=sqlite_file.identity(str(directory / "pycni.db")),
+            kubeconfig="",
+            datastore_identity=sqlite_file.identity(str(directory / "pycni.db")),
         )
 
         def prepare() -> None:

@@ -60,6 +60,15 @@ class Lab:
             timeout=timeout, env=environment(**self.extra), cwd="/", stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
+    def feed(self, text: str, verb: str, *words: str) -> str:
+        """Run a verb that reads standard input; it has to succeed."""
+        ran = subprocess.run(
+            self.command(verb, *words), input=text, capture_output=True, text=True, check=False,
+            timeout=60, env=environment(**self.extra), cwd="/",
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
     def up(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.run("up", "--tunnel", self.tunnel, *words, timeout=170)
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pytest
 
@@ -36,6 +36,13 @@ kind: Node
 metadata: {name: node-0}
 spec: {bgp: {ipv4Address: 10.10.7.20/20}}
 """
+
+
+class Prepare(Protocol):
+    """What a suite does to a host before its tests."""
+
+    def __call__(self, host: "PluginHost", *, has_agent: bool) -> None:
+        """Do it."""
 
 
 @dataclass(frozen=True)
@@ -164,15 +171,25 @@ class PluginHost:
             )
         return Said(ran.returncode, ran.stdout, ran.stderr)
 
+    @property
+    def datastore_words(self) -> list[str]:
+        """Return what tells pycnictl which datastore the host has."""
+        return ["--datastore", str(self.directory / "pycni.db")]
+
     def ctl(self, *words: str, stdin: str = "") -> str:
         """Run pycnictl on the host's datastore."""
-        datastore = str(self.directory / "pycni.db")
-        line = [sys.executable, "-m", "pycni.ctl", "--datastore", datastore, *words]
-        ran = subprocess.run(
-            line, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT, timeout=30
-        )
-        assert ran.returncode == 0, ran.stderr + ran.stdout
-        return ran.stdout
+        said = self.try_ctl(*words, stdin=stdin)
+        assert said.status == 0, said.errors + said.output
+        return said.output
+
+    def try_ctl(self, *words: str, stdin: str = "") -> Said:
+        """Run pycnictl on the host's datastore, however that ends."""
+        line = [sys.executable, "-m", "pycni.ctl", *self.datastore_words, *words]
+        with self.namespace.entered():
+            ran = subprocess.run(
+                line, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT, timeout=90
+            )
+        return Said(ran.returncode, ran.stdout, ran.stderr)
 
     def leftovers(self) -> list[str]:
         """Return everything that belongs to pods: interfaces, routes, records, addresses."""
@@ -197,11 +214,9 @@ def plugin_host(
     directory: Path, make: Callable[[], Namespace], *, relay: str, has_agent: bool
 ) -> Iterator[PluginHost]:
     """Install the plugin (relay "c" or "python") for a new host; start an agent or not."""
-    namespace, far = make(), make()
-    link(namespace, "eth0", far, "far")
-    namespace.run("ip", "addr", "add", ADDRESS, "dev", "eth0")
-    _install(directory / "bin", relay)
-    host = PluginHost(namespace, directory, make, _config(directory))
+    install(directory / "bin", relay)
+    config = network_config(directory, datastore=str(directory / "pycni.db"))
+    host = PluginHost(on_underlay(make), directory, make, config)
     host.ctl("apply", "-f", "-", stdin=POOL)
     if not has_agent:
         yield host
@@ -210,8 +225,14 @@ def plugin_host(
         yield host
 
 
+def nothing_more(host: PluginHost, *, has_agent: bool) -> None:
+    """Leave a host as it was made."""
+
+
 def installed_by(
-    *ways: tuple[str, bool], scope: Literal["function", "module"] = "module"
+    *ways: tuple[str, bool],
+    scope: Literal["function", "module"] = "module",
+    prepare: Prepare = nothing_more,
 ) -> object:
     """Return a fixture `installed`, once for each way: the relay's language, and if with agent."""
 
@@ -225,6 +246,7 @@ def installed_by(
                 tmp_path_factory.mktemp("h"), make, relay=relay, has_agent=has_agent
             ) as host,
         ):
+            prepare(host, has_agent=has_agent)
             yield host
 
     ids = [f"{relay}-{'agent' if has_agent else 'alone'}" for relay, has_agent in ways]
@@ -241,7 +263,16 @@ def clean_host(installed: PluginHost) -> Iterator[PluginHost]:
     assert left == []
 
 
-def _config(directory: Path) -> dict[str, Any]:
+def on_underlay(make: Callable[[], Namespace]) -> Namespace:
+    """Make a host's network namespace, with its address on an underlay."""
+    namespace, far = make(), make()
+    link(namespace, "eth0", far, "far")
+    namespace.run("ip", "addr", "add", ADDRESS, "dev", "eth0")
+    return namespace
+
+
+def network_config(directory: Path, **datastore: str) -> dict[str, Any]:
+    """Return the network's configuration; `datastore` are the keys that say where the books are."""
     return {
         "cniVersion": "1.1.0",
         "name": NETWORK,
@@ -249,11 +280,11 @@ def _config(directory: Path) -> dict[str, Any]:
         "nodename": "node-0",
         "run_dir": str(directory / "run"),
         "state_dir": str(directory / "state"),
-        "datastore": str(directory / "pycni.db"),
+        **datastore,
     }
 
 
-def _install(target: Path, relay: str) -> None:
+def install(target: Path, relay: str) -> None:
     """Lay the executables beside each other, as install.sh does."""
     target.mkdir(parents=True)
     source = ROOT / "bin" / "pycni"
@@ -273,22 +304,27 @@ def _install(target: Path, relay: str) -> None:
     engine.chmod(0o755)
 
 
-@contextlib.contextmanager
-def _agent(host: PluginHost) -> Iterator[None]:
-    settings = host.directory / "agent.yaml"
-    settings.write_text(
-        f"node: node-0\nnode_address: {ADDRESS}\nrun_dir: {host.directory}/run\n"
-        f"state_dir: {host.directory}/state\ndatastore: {host.directory}/pycni.db\n",
-        encoding="utf-8",
-    )
-    log = host.directory / "agent.log"
-    with log.open("wb") as output, host.namespace.entered():
-        agent = subprocess.Popen(
-            [sys.executable, "-m", "pycni.agent", "--config", str(settings)],
+def start_agent(host: PluginHost, **settings: str) -> subprocess.Popen[bytes]:
+    """Start an agent with these settings, its state below the host's directory.
+
+    Its name comes from the environment, as in a pod.
+    """
+    path = host.directory / "agent.yaml"
+    own = {"run_dir": f"{host.directory}/run", "state_dir": f"{host.directory}/state"}
+    path.write_text(json.dumps(own | settings), encoding="utf-8")
+    with (host.directory / "agent.log").open("ab") as output, host.namespace.entered():
+        return subprocess.Popen(
+            [sys.executable, "-m", "pycni.agent", "--config", str(path)],
             cwd=ROOT,
             stderr=output,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NODE_NAME": "node-0"},
         )
+
+
+@contextlib.contextmanager
+def _agent(host: PluginHost) -> Iterator[None]:
+    agent = start_agent(host, node_address=ADDRESS, datastore=f"{host.directory}/pycni.db")
+    log = host.directory / "agent.log"
     try:
         eventually(lambda: serves(host), within_s=20, what=log.read_text)
         yield

@@ -171,8 +171,15 @@ def agent(on: Machine) -> Iterator[None]:
     """Run the agent meanwhile."""
     config = str(on.directory / "agent.yaml")
     with on.running(sys.executable, "-I", "-m", "pycni.agent", "--config", config):
-        eventually(lambda: "cni.sock" in on.ls(RUN_DIR), within_s=15)
+        eventually(lambda: _has_converged(on), within_s=30)
         yield
+
+
+def _has_converged(on: Machine) -> bool:
+    """Tell whether the agent has made the host one that forwards: pods are reached from then on."""
+    words = ("-m", "pycni.ctl", "status", "--run-dir", RUN_DIR, "-o", "json")
+    told = on.run(sys.executable, "-I", *words, check=False)
+    return bool(told) and bool(json.loads(told)["converged"])
 
 
 # --- what it is made of -------------------------------------------------------------------------

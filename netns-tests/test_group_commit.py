@@ -1,7 +1,9 @@
 """Requests that are ready together share a block's write, and the metrics show it."""
 
+import os
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 
 from cluster import eventually
 from conftest import Namespace
-from plugin_host import PluginHost, plugin_host
+from plugin_host import PluginHost, Pod, Said, plugin_host
+from pycni.ctl.agentlink import ask
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
@@ -23,15 +26,36 @@ def events(host: PluginHost) -> dict[str, int]:
     return {event: int(float(number)) for event, number in found}
 
 
+def at_once(host: PluginHost, verb: str, pods: Sequence[Pod]) -> list[Said]:
+    """Ask for all pods at the same moment: the server is stopped until all are waiting."""
+    server = ask(host.directory / "run", "status")["cni_pid"]
+    with ThreadPoolExecutor(len(pods)) as callers:
+        os.kill(server, signal.SIGSTOP)
+        try:
+            asked = [callers.submit(host.call, verb, pod) for pod in pods]
+            eventually(lambda: waiting(host) == len(pods), within_s=30)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        return [one.result() for one in asked]
+
+
+def waiting(host: PluginHost) -> int:
+    """Return how many connections to the server nobody has accepted yet."""
+    listed = host.namespace.run("ss", "-xlnH").stdout.splitlines()
+    path = str(host.directory / "run" / "cni.sock")
+    return sum(int(line.split()[2]) for line in listed if path in line.split())
+
+
 def test_many_pods_at_once_share_block_writes(
     tmp_path: Path, netns: Callable[[], Namespace]
 ) -> None:
     with plugin_host(tmp_path, netns, relay="c", has_agent=True) as host:
-        pods = [host.pod(f"pod-{number}") for number in range(PODS)]
+        first, *pods = [host.pod(f"pod-{number}") for number in range(PODS + 1)]
+        assert host.call("ADD", first).status == 0  # claims the block
+        eventually(lambda: events(host).get("address-given") == 1, within_s=5)
         before = events(host)
 
-        with ThreadPoolExecutor(16) as callers:
-            added = list(callers.map(lambda pod: host.call("ADD", pod), pods))
+        added = at_once(host, "ADD", pods)
 
         assert [said.status for said in added] == [0] * PODS
         assert len({said.addresses[0] for said in added}) == PODS
@@ -41,12 +65,12 @@ def test_many_pods_at_once_share_block_writes(
         assert 0 < events(host)["block-written"] - before["block-written"] < PODS
         before = events(host)
 
-        with ThreadPoolExecutor(16) as callers:
-            gone = list(callers.map(lambda pod: host.call("DEL", pod), pods))
+        gone = at_once(host, "DEL", pods)
         assert [said.status for said in gone] == [0] * PODS
         eventually(
             lambda: events(host)["address-released"] - before["address-released"] == PODS,
             within_s=5,
         )
         assert 0 < events(host)["block-written"] - before["block-written"] < PODS
+        assert host.call("DEL", first).status == 0
         assert host.leftovers() == []

@@ -12,33 +12,25 @@ from typing import Any
 import pytest
 
 from cluster import NotYet, eventually
-from conftest import namespaces
-from plugin_host import NETWORK, NODE, PluginHost, Pod, Said, plugin_host
+from plugin_host import NETWORK, NODE, VERSIONS, PluginHost, Pod, Said, installed_by
 from pycni.ctl.agentlink import ask
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
 
-WAYS = [("c", True), ("python", True), ("c", False), ("python", False)]
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 DEFAULT = {"dst": "0.0.0.0/0"}
 # As long as a network is without pods, its gateway may stay.
 GATEWAY = f"pycni-gateway-node-0.{NETWORK}"
 
 
-@pytest.fixture(
-    scope="module", params=WAYS, ids=["c-agent", "python-agent", "c-alone", "python-alone"]
+def with_node(host: PluginHost, *, has_agent: bool) -> None:
+    """Make the node's object, where no agent has done it."""
+    if not has_agent:
+        host.ctl("apply", "-f", "-", stdin=NODE)
+
+
+installed = installed_by(
+    ("c", True), ("python", True), ("c", False), ("python", False), prepare=with_node
 )
-def installed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PluginHost]:
-    relay, has_agent = request.param
-    with (
-        namespaces() as make,
-        plugin_host(tmp_path_factory.mktemp("h"), make, relay=relay, has_agent=has_agent) as host,
-    ):
-        if not has_agent:  # which would have made it
-            host.ctl("apply", "-f", "-", stdin=NODE)
-        yield host
 
 
 @pytest.fixture

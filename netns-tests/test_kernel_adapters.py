@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from plugging import request_for
 from pycni.errors import AlreadyExists, InvalidInput
 from pycni.kernel import podplan
 from pycni.kernel.birthmark import birth_group
@@ -28,27 +28,14 @@ from pycni.kernel.unplug import RTNLGRP_LINK
 from pycni.kernel.wire import Ack, Message, Request, messages
 from pycni.kernel.wire_conf import RTM_SETNEIGHTBL, ipv4_conf
 from pycni.kernel.wire_link import RTM_DELLINK, RTM_NEWLINK
-from pycni.model.network import Ruleset, SetRuleset, SetSysctl
+from pycni.model.network import CreateTunnel, Ruleset, SetRuleset, SetSysctl, Tunnel
 from pycni.plan.nat import COUNTERS, NatInputs, render
 from pycni.plan.podsysctls import IPV4_CONF
-from pycni.ports import PlugRequest
 
 if TYPE_CHECKING:
     from conftest import Namespace
 
-pytestmark = pytest.mark.netns
-
-
-def request_for(fd: int) -> PlugRequest:
-    return PlugRequest(
-        netns_fd=fd,
-        ifname="eth0",
-        host_veth="cali0",
-        alias="pycni a/b/eth0",
-        addresses=(ip_interface("10.0.0.1/32"),),
-        mtu=1480,
-        route_protocol=3,
-    )
+pytestmark = [pytest.mark.netns, pytest.mark.together]
 
 
 def test_a_missing_nft_program_is_a_named_state(
@@ -64,6 +51,21 @@ def test_a_missing_nft_program_is_a_named_state(
     assert state.nat_unavailable is not None
     assert "no `nft` program" in state.nat_unavailable.reason
     assert failure.errno == errno.EOPNOTSUPP
+
+
+def test_kind_of_tunnel_that_the_kernel_lacks_is_told_with_the_way_out(
+    netns: Callable[[], Namespace],
+) -> None:
+    with netns().entered():
+        kernel = LinuxKernel()
+        (failure,) = asyncio.run(kernel.apply([CreateTunnel(Tunnel("tunl0", "nosuch", 1480))]))
+        kernel.close()
+
+    assert failure.errno == errno.EOPNOTSUPP
+    assert failure.message == (
+        "cannot create nosuch tunnel tunl0 with MTU 1480: this kernel has no nosuch tunnels: load"
+        " the module (modprobe nosuch), or give every pool ipipMode: Never"
+    )
 
 
 def test_a_refused_ruleset_leaves_the_one_before(netns: Callable[[], Namespace]) -> None:
@@ -152,7 +154,7 @@ def test_a_pair_without_alias_that_another_made_is_left_alone(
     host.sh(f"ip link add cali0 address ee:ee:ee:ee:ee:ee group {group} type veth peer name left")
     with host.entered():
         podnet = LinuxPodNet()
-        with pytest.raises(AlreadyExists, match="without alias is not ours"):
+        with pytest.raises(AlreadyExists, match="without alias is not this pod's; delete it, or"):
             podnet.plug(request_for(pod.fd))
         podnet.close()
 
@@ -328,74 +330,3 @@ def test_a_read_only_proc_sys_is_no_obstacle_where_values_are_right(
     assert told in ran.stderr
     assert bool(ran.returncode) is bool(told)
     assert ("cali0" in host.sh("ip link")) is not bool(told)
-
-
-def test_pods_reach_each_other_in_both_families(netns: Callable[[], Namespace]) -> None:
-    host, pods = netns(), [netns(), netns()]
-    host.sh(
-        "ip link add name up0 type veth peer name up1; ip link set up0 up; ip link set up1 up\n"
-        "ip addr add 10.9.0.1/24 dev up0\n"
-        # Proxy ARP answers for the gateway only where the node has a route to it: the default.
-        "ip route add default via 10.9.0.2\n"
-        "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n"
-    )
-    with host.entered():
-        podnet = LinuxPodNet()
-        for number, pod in enumerate(pods, start=1):
-            addresses = (
-                ip_interface(f"192.168.0.{number}/32"),
-                ip_interface(f"fd00::{number}/128"),
-            )
-            podnet.plug(
-                PlugRequest(
-                    netns_fd=pod.fd,
-                    ifname="eth0",
-                    host_veth=f"cali{number}",
-                    alias=f"pycni a/{number}/eth0",
-                    addresses=addresses,
-                    mtu=1480,
-                    route_protocol=3,
-                )
-            )
-        podnet.close()
-
-    for target in ("192.168.0.2", "fd00::2"):
-        pods[0].run("ping", "-c", "1", "-W", "2", target)
-
-
-def test_only_a_pod_with_ipv6_addresses_has_ipv6_on_its_link(
-    netns: Callable[[], Namespace],
-) -> None:
-    host, plain, dual = netns(), netns(), netns()
-    both = (ip_interface("10.0.0.2/32"), ip_interface("fd00::2/128"))
-    with host.entered():
-        podnet = LinuxPodNet()
-        podnet.plug(request_for(plain.fd))
-        podnet.plug(replace(request_for(dual.fd), host_veth="cali1", alias="2", addresses=both))
-        podnet.close()
-
-    assert host.sh("ip -6 -o addr show dev cali0") == ""
-    assert plain.sh("ip -6 -o addr show dev eth0") == ""
-    assert "fe80::ecee" in host.sh("ip -6 -o addr show dev cali1")
-    assert "fe80::" in dual.sh("ip -6 -o addr show dev eth0 scope link")
-
-
-def test_pods_are_plugged_where_links_have_no_ipv6(netns: Callable[[], Namespace]) -> None:
-    host, pod, small = netns(), netns(), netns()
-    for namespace in (host, pod):
-        namespace.sh(
-            "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"
-        )
-    wanted = request_for(pod.fd)
-    # Below 1280 bytes the kernel takes a link for one without IPv6 at all.
-    another = (ip_interface("10.0.0.3/32"),)
-    tiny = replace(wanted, netns_fd=small.fd, host_veth="cali1", alias="2", mtu=1000)
-    tiny = replace(tiny, addresses=another)
-    with host.entered():
-        podnet = LinuxPodNet()
-        for request in (wanted, tiny):
-            podnet.plug(request)
-        told = [*podnet.check(wanted), *podnet.check(tiny)]
-        podnet.close()
-
-    assert told == []

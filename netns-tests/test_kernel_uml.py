@@ -16,6 +16,7 @@ from pycni.model.network import (
     Address,
     AddRoute,
     CreateTunnel,
+    DeleteLink,
     NextHop,
     Op,
     Route,
@@ -52,6 +53,20 @@ def test_the_ipip_tunnel_is_taken_over(netns: Callable[[], Namespace]) -> None:
     link = state.links["tunl0"]
     assert (link.kind, link.mtu, link.is_up) == ("ipip", 1480, True)
     assert state.routes[route.key] == (route,)
+
+
+def test_the_modules_own_tunnel_is_set_down_in_place_of_deleted(
+    netns: Callable[[], Namespace],
+) -> None:
+    ops: list[Op] = [SetLink("tunl0", 1480), DeleteLink("tunl0"), DeleteLink("tunl9")]
+    with netns().entered():
+        kernel = LinuxKernel()
+        failures = asyncio.run(kernel.apply(ops))
+        state = asyncio.run(kernel.snapshot([]))
+        kernel.close()
+
+    assert list(failures) == []
+    assert not state.links["tunl0"].is_up
 
 
 def test_a_second_tunnel_between_any_addresses_is_refused(netns: Callable[[], Namespace]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from lab_driver import CLONE, Lab, environment, fresh, is_possible, wait_until
 from pycni.lab import tables
 
-pytestmark = [*is_possible, pytest.mark.timeout(240)]
+pytestmark = [*is_possible, pytest.mark.together, pytest.mark.timeout(240)]
 
 GOLDEN = {
     "node-0": """\
@@ -145,7 +145,7 @@ def test_show_draws_everything(lab: Lab) -> None:
     assert "router" in ran.stdout
     assert "calia5daa4e7a1d ----- eth0 192.168.247.10" in ran.stdout
     assert ran.stdout.count("equals the prediction") == 3
-    assert len(re.findall(r"BGP 10\.10\.\S+ +node-\d +up +1 paths", ran.stdout)) == 6
+    assert len(re.findall(r"BGP 10\.10\.\S+ +node-\d +up +1 path\b", ran.stdout)) == 6
 
 
 def test_reader_that_has_seen_enough_hears_no_complaint(lab: Lab) -> None:
@@ -286,7 +286,7 @@ def test_agent_is_killed_and_returns(lab: Lab) -> None:
 
     assert (killed.returncode, started.returncode) == (0, 0)
     assert shown.returncode == 1
-    assert "node-1: no agent answers" in shown.stdout
+    assert "node-1: no agent answers: start it with  bin/lab agent start node-1" in shown.stdout
     assert "192.168.84.128" in reached.stdout, "forwarding goes on without the agent"
     wait_until(lambda: lab.run("show").returncode == 0, seconds=60)
     assert differences({node: lab.execute(node, "ip", "route") for node in GOLDEN}) == {}

@@ -189,5 +189,5 @@ def test_own_runtime_stands_in_for_cnitool(lab: Lab) -> None:
     ran = lab.up()
 
     assert ran.returncode == 0, ran.stderr
-    assert "added by pycni.lab.runtime" in ran.stdout
+    assert "added by lab-runtime" in ran.stdout
     assert lab.run("test", timeout=120).returncode == 0

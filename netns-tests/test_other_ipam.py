@@ -8,26 +8,17 @@ from typing import Any
 import pytest
 
 from cluster import NotYet, cni_tools, eventually
-from conftest import namespaces
-from plugin_host import NETWORK, PluginHost, Pod, Said, plugin_host
+from plugin_host import NETWORK, VERSIONS, PluginHost, Pod, Said, installed_by
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
-
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
 
 
-@pytest.fixture(scope="module", params=[("c", True), ("python", False)], ids=["agent", "alone"])
-def installed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PluginHost]:
-    relay, has_agent = request.param
-    with (
-        namespaces() as make,
-        plugin_host(tmp_path_factory.mktemp("h"), make, relay=relay, has_agent=has_agent) as host,
-    ):
-        # A host end answers for the pods' gateway as long as the host has a way there.
-        host.namespace.run("ip", "route", "add", "default", "via", "10.10.0.1")
-        yield host
+def with_default_route(host: PluginHost, *, has_agent: bool) -> None:  # noqa: ARG001
+    """Let a host end answer for the pods' gateway: it does where the host has a way there."""
+    host.namespace.run("ip", "route", "add", "default", "via", "10.10.0.1")
+
+
+installed = installed_by(("c", True), ("python", False), prepare=with_default_route)
 
 
 @pytest.fixture

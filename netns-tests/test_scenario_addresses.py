@@ -10,7 +10,7 @@ import pytest
 from addresses_page import require_documented
 from plugin_host import PluginHost, installed_by
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
 
 POOL = """\
 apiVersion: projectcalico.org/v3

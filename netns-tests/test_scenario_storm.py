@@ -13,8 +13,9 @@ pytestmark = [pytest.mark.netns, pytest.mark.timeout(420)]
 NODES = ("node-0", "node-1", "node-2")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster() -> Iterator[Cluster]:
+    """Run a lab for one storm: what a failing one leaves is nothing to the next."""
     with lab("storm") as running:
         yield running
 

@@ -26,7 +26,7 @@ from bgp_wire import (
     wire,
 )
 from conftest import Namespace
-from pycni.model.bgp import EndOfRib, Neighbour, PathsChanged
+from pycni.model.bgp import AdjRibsOut, EndOfRib, Neighbour, PathsChanged
 
 __all__ = ["bird", "play", "wire"]  # the fixtures, for pytest to find
 
@@ -62,12 +62,15 @@ def test_exabgp_runs_as_its_own_user_with_one_capability(play: Play, bird: Peer)
 
 PARENT = """
 import asyncio, sys
+from ipaddress import ip_address
 from pathlib import Path
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.speaker import ExaBgpSpeaker
 
 async def main():
-    speaker = ExaBgpSpeaker(ChildSettings(run_dir=Path(sys.argv[1]), user=sys.argv[2]))
+    directory, user, own = sys.argv[1:]
+    settings = ChildSettings(run_dir=Path(directory), user=user, listen=(ip_address(own),))
+    speaker = ExaBgpSpeaker(settings)
     asyncio.create_task(speaker.run())
     async for event in speaker.events():
         print(speaker.pid, flush=True)
@@ -91,7 +94,7 @@ def test_exabgp_dies_with_its_parent(wire: tuple[Namespace, ...], tmp_path: Path
     python = root / ".venv" / "bin" / "python"
     with wire[0].entered():
         parent = subprocess.Popen(
-            [python, "-c", PARENT, run_dir, str(UNPRIVILEGED)],
+            [python, "-c", PARENT, run_dir, str(UNPRIVILEGED), str(OWN)],
             stdout=subprocess.PIPE,
             env={"PYTHONPATH": str(root), "PATH": os.environ["PATH"]},
         )
@@ -141,7 +144,7 @@ def test_one_bad_neighbour_does_not_cost_the_others_their_sessions(play: Play) -
         evil = Neighbour(SECOND, OWN, 64512, 64512, router_id=OWN, password=password)
         good = Neighbour(BIRD, OWN, 64512, 64512, router_id=OWN)
 
-        us.speaker.configure(neighbours=[evil, good], advertisements=BLOCKS)
+        us.speaker.configure(neighbours=[evil, good], advertisements=AdjRibsOut(BLOCKS))
         await until(lambda: us.table() == ANNOUNCED)
 
         assert list(us.speaker.refused) == [SECOND]

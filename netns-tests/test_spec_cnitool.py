@@ -9,7 +9,7 @@ import pytest
 
 from plugin_host import NETWORK, VERSIONS, PluginHost, Pod, Said, clean_host, installed_by
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
 
 installed = installed_by(("c", True), ("python", False))
 host = clean_host
@@ -74,7 +74,9 @@ def test_a_list_may_forbid_gc(host: PluginHost, is_disabled: bool) -> None:
     netns = host.directory / "netns-of-stale"
     netns.symlink_to(stale.netns)
     assert host.call("ADD", stale, changes={"CNI_NETNS": str(netns)}).status == 0
+    # The pod is gone: its namespace has taken its interface along.
     netns.unlink()
+    host.namespace.sh("ip link delete $(ip -o link | grep -o 'cali[0-9a-f]*')")
 
     assert cnitool(host, "gc", host.pod(), of_list=of_list).status == 0
 

@@ -11,7 +11,7 @@ import pytest
 
 from plugin_host import VERSIONS, PluginHost, Pod, clean_host, installed_by
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
 
 installed = installed_by(("c", True), ("python", True), ("c", False), ("python", False))
 host = clean_host
@@ -180,6 +180,19 @@ def test_what_a_later_plugin_changed_and_said_is_no_difference(host: PluginHost)
     result["routes"].append({"dst": "10.99.0.0/16", "gw": "169.254.1.1"})
 
     assert host.call("CHECK", pod, {"prevResult": result}).status == 0
+    assert host.call("DEL", pod).status == 0
+
+
+def test_routes_that_sbr_moved_are_no_difference(host: PluginHost) -> None:
+    pod = host.pod()
+    result = host.call("ADD", pod).document
+    inside = f"nsenter --net={pod.netns} ip route"
+    for route in ("169.254.1.1 dev eth0 scope link", "default via 169.254.1.1 dev eth0"):
+        host.namespace.sh(f"{inside} add {route} table 100")
+    for route in ("default", "169.254.1.1"):
+        host.namespace.sh(f"{inside} del {route}")
+
+    assert host.call("CHECK", pod, {"prevResult": result | {"routes": []}}).status == 0
     assert host.call("DEL", pod).status == 0
 
 

@@ -6,7 +6,7 @@ empties together with the namespaces that they describe; the journal lives in th
 and is flushed to disk, because an address stays assigned across reboots.
 """
 
-# ruff: noqa: PTH103, PTH104, PTH108, PTH116, PTH120, PTH208
+# ruff: noqa: PTH103, PTH104, PTH108, PTH116, PTH119, PTH120, PTH208
 # Each request passes here several times, and a Path costs more than the system call behind it.
 
 import builtins
@@ -15,23 +15,21 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache
-from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from string import hexdigits
 from typing import Any
 
 from pycni.errors import DatastoreUnusable
+from pycni.files import flush_directory
 from pycni.keylocks import KeyLocks, Lock
-from pycni.model.endpoints import (
-    AssignedAddress,
-    Delegation,
-    EndpointKey,
-    EndpointState,
-    NetnsSight,
-    PendingRelease,
-    WorkloadEndpoint,
+from pycni.model.endpoints import EndpointKey, PendingRelease, WorkloadEndpoint
+from pycni.model.records import (
+    damaged,
+    endpoint_document,
+    parse_endpoint,
+    parse_pending,
+    pending_document,
 )
 
 _log = logging.getLogger(__name__)
@@ -70,10 +68,7 @@ class FileEndpoints:
 
         One that is still as it was written here needs no reading: a DEL finds what its ADD wrote.
         """
-        name = _file_name(key)
-        if self._is_as_written(name):
-            return self._written[name][1]
-        return self._read(f"{self._records}/{name}")
+        return self._recall(_file_name(key))
 
     def list(self) -> Sequence[WorkloadEndpoint]:
         """Return all records, in the order of their keys."""
@@ -81,18 +76,27 @@ class FileEndpoints:
         return sorted((e for e in found if e is not None), key=lambda e: e.key)
 
     def readable(self) -> tuple[Sequence[WorkloadEndpoint], Sequence[str]]:
-        """Return the records that can be read, as `list` does, and what is wrong with others."""
+        """Return the records that can be read, as `list` does, and what is wrong with others.
+
+        As with `get`, none is read that is still as it was written here.
+        """
         found: builtins.list[WorkloadEndpoint] = []
         complaints: builtins.list[str] = []
         for path in _json_files(self._records):
             try:
-                record = self._read(path)
+                record = self._recall(os.path.basename(path))
             except DatastoreUnusable as exc:
                 complaints.append(str(exc))
                 continue
             if record is not None:
                 found.append(record)
         return sorted(found, key=lambda e: e.key), complaints
+
+    def _recall(self, name: str) -> WorkloadEndpoint | None:
+        """Return the record in the file of that name, which it reads if it must."""
+        if self._is_as_written(name):
+            return self._written[name][1]
+        return self._read(f"{self._records}/{name}")
 
     def _is_as_written(self, name: str) -> bool:
         """Tell whether the file of that name is as this object wrote it last."""
@@ -184,7 +188,7 @@ class FileEndpoints:
 # --- files --------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=_REMEMBERED)
 def _digest(key: EndpointKey) -> str:
     """Return what files of a key are called; a request asks several times on end."""
     # Container ids may be longer than a file name may be; the key itself is in the record.
@@ -239,16 +243,8 @@ def _write(path: str, document: dict[str, Any], *, is_durable: bool = False) -> 
         os.close(fd)
     os.rename(temporary, path)
     if is_durable:
-        _flush_directory(os.path.dirname(path))
+        flush_directory(os.path.dirname(path))
     return mark
-
-
-def _flush_directory(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _read_json(path: str) -> dict[str, Any] | None:
@@ -258,9 +254,9 @@ def _read_json(path: str) -> dict[str, Any] | None:
     try:
         document = json.loads(text)
     except ValueError as exc:
-        raise _damaged(path, exc) from exc
+        raise damaged(path, exc) from exc
     if not isinstance(document, dict):
-        raise _damaged(path, "it holds no object")
+        raise damaged(path, "it holds no object")
     return document
 
 
@@ -296,116 +292,3 @@ def _read_pending(path: str) -> PendingRelease | None:
         _log.exception("a journalled release is damaged, set aside", exc_info=exc)
         os.rename(path, f"{path}.damaged")
         return None
-
-
-def _damaged(path: str, why: object) -> DatastoreUnusable:
-    return DatastoreUnusable(f"cannot read {path}: {why}; move it away and delete the pod")
-
-
-# --- documents ----------------------------------------------------------------------------------
-
-
-def _addresses_document(addresses: Sequence[AssignedAddress]) -> list[dict[str, Any]]:
-    return [_address_document(a) for a in addresses]
-
-
-def _address_document(assigned: AssignedAddress) -> dict[str, Any]:
-    document = {"address": str(assigned.interface), "sequence": assigned.sequence_number}
-    if assigned.gateway is not None:
-        document["gateway"] = str(assigned.gateway)
-    return document
-
-
-def _addresses_value(items: Any) -> tuple[AssignedAddress, ...]:  # noqa: ANN401  # JSON
-    return tuple(
-        AssignedAddress(
-            ip_interface(i["address"]),
-            i["sequence"],
-            ip_address(i["gateway"]) if "gateway" in i else None,
-        )
-        for i in items
-    )
-
-
-def _key_document(key: EndpointKey) -> dict[str, str]:
-    return {"network": key.network, "containerID": key.container_id, "ifname": key.ifname}
-
-
-def _key_value(item: dict[str, str]) -> EndpointKey:
-    return EndpointKey(item["network"], item["containerID"], item["ifname"])
-
-
-def endpoint_document(endpoint: WorkloadEndpoint) -> dict[str, Any]:
-    """Return a record as it is kept, and as the agent tells it."""
-    document = {
-        "key": _key_document(endpoint.key),
-        "node": endpoint.node,
-        "netns": endpoint.netns,
-        "hostVeth": endpoint.host_veth,
-        "handle": endpoint.handle_id,
-        "state": endpoint.state.value,
-        "addresses": _addresses_document(endpoint.addresses),
-        "mtu": endpoint.mtu,
-        "hostMAC": endpoint.host_mac,
-        "podMAC": endpoint.pod_mac,
-        "podNamespace": endpoint.pod_namespace,
-        "podName": endpoint.pod_name,
-    }
-    if endpoint.sight is not None:
-        seen = endpoint.sight
-        document["sight"] = {"mountNamespace": seen.mount_namespace, "inode": seen.inode}
-    if endpoint.delegation is not None:
-        document["delegation"] = asdict(endpoint.delegation)
-    return document
-
-
-def _sight_value(item: dict[str, int] | None) -> NetnsSight | None:
-    return None if item is None else NetnsSight(item["mountNamespace"], item["inode"])
-
-
-def _delegation_value(item: dict[str, str] | None) -> Delegation | None:
-    return None if item is None else Delegation(**item)
-
-
-def parse_endpoint(path: str, document: dict[str, Any]) -> WorkloadEndpoint:
-    """Read a record; `path` is where it came from."""
-    try:
-        return WorkloadEndpoint(
-            key=_key_value(document["key"]),
-            node=document["node"],
-            netns=document["netns"],
-            host_veth=document["hostVeth"],
-            handle_id=document["handle"],
-            state=EndpointState(document["state"]),
-            addresses=_addresses_value(document["addresses"]),
-            mtu=document["mtu"],
-            host_mac=document["hostMAC"],
-            pod_mac=document["podMAC"],
-            pod_namespace=document["podNamespace"],
-            pod_name=document["podName"],
-            sight=_sight_value(document.get("sight")),
-            delegation=_delegation_value(document.get("delegation")),
-        )
-    except (KeyError, TypeError, ValueError) as exc:
-        raise _damaged(path, repr(exc)) from exc
-
-
-def pending_document(pending: PendingRelease) -> dict[str, Any]:
-    """Return a journalled release as it is kept, and as the agent tells it."""
-    return {
-        "key": _key_document(pending.key),
-        "handle": pending.handle_id,
-        "addresses": _addresses_document(pending.addresses),
-    }
-
-
-def parse_pending(path: str, document: dict[str, Any]) -> PendingRelease:
-    """Read a journalled release; `path` is where it came from."""
-    try:
-        return PendingRelease(
-            key=_key_value(document["key"]),
-            handle_id=document["handle"],
-            addresses=_addresses_value(document["addresses"]),
-        )
-    except (KeyError, TypeError, ValueError) as exc:
-        raise _damaged(path, repr(exc)) from exc

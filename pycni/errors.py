@@ -34,6 +34,10 @@ class TryAgain(PycniError):
     """Nothing is wrong with the request, but it can't be served now; later it may be."""
 
 
+class ServerAway(TryAgain):
+    """The cluster's API server serves nobody: no pod can be placed on any node meanwhile."""
+
+
 class Exhausted(TryAgain):
     """No address is free where the request allows one to be taken from."""
 

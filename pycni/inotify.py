@@ -5,6 +5,7 @@ that loses events gets `EventsLost` and looks at the whole directory again.
 """
 
 import asyncio
+import errno
 import os
 import struct
 from collections.abc import AsyncIterator
@@ -29,6 +30,13 @@ _OVERFLOW = 0x4000
 _IGNORED = 0x8000
 _ONLY_DIRECTORY = 0x0100_0000
 _HEADER = struct.Struct("iIII")
+# All processes of a user share these (inotify(7)); a kubelet and its pods use up many.
+_LIMITS = {
+    errno.EMFILE: "too many inotify instances on this machine:"
+    " sysctl -w fs.inotify.max_user_instances=1024 (and raise it in /etc/sysctl.d)",
+    errno.ENOSPC: "too many inotify watches on this machine:"
+    " sysctl -w fs.inotify.max_user_watches=524288 (and raise it in /etc/sysctl.d)",
+}
 _BUFFER = 65536
 
 
@@ -131,4 +139,5 @@ class DirectoryWatch:
 
 
 def _failure(error: int, directory: Path) -> OSError:
-    return OSError(error, f"cannot watch {directory}: {os.strerror(error)}", str(directory))
+    why = _LIMITS.get(error, os.strerror(error))
+    return OSError(error, f"cannot watch {directory}: {why}", str(directory))

@@ -2,9 +2,9 @@
  *
  * The same relay as bin/pycni, without an interpreter's start-up: one static program, libc only.
  * Without an agent, or when it does not answer in time, it becomes `pycni-engine`, which lies
- * beside it.  Wire format: see bin/pycni.
+ * beside it; where there is none, see alone.c.  Wire format: see bin/pycni-relay.py.
  *
- *     cc -static -Os -s -Wall -Wextra -o pycni relay/pycni.c
+ *     cd relay && cc -static -Os -s -Wall -Wextra -o pycni *.c
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,17 +19,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define DEFAULT_RUN_DIR "/run/pycni"
-#define DEFAULT_TIMEOUT_S 30
+#include "relay.h"
 
 extern char **environ;
 
-struct buffer {
-	char *data;
-	size_t length, size;
-};
-
-static void die(const char *message)
+void die(const char *message)
 {
 	dprintf(1, "{\"cniVersion\": \"1.0.0\", \"code\": 5, \"msg\": \"%s\"}", message);
 	_exit(1);
@@ -68,7 +62,7 @@ static int read_all(int fd, struct buffer *b)
 	}
 }
 
-static int write_all(int fd, const char *data, size_t length)
+int write_all(int fd, const char *data, size_t length)
 {
 	while (length) {
 		ssize_t n = write(fd, data, length);
@@ -80,138 +74,6 @@ static int write_all(int fd, const char *data, size_t length)
 		length -= (size_t)n;
 	}
 	return 0;
-}
-
-/* --- reading "run_dir" and "agent_timeout" --------------------------------------------------- */
-
-struct hints {
-	char run_dir[4096];
-	long timeout;
-};
-
-static size_t skip_blanks(const struct buffer *b, size_t i)
-{
-	while (i < b->length && strchr(" \t\r\n", b->data[i]) && b->data[i])
-		i++;
-	return i;
-}
-
-/* From an opening quote to behind the closing one. */
-static size_t skip_string(const struct buffer *b, size_t i)
-{
-	for (i++; i < b->length && b->data[i] != '"'; i++)
-		if (b->data[i] == '\\')
-			i++;
-	return i + 1;
-}
-
-static long hex4(const char *s)
-{
-	long value = 0;
-	for (int i = 0; i < 4; i++) {
-		int c = s[i] | 32;
-		if (c >= '0' && c <= '9')
-			value = value * 16 + c - '0';
-		else if (c >= 'a' && c <= 'f')
-			value = value * 16 + c - 'a' + 10;
-		else
-			return -1;
-	}
-	return value;
-}
-
-static size_t encode_utf8(long c, char *out)
-{
-	if (c < 0x80) {
-		out[0] = (char)c;
-		return 1;
-	}
-	size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-	for (size_t i = n - 1; i > 0; i--, c >>= 6)
-		out[i] = (char)(0x80 | (c & 0x3f));
-	out[0] = (char)((0xf00 >> n) | c);
-	return n;
-}
-
-/* Decode what stands between the quotes; 0 when it is no text that a path may hold (a NUL, half
- * of a surrogate pair).  What does not fit is cut: no key and no socket's path is that long. */
-static int decode(const char *s, const char *end, char *out, size_t size)
-{
-	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-	const char *limit = out + size - 5;
-	while (s < end && out < limit) {
-		const char *found;
-		if (*s != '\\') {
-			*out++ = *s++;
-		} else if (end - s >= 2 && (found = strchr(from, s[1])) && *found) {
-			*out++ = to[found - from];
-			s += 2;
-		} else {
-			long c = end - s < 6 || s[1] != 'u' ? -1 : hex4(s + 2);
-			s += 6;
-			if (c >= 0xd800 && c < 0xdc00 && end - s >= 6 && s[0] == '\\' && s[1] == 'u') {
-				long low = hex4(s + 2);
-				s += 6;
-				c = low < 0xdc00 || low > 0xdfff
-					    ? -1
-					    : 0x10000 + ((c - 0xd800) << 10) + low - 0xdc00;
-			}
-			if (c <= 0 || (c >= 0xd800 && c < 0xe000))
-				return 0;
-			out += encode_utf8(c, out);
-		}
-	}
-	*out = 0;
-	return 1;
-}
-
-static void read_run_dir(const struct buffer *b, size_t i, struct hints *hints)
-{
-	size_t end = b->data[i] == '"' ? skip_string(b, i) : 0;
-	if (!end || end > b->length ||
-	    !decode(b->data + i + 1, b->data + end - 1, hints->run_dir, sizeof hints->run_dir) ||
-	    hints->run_dir[0] != '/')
-		strcpy(hints->run_dir, DEFAULT_RUN_DIR);
-}
-
-static void read_timeout(const struct buffer *b, size_t i, struct hints *hints)
-{
-	long value = 0;
-	size_t start = i;
-	while (i < b->length && i - start < 5 && b->data[i] >= '0' && b->data[i] <= '9')
-		value = value * 10 + b->data[i++] - '0';
-	int is_whole = i < b->length && !strchr(".eE0123456789", b->data[i]);
-	hints->timeout = is_whole && value >= 1 && value <= 9999 ? value : DEFAULT_TIMEOUT_S;
-}
-
-/* Read both keys at the top level; of a key that is given twice, the last one counts.  What is
- * wrong is as good as absent: whoever answers the request complains of it. */
-static void read_hints(const struct buffer *b, struct hints *hints)
-{
-	int depth = 0;
-	for (size_t i = 0; i < b->length;) {
-		char c = b->data[i], key[32];
-		if (c == '{' || c == '[') {
-			depth++;
-			i++;
-		} else if (c == '}' || c == ']') {
-			depth--;
-			i++;
-		} else if (c != '"') {
-			i++;
-		} else {
-			size_t start = i, end = skip_string(b, i);
-			i = skip_blanks(b, end);
-			if (depth != 1 || i >= b->length || b->data[i] != ':' ||
-			    !decode(b->data + start + 1, b->data + end - 1, key, sizeof key))
-				continue;
-			i = skip_blanks(b, i + 1);
-			if (i < b->length && !strcmp(key, "run_dir"))
-				read_run_dir(b, i, hints);
-			else if (i < b->length && !strcmp(key, "agent_timeout"))
-				read_timeout(b, i, hints);
-		}
-	}
 }
 
 /* --- the agent ------------------------------------------------------------------------------ */
@@ -286,7 +148,7 @@ static void ask_agent(const struct hints *hints, struct buffer *stdin_copy)
 	_exit((unsigned char)answer.data[0]);
 }
 
-static void run_engine(char **argv, struct buffer *stdin_copy)
+static void run_engine(char **argv, struct buffer *stdin_copy, const struct hints *hints)
 {
 	char path[4096];
 	ssize_t length = readlink("/proc/self/exe", path, sizeof path - 32);
@@ -300,6 +162,7 @@ static void run_engine(char **argv, struct buffer *stdin_copy)
 		die("no agent answers, and the request can't be handed to the engine");
 	argv[0] = path;
 	execv(path, argv);
+	answer_alone(hints);
 	die("no agent answers, and pycni-engine beside the plugin can't be started:"
 	    " run install.sh again");
 }
@@ -307,14 +170,14 @@ static void run_engine(char **argv, struct buffer *stdin_copy)
 int main(int argc, char **argv)
 {
 	struct buffer input = {0};
-	struct hints hints = {DEFAULT_RUN_DIR, DEFAULT_TIMEOUT_S};
+	static struct hints hints = {.run_dir = DEFAULT_RUN_DIR, .timeout = DEFAULT_TIMEOUT_S};
 	signal(SIGPIPE, SIG_IGN); /* an agent that dies is an error code, not our end */
 	if (!getenv("CNI_COMMAND") && argc > 1)
-		run_engine(argv, &input); /* a person asks for --help or --version */
+		run_engine(argv, &input, &hints); /* a person asks for --help or --version */
 	if (read_all(0, &input))
 		die("standard input can't be read");
 	read_hints(&input, &hints);
 	ask_agent(&hints, &input);
-	run_engine(argv, &input);
+	run_engine(argv, &input, &hints);
 	return 1;
 }

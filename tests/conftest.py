@@ -15,6 +15,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
-    "soak", parent=settings.get_profile("ci"), derandomize=False, max_examples=20_000
+    "soak",
+    parent=settings.get_profile("ci"),
+    derandomize=False,
+    max_examples=20_000,
+    # What it took hours to find can be played again.
+    print_blob=True,
 )
 settings.load_profile(os.environ.get("PYCNI_HYPOTHESIS", "ci"))

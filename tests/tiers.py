@@ -15,65 +15,20 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from tests.tier_model import Case, Outcome, judge_tests, measure, render_report, tier_line
-from tests.tier_run import (
-    ISOLATE,
-    ROOT,
-    TIMED_OUT,
-    Processes,
-    Ran,
-    find_obstacle,
-    pytest_command,
-    pytest_summary,
-    read_junit,
-    run,
-)
+from tests.tier_context import Context, Tier, module, tests_outcome
+from tests.tier_isolated import collect, isolated
+from tests.tier_model import Case, Outcome, measure, render_report, tier_line
+from tests.tier_run import ISOLATE, ROOT, TIMED_OUT, pytest_command, read_junit
 
-# Tiers that can't be empty: a run without them proves nothing. Add a tier once it has tests.
-REQUIRED = ("unit", "contract", "agent", "scenarios", "cni", "netns", "uml", "peers")
 # These need neither root nor each other, so two of them run at a time.
 FAST = ("format", "lint", "imports", "types", "unit", "contract", "agent", "scenarios")
-ON_HOST = "not uml and not peers"
+ON_HOST = "not uml and not peers and not kubernetes and not kubeadm"
 PYTHON_CODE = ("pycni", "tests", "typings", "netns-tests", "bench")
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Where one run keeps what it makes, and how it was asked to run."""
-
-    scratch: Path
-    env: dict[str, str]
-    processes: Processes = field(default_factory=Processes)
-
-    def run(self, command: Sequence[str], *, timeout_s: float, scratch: Path | None = None) -> Ran:
-        """Run a command of this run."""
-        where = scratch or self.fresh("step")
-        return run(
-            command, timeout_s=timeout_s, env=self.env, scratch=where, processes=self.processes
-        )
-
-    def find_obstacle(self) -> str:
-        """Say why tests can't have namespaces of their own; empty when they can."""
-        if os.geteuid() != 0:
-            return "needs root (sudo bin/test)"
-        return find_obstacle(self.run([*ISOLATE, "true"], timeout_s=20))
-
-    def fresh(self, name: str) -> Path:
-        """Make an empty directory for one step."""
-        return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self.scratch))
-
-    @property
-    def coverage(self) -> Path:
-        """The directory of this run's coverage data, one file for each tier."""
-        return self.scratch / "coverage"
-
-
-Tier = Callable[[str, Context], Outcome]
 
 
 def commands(*steps: Sequence[str], timeout_s: float = 300) -> Tier:
@@ -95,12 +50,14 @@ def commands(*steps: Sequence[str], timeout_s: float = 300) -> Tier:
     return tier
 
 
-def module(name: str, *arguments: str) -> list[str]:
-    """Compose the call of a tool in this environment."""
-    return [sys.executable, "-I", "-m", name, *arguments]
-
-
-def measured(folder: str, *, timeout_s: float, test_timeout_s: int, isolate: bool = False) -> Tier:
+def measured(
+    folder: str,
+    *,
+    timeout_s: float,
+    test_timeout_s: int,
+    isolate: bool = False,
+    markers: str = ON_HOST,
+) -> Tier:
     """Make a tier of pytest tests that run under coverage.
 
     With `isolate` and as root they get namespaces of their own, so that a contract's suite can
@@ -111,94 +68,27 @@ def measured(folder: str, *, timeout_s: float, test_timeout_s: int, isolate: boo
         scratch = context.fresh(name)
         command = pytest_command(
             [folder],
-            markers=ON_HOST,
+            markers=markers,
             junit=scratch / "junit.xml",
             test_timeout_s=test_timeout_s,
             coverage=context.coverage / name,
         )
         if not any((ROOT / folder).rglob("test_*.py")):
-            return _tests_outcome(name, (), status=5, output="")
+            return tests_outcome(name, (), status=5, output="")
         if isolate and not context.find_obstacle():
             command = [*ISOLATE, *command]
         ran = context.run(command, timeout_s=timeout_s, scratch=scratch)
         cases = read_junit(scratch / "junit.xml")
-        return _tests_outcome(name, cases, status=ran.status, output=ran.output)
+        return tests_outcome(name, cases, status=ran.status, output=ran.output)
 
     return tier
-
-
-def _tests_outcome(name: str, cases: Sequence[Case], *, status: int, output: str) -> Outcome:
-    is_ok, why = judge_tests(name, cases=cases, exit_status=status, is_required=name in REQUIRED)
-    if status == TIMED_OUT:
-        why = f"timed out; {why}"
-    pytests_own = pytest_summary(output)
-    if is_ok and cases and pytests_own:
-        why = pytests_own
-    elif pytests_own:
-        why = f"{why} ({pytests_own})"
-    return Outcome(name, is_ok, 0, why, output, tuple(cases))
-
-
-def _collect(folder: str, markers: str, context: Context) -> tuple[list[str], str]:
-    """List the tests that a marker expression selects; with pytest's complaint, if it has one."""
-    command = module("pytest", folder, "-m", markers, "--collect-only", "-q", "-p", "no:randomly")
-    ran = context.run(command, timeout_s=120)
-    tests = [line for line in ran.output.splitlines() if "::" in line and ".py" in line]
-    return tests, "" if ran.status in (0, 5) else ran.output
-
-
-def isolated(folder: str, *, markers: str, timeout_s: float, test_timeout_s: int) -> Tier:
-    """Make a tier that gives each test file fresh namespaces (root only)."""
-
-    def tier(name: str, context: Context) -> Outcome:
-        tests, complaint = _collect(folder, markers, context)
-        if complaint:
-            return Outcome(name, is_ok=False, seconds=0, summary="not collected", output=complaint)
-        reason = context.find_obstacle() if tests else ""
-        if reason:
-            skipped = [Case(test, "skipped", 0.0, reason) for test in tests]
-            return _tests_outcome(name, skipped, status=0, output="")
-        return _run_files(name, context, tests, markers, timeout_s, test_timeout_s)
-
-    return tier
-
-
-def _run_files(
-    name: str,
-    context: Context,
-    tests: Sequence[str],
-    markers: str,
-    timeout_s: float,
-    test_timeout_s: int,
-) -> Outcome:
-    cases: list[Case] = []
-    output: list[str] = []
-    status = 0
-    deadline = time.monotonic() + timeout_s
-    for path in dict.fromkeys(test.split("::")[0] for test in tests):
-        scratch = context.fresh(name)
-        junit = scratch / "junit.xml"
-        command = pytest_command(
-            [path], markers=markers, junit=junit, test_timeout_s=test_timeout_s, coverage=None
-        )
-        left = max(1.0, deadline - time.monotonic())
-        ran = context.run([*ISOLATE, *command], timeout_s=left, scratch=scratch)
-        print(f"     {path}: {pytest_summary(ran.output) or f'status {ran.status}'}", flush=True)
-        cases += read_junit(junit)
-        # Only where it failed does a file's output matter: twenty green files would hide one red.
-        output += [ran.output] if ran.status not in (0, 5) else []
-        status = status or (ran.status if ran.status != 5 else 0)
-    outcome = _tests_outcome(name, cases, status=status, output="\n".join(output))
-    # Many files, many closing lines: ours adds them up.
-    counts = ", ".join(f"{outcome.count(what)} {what}" for what in ("passed", "failed", "skipped"))
-    return replace(outcome, summary=counts) if cases and status != TIMED_OUT else outcome
 
 
 def in_uml(folder: str, *, timeout_s: float, test_timeout_s: int) -> Tier:
     """Make a tier that runs inside one user-mode Linux, which has what this kernel lacks."""
 
     def tier(name: str, context: Context) -> Outcome:
-        tests, complaint = _collect(folder, "uml", context)
+        tests, complaint = collect(folder, "uml", context)
         if complaint:
             return Outcome(name, is_ok=False, seconds=0, summary="not collected", output=complaint)
         reason = "needs root" if os.geteuid() else ""
@@ -206,7 +96,7 @@ def in_uml(folder: str, *, timeout_s: float, test_timeout_s: int) -> Tier:
             reason = "user-mode-linux is not installed"
         if not tests or reason:
             skipped = [Case(test, "skipped", 0.0, reason) for test in tests]
-            return _tests_outcome(name, skipped, status=0, output="")
+            return tests_outcome(name, skipped, status=0, output="")
         # The guest has a /tmp of its own: results come back through a directory that it shares.
         with tempfile.TemporaryDirectory(prefix="pycni-uml.", dir="/var/tmp") as shared:
             junit = Path(shared) / "junit.xml"
@@ -216,7 +106,7 @@ def in_uml(folder: str, *, timeout_s: float, test_timeout_s: int) -> Tier:
             outer = module("pycni.lab.uml", "--mem", "1500M", "--timeout", str(timeout_s - 20))
             command = [*outer, "--rw", shared, "--", *inner]
             ran = context.run(command, timeout_s=timeout_s)
-            return _tests_outcome(name, read_junit(junit), status=ran.status, output=ran.output)
+            return tests_outcome(name, read_junit(junit), status=ran.status, output=ran.output)
 
     return tier
 
@@ -225,7 +115,7 @@ def coverage(name: str, context: Context) -> Outcome:
     """Hold the pure modules and the whole to what pyproject.toml demands."""
     data = [str(path) for path in context.coverage.iterdir()]
     if not data:
-        why = "no data: ask for it together with unit, contract, agent, cni"
+        why = "no data: ask for it together with unit, contract, agent, cni, apiserver"
         return Outcome(name, is_ok=False, seconds=0, summary=why)
     merged, report = context.scratch / "coverage.db", context.scratch / "coverage.json"
     combine = module("coverage", "combine", "--keep", f"--data-file={merged}", *data)
@@ -265,7 +155,7 @@ MYPY_NETNS = [
     *module("mypy", "--config-file", "../pyproject.toml", "."),
 ]  # fmt: skip
 # What begins with a shell's line is shell; the sourced part has none.
-SHELL_FILES = 'bin/lib.sh $(grep -lE "^#!/bin/sh" bin/* tests/*.sh install.sh 2>/dev/null)'
+SHELL_FILES = 'bin/*.sh $(grep -lE "^#!/bin/sh" bin/* tests/*.sh install.sh 2>/dev/null)'
 SHELL_SYNTAX = ["sh", "-c", f'for f in {SHELL_FILES}; do sh -n "$f" || exit; done']
 
 TIERS: dict[str, Tier] = {
@@ -284,8 +174,11 @@ TIERS: dict[str, Tier] = {
     "agent": measured("tests/agent", timeout_s=300, test_timeout_s=20, isolate=True),
     "scenarios": measured("tests/scenarios", timeout_s=120, test_timeout_s=20),
     "cni": measured("tests/cni", timeout_s=600, test_timeout_s=60, isolate=True),
+    "apiserver": measured("tests/contract", timeout_s=900, test_timeout_s=60, markers="kubernetes"),
     "coverage": coverage,
     "netns": isolated("netns-tests", markers=ON_HOST, timeout_s=2400, test_timeout_s=180),
+    "kubernetes": isolated("netns-tests", markers="kubernetes", timeout_s=1200, test_timeout_s=180),
+    "kubeadm": isolated("netns-tests", markers="kubeadm", timeout_s=1800, test_timeout_s=420),
     "uml": in_uml("netns-tests", timeout_s=1800, test_timeout_s=300),
     "peers": isolated(
         "netns-tests", markers="peers and not uml", timeout_s=1200, test_timeout_s=180
@@ -313,6 +206,7 @@ def environment(scratch: Path) -> dict[str, str]:
 
 def run_tier(name: str, context: Context) -> Outcome:
     """Run one tier and take its time."""
+    context.announce(name)
     started = time.monotonic()
     outcome = TIERS[name](name, context)
     return replace(outcome, seconds=time.monotonic() - started)
@@ -343,6 +237,12 @@ def show(outcome: Outcome, *, is_verbose: bool) -> None:
     print(tier_line(outcome), flush=True)
 
 
+def announce(name: str) -> None:
+    """Tell a person who waits which tier has begun: some take minutes."""
+    if sys.stderr.isatty():
+        print(f"..   {name} runs", file=sys.stderr, flush=True)
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -369,7 +269,7 @@ def main(arguments: Sequence[str]) -> int:
     started = time.monotonic()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="pycni-test.", ignore_cleanup_errors=True) as scratch:
-        context = Context(Path(scratch), environment(Path(scratch)))
+        context = Context(Path(scratch), environment(Path(scratch)), announce)
         context.coverage.mkdir()
         with contextlib.suppress(KeyboardInterrupt):
             for outcome in run_tiers([name for name in TIERS if name in asked], context):

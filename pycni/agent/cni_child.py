@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pycni
+from pycni import programs
 from pycni.cni.service import ServiceSettings
 from pycni.config import AgentConfig
+from pycni.datastore.opening import Identity
 from pycni.unix import listen_private
 
 _log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class CniChild:
         config: AgentConfig,
         *,
         node: str,
-        datastore_file: tuple[int, int],
+        datastore_identity: Identity,
         count: Count,
         count_ipam: Callable[[str, int], None],
         report: Callable[[str, str], None],
@@ -55,7 +57,7 @@ class CniChild:
         self._config = config
         self._node = node
         # That of the agent: a file that was put in its place knows nothing of what pods hold.
-        self._datastore_file = datastore_file
+        self._datastore_identity = datastore_identity
         self._path = Path(config.run_dir) / "cni.sock"
         self._count = count
         self._count_ipam = count_ipam
@@ -114,10 +116,8 @@ class CniChild:
         except asyncio.CancelledError:
             listener.close()  # nothing new is begun; and the end of the channel says so, too
             self._abandon()
-            try:
-                await asyncio.wait_for(process.wait(), FINISH_TIMEOUT_S)
-            except TimeoutError:
-                process.kill()  # stuck; what it leaves is what any crash leaves
+            if not await programs.is_over(process, within_s=FINISH_TIMEOUT_S):
+                await programs.kill(process)  # stuck; what it leaves is what any crash leaves
             raise
         finally:
             self._abandon()
@@ -128,13 +128,14 @@ class CniChild:
         config = self._config
         settings = ServiceSettings(
             node=self._node,
-            datastore=str(config.datastore_path),
+            datastore=config.datastore_place,
+            kubeconfig=config.kubeconfig,
             run_dir=config.run_dir,
             state_dir=config.state_dir,
             log_level=config.log_level,
             listener=listener.fileno(),
             channel=channel.fileno(),
-            datastore_file=self._datastore_file,
+            datastore_identity=self._datastore_identity,
         )
         # As isolated as we are: an installed agent looks nowhere but into its own environment.
         isolated = ["-I"] if sys.flags.isolated else []

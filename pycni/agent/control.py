@@ -1,4 +1,7 @@
-"""The control socket: one JSON line asks, one JSON line answers; for `pycnictl`.  Root only."""
+"""The control socket: one JSON line asks, one JSON line answers; for `pycnictl`.  Root only.
+
+`{"question": "status"}` changes nothing; `{"wish": "leave"}` does.
+"""
 
 import asyncio
 import json
@@ -18,11 +21,11 @@ Answers = Mapping[str, Callable[[], Any]]
 
 
 class ControlServer:
-    """Answers questions by name; it changes nothing."""
+    """Answers questions and fulfils wishes, each by its name."""
 
-    def __init__(self, path: Path, answers: Answers) -> None:
+    def __init__(self, path: Path, answers: Answers, wishes: Answers | None = None) -> None:
         self._path = path
-        self._answers = answers
+        self._known = {"question": answers, "wish": wishes or {}}
         self.refused = 0
 
     async def run(self) -> None:
@@ -52,10 +55,11 @@ class ControlServer:
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:
-            question = json.loads(line)["question"]
-            return {"answer": self._answers[question]()}
-        except (ValueError, KeyError, TypeError) as exc:
-            known = ", ".join(self._answers)
-            return {"error": f"cannot answer {line[:80]!r} ({exc!r}); known questions: {known}"}
+            ((kind, name),) = json.loads(line).items()
+            return {"answer": self._known[kind][name]()}
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            questions, wishes = (", ".join(names) for names in self._known.values())
+            known = f"known questions: {questions}; wishes: {wishes}"
+            return {"error": f"cannot answer {line[:80]!r} ({exc!r}); {known}"}
         except PycniError as exc:
             return {"error": str(exc)}

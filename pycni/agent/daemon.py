@@ -6,51 +6,68 @@ reads everything again.
 
 import argparse
 import asyncio
-import fcntl
+import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pycni
 from pycni.agent import history, report, watchers
+from pycni.agent.autodetection import Autodetection
+from pycni.agent.checks import Checks
+from pycni.agent.claim import claim_run_dir
 from pycni.agent.cni_child import CniChild
 from pycni.agent.control import ControlServer
+from pycni.agent.departure import Departure
 from pycni.agent.facts import WATCHED_KINDS, Facts
+from pycni.agent.first_pools import FirstPools
+from pycni.agent.hostfiles import Network, network_of
 from pycni.agent.http import HttpServer
-from pycni.agent.messages import Changed, Listed, Message
+from pycni.agent.messages import Changed, Leaving, Listed, Message
 from pycni.agent.metrics import Metrics
 from pycni.agent.notify import notify
+from pycni.agent.policies import Policies
 from pycni.agent.prober import Prober
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.speaker import ExaBgpSpeaker
-from pycni.config import DEFAULT_CONFIG, AgentConfig, load_config
-from pycni.datastore.sqlite import SqliteDatastore, open_sqlite
+from pycni.check.findings import Report
+from pycni.check.probes import rp_filters
+from pycni.check.survey import place_of, survey, survey_ways
+from pycni.cni.defaults import own_name
+from pycni.collector import spare_collector
+from pycni.config import DEFAULT_CONFIG, AgentConfig, load_config, with_environment
+from pycni.datastore.opening import OpenDatastore, cluster_of, open_datastore, pod_subnets_of
 from pycni.endpoints import FileEndpoints
 from pycni.errors import InvalidInput, PycniError, TryAgain
+from pycni.files import put
 from pycni.ipam.allocator import Allocator
 from pycni.kernel.linux import LinuxKernel
+from pycni.leaving import LeaveWish
 from pycni.logs import configure_logging
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import IPPool, Node
-from pycni.plan.desired import wanted_neighbours
+from pycni.model.resources import IPPool
 from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import protocol_number
 from pycni.plan.mtu import pod_mtu
+from pycni.plan.peering import wanted_neighbours
+from pycni.ports import Cluster
 
 _log = logging.getLogger(__name__)
+
+SETTLE_TIMEOUT_S = 5.0  # a kernel that is never quiet must keep nobody from leaving
 
 
 class Agent:
     """All parts of one node's agent; `run` is its life."""
 
-    def __init__(self, config: AgentConfig, *, node: str, datastore: SqliteDatastore) -> None:
+    def __init__(self, config: AgentConfig, *, node: str, datastore: OpenDatastore) -> None:
         self.config = config
         self.node = node
         self.version = pycni.__version__
@@ -67,24 +84,46 @@ class Agent:
         self.endpoints = FileEndpoints(run_dir=self._run_dir, state_dir=self._state_dir)
         self.kernel = LinuxKernel()
         self.speaker = self._make_speaker()
-        self.facts = Facts(Inputs(self._settings(), pool_history=history.load(self._history_path)))
+        wish = LeaveWish(self._state_dir)
+        self.facts = Facts(
+            Inputs(
+                self._settings(),
+                pool_history=history.load(self._history_path),
+                is_leaving=wish.is_there(),
+            )
+        )
         self.reconciler = Reconciler(
             self.facts,
             kernel=self.kernel,
             speaker=self.speaker,
             endpoints=self.endpoints,
             refresh_s=config.refresh_s,
-            on_pass=self._tell_mtu,
+            on_pass=self._after_pass,
         )
+        self._checks = self._make_checks()
+        allocator = Allocator(datastore, node=node)
+        self.departure = self._make_departure(allocator, wish)
         self.registration = Registration(
             datastore,
-            Allocator(datastore, node=node),
+            allocator,
             node=node,
             addresses=config.own_addresses,
             report=self.report,
+            makes_node=not config.is_in_kubernetes,
+            departure=self.departure,
+        )
+        self.autodetection = Autodetection(
+            config.autodetection,
+            stated=config.own_addresses,
+            source_to=self.kernel.source_to,
+            post=self.reconciler.post,
+            report=self.report,
         )
         self.cni = self._make_cni()
-        self.control = ControlServer(self._run_dir / "control.sock", report.answers(self))
+        self.network = self._make_network()
+        self.control = ControlServer(
+            self._run_dir / "control.sock", report.answers(self), report.wishes(self)
+        )
 
     # --- parts ----------------------------------------------------------------------------------
 
@@ -109,13 +148,73 @@ class Agent:
             )
         )
 
+    def _make_checks(self) -> Checks | None:
+        if (cluster := cluster_of(self.datastore)) is None:
+            return None
+        return Checks(cluster, node=self.node, look=partial(self._look, cluster))
+
+    def _make_departure(self, allocator: Allocator, wish: LeaveWish) -> Departure:
+        return Departure(
+            self.datastore,
+            allocator,
+            self.endpoints,
+            node=self.node,
+            wish=wish,
+            changed=self._change_membership,
+            untold=self._untold,
+            report=self.report,
+            retract=None if self._checks is None else self._checks.retract,
+        )
+
+    def _change_membership(self, is_leaving: bool) -> None:  # noqa: FBT001  # a callback
+        self.reconciler.post(Leaving(is_leaving))
+        self.registration.wake()
+
+    async def _untold(self) -> list[IPAddress]:
+        """Return the peers that may not know yet that nothing of ours is announced any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                await self.reconciler.settled()
+        if not (self.facts.has_datastore and self.facts.has_endpoints):
+            raise TryAgain("the agent has not read everything yet")
+        peers = (neighbour.peer for neighbour in wanted_neighbours(self.facts.inputs))
+        return [peer for peer in peers if not self.speaker.has_told(peer)]
+
     def _make_cni(self) -> CniChild:
         return CniChild(
             self.config,
             node=self.node,
-            datastore_file=self.datastore.identity,
+            datastore_identity=self.datastore.identity,
             count=self.metrics.count,
             count_ipam=self.metrics.count_ipam,
+            report=self.report,
+        )
+
+    def _after_pass(self) -> None:
+        inputs = self.facts.inputs
+        self._tell_mtu()
+        if inputs.node is not None:  # and the kernel has been read: this is after a pass
+            self.registration.look_at(self.autodetection.look(inputs, inputs.node))
+        self.speaker.listen_on(self._session_addresses())
+
+    def _session_addresses(self) -> list[IPAddress]:
+        """Return where peers find us, of each IP version: as stated, or as the Node object says."""
+        own = {version: self.facts.inputs.own_interface(version) for version in (4, 6)}
+        own |= {one.version: one for one in self.config.own_addresses}
+        return [one.ip for one in own.values() if one is not None]
+
+    def _make_network(self) -> Network | None:
+        if not self.config.cni_conflist:
+            return None
+        source = self.config.cni_template
+        try:
+            template = Path(source).read_bytes()
+        except OSError as exc:
+            raise InvalidInput(f"cannot read cni_template {source}: {exc.strerror}") from exc
+        return Network(
+            path=Path(self.config.cni_conflist),
+            content=network_of(template, node=self.node, source=source),
+            is_ready=lambda: report.is_ready(self),
             report=self.report,
         )
 
@@ -157,9 +256,7 @@ class Agent:
 
     def write_nodename(self) -> None:
         """Leave our name where the in-process engine looks for it."""
-        temporary = self._state_dir / "nodename.new"
-        temporary.write_text(self.node, encoding="utf-8")
-        temporary.replace(self._state_dir / "nodename")
+        put(self._state_dir / "nodename", self.node.encode(), mode=0o644, is_flushed=False)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -195,14 +292,25 @@ class Agent:
                 self.kernel, names=lambda: list(self.reconciler.want.sysctls), post=post
             ),
             "registration": self.registration.run(),
+            "autodetection": self.autodetection.run(),
             "prober": Prober(down_peers=self._down_peers, returned=self.speaker.nudge).run(),
             "cni": self.cni.run(),
             "control": self.control.run(),
         }
+        pod_subnets = pod_subnets_of(self.datastore)
+        if pod_subnets is not None:
+            parts["first-pools"] = FirstPools(
+                self.datastore,
+                stated=self.config.first_pools,
+                pod_subnets=pod_subnets,
+                report=self.report,
+            ).run()
         for kind in WATCHED_KINDS:
             parts[f"watch-{kind.__name__}"] = watchers.watch_kind(
                 self.datastore, kind, post=post, report=self.report
             )
+        if self.network is not None:
+            parts["network"] = self.network.run()
         if self.config.metrics_port:
             server = HttpServer(
                 address=self.config.metrics_address,
@@ -211,16 +319,35 @@ class Agent:
                 report=self.report,
             )
             parts["http"] = server.run()
-        return parts
+        return parts | self._cluster_parts()
+
+    def _cluster_parts(self) -> dict[str, "asyncio._CoroutineLike[None]"]:
+        """Return what only a cluster can be told."""
+        cluster = cluster_of(self.datastore)
+        if cluster is None or self._checks is None:
+            return {}
+        policies = Policies(cluster, node=self.node, report=self.report).run()
+        return {"policies": policies, "checks": self._checks.run()}
+
+    async def _look(self, cluster: Cluster) -> Report | None:
+        """Look at this node as `pycnictl check` does, with the objects that are known already."""
+        if self.departure.is_wanted:
+            return None
+        place = place_of(self.config, node=self.node)
+        state = await self.kernel.snapshot(rp_filters(place.tunnel))
+        inputs = self.facts.inputs
+        pools, nodes = list(inputs.pools.values()), list(inputs.nodes.values())
+        report = await survey(place, kernel=state, cluster=cluster)
+        return report + await survey_ways(place, kernel=state, pools=pools, nodes=nodes)
 
     def _post(self, message: Message) -> None:
         self.reconciler.post(message)
-        if isinstance(message, Listed | Changed) and message.kind in (IPPool, Node):
-            self.registration.wake()  # also when somebody deletes our own node object
-        if isinstance(message, Listed | Changed) and message.kind is IPPool:
-            # The message itself is still on its way to the facts.
-            known = self.facts.inputs.pool_history | _pools_in(message)
-            history.save(self._history_path, known)
+        if isinstance(message, Listed | Changed):
+            self.registration.heed(message)
+            if message.kind is IPPool:
+                # The message itself is still on its way to the facts.
+                known = self.facts.inputs.pool_history | _pools_in(message)
+                history.save(self._history_path, known)
 
 
 def _pools_in(message: Listed | Changed) -> set[IPNetwork]:
@@ -228,25 +355,9 @@ def _pools_in(message: Listed | Changed) -> set[IPNetwork]:
     return {value.cidr for value in values if isinstance(value, IPPool)}
 
 
-def claim_run_dir(run_dir: Path) -> int:
-    """Make sure that no other agent uses this run directory; return the lock's descriptor.
-
-    Two agents would take each other's sockets away and undo each other's routes.
-    """
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(run_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise TryAgain(f"another agent runs in {run_dir}: stop it, or set run_dir") from None
-    return fd
-
-
-async def amain(config: AgentConfig) -> None:
+async def amain(config: AgentConfig, *, node: str) -> None:
     """Open the datastore and run the agent."""
-    node = config.node or socket.gethostname().lower()
-    datastore = await open_sqlite(config.datastore_path)
+    datastore = await open_datastore(config.datastore_place, kubeconfig=config.kubeconfig)
     agent = Agent(config, node=node, datastore=datastore)
     agent.write_nodename()
     await agent.run()
@@ -263,7 +374,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"pycni {pycni.__version__}")
     arguments = parser.parse_args(argv)
     try:
-        config = load_config(arguments.config)
+        config = with_environment(load_config(arguments.config), os.environ)
+        node = own_name(config.node)
     except InvalidInput as exc:
         parser.error(str(exc))
     configure_logging(config.log_level)
@@ -274,7 +386,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = claim_run_dir(Path(config.run_dir))
-        asyncio.run(amain(config))
+        spare_collector()
+        asyncio.run(amain(config, node=node))
         os.close(lock)
     except PycniError as exc:
         _log.error("the agent can't run", extra={"reason": str(exc)})

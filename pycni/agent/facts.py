@@ -14,11 +14,13 @@ from pycni.agent.messages import (
     EndpointChanged,
     EndpointsListed,
     KernelTold,
+    Leaving,
     Listed,
     LookAgain,
     Message,
     SysctlsRead,
 )
+from pycni.agent.tunnel_change import TunnelChange
 from pycni.bgp.rib import Rib
 from pycni.ipam.books import corruption_of
 from pycni.model.bgp import EndOfRib
@@ -35,6 +37,7 @@ from pycni.model.network import (
 )
 from pycni.model.resources import (
     BGPConfiguration,
+    BGPFilter,
     BGPPeer,
     Block,
     BlockAffinity,
@@ -46,11 +49,13 @@ from pycni.model.resources import (
 from pycni.plan.inputs import Inputs, borrowed_in, host_prefix, is_confirmed, route_key
 from pycni.plan.mirror import NOTHING, Effect, apply_event, leave_out_link_local
 
+Configured = IPPool | Node | BGPPeer | BGPFilter | BGPConfiguration
 WATCHED_KINDS: tuple[type[Resource], ...] = (
     IPPool,
     Node,
     BGPConfiguration,
     BGPPeer,
+    BGPFilter,
     BlockAffinity,
     Block,
 )
@@ -106,11 +111,19 @@ class Facts:
         self._objects: dict[type[Resource], dict[str, Resource]] = {}
         self._claims: dict[IPNetwork, dict[str, BlockAffinity]] = {}
         self._borrowed_in: dict[IPNetwork, dict[IPNetwork, str]] = {}
+        self._tunnel = TunnelChange()
 
     @property
     def has_datastore(self) -> bool:
-        """Tell whether every watched kind has been listed."""
-        return self.listed >= set(WATCHED_KINDS)
+        """Tell whether every watched kind has been listed that has a meaning here.
+
+        A filter has none before a peer names one: a cluster whose definitions are older than this
+        agent knows no filters, and its nodes must not lose their sessions for that.
+        """
+        needed = set(WATCHED_KINDS)
+        if not any(peering.filters for peering in self.inputs.peers.values()):
+            needed.discard(BGPFilter)
+        return self.listed >= needed
 
     def snapshot(self, state: KernelState) -> None:
         """Take a new picture of the kernel."""
@@ -119,13 +132,15 @@ class Facts:
         self.inputs.links = state.links
         self.inputs.addresses = state.addresses
 
+    def next_deadline(self) -> float:
+        """Return when `expire` has something to do; inf when never."""
+        return min(self.rib.next_deadline(), self._tunnel.deadline)
+
     def feed(self, message: Message, *, now: float) -> Dirty:
         """Learn one message."""
         match message:
-            case Listed():
-                return self._listed(message)
-            case Changed():
-                return self._changed(message.kind, message.name, message.value)
+            case Listed() | Changed():
+                return self._told_of_objects(message, now=now)
             case EndpointChanged():
                 return self._endpoint_changed(message)
             case EndpointsListed():
@@ -136,16 +151,19 @@ class Facts:
                 return self._bgp_told(message, now=now)
             case SysctlsRead():
                 return self._sysctls_read(message)
-            case LookAgain():
-                return Dirty(keys=set(message.keys), links=set(message.links))
-            case Doubt():
-                return Dirty(is_all=True, is_doubtful=True)
+            case Leaving():
+                self.inputs.is_leaving = message.is_wanted
+                return Dirty(is_bgp=True)
+            case LookAgain() | Doubt():
+                return _asked(message)
             case _:
                 assert_never(message)
 
     def expire(self, *, now: float) -> Dirty:
-        """Drop stale paths whose time is over."""
-        return self._touched(self.rib.expire(now=now))
+        """Drop stale paths whose time is over, and end the change of a tunnel."""
+        dirty = self._touched(self.rib.expire(now=now))
+        dirty.is_all |= self._tunnel.expire(self.inputs, now=now)
+        return dirty
 
     def keep_peers(self, wanted: Iterable[IPAddress]) -> Dirty:
         """Forget what peers said with whom no session is wanted any more."""
@@ -155,6 +173,16 @@ class Facts:
         return dirty
 
     # --- one message each -----------------------------------------------------------------------
+
+    def _told_of_objects(self, message: Listed | Changed, *, now: float) -> Dirty:
+        before = dict(self.inputs.pools) if message.kind is IPPool else {}
+        if isinstance(message, Listed):
+            dirty = self._listed(message)
+        else:
+            dirty = self._changed(message.kind, message.name, message.value)
+        if message.kind is IPPool:
+            self._tunnel.heed(self.inputs, before=before, now=now)
+        return dirty
 
     def _endpoint_changed(self, message: EndpointChanged) -> Dirty:
         old, new = self.inputs.endpoints.get(message.key), message.endpoint
@@ -189,23 +217,9 @@ class Facts:
         if old == value:
             return Dirty()
         subject = value if value is not None else old
-        inputs = self.inputs
         match subject:
-            case IPPool():
-                _set(inputs.pools, name, value if isinstance(value, IPPool) else None)
-                inputs.pool_history.add(subject.cidr)
-                return Dirty(is_all=True)
-            case Node():
-                inputs.set_node(name, value if isinstance(value, Node) else None)
-                return Dirty(is_all=True)
-            case BGPPeer():
-                _set(inputs.peers, name, value if isinstance(value, BGPPeer) else None)
-                return Dirty(is_bgp=True)
-            case BGPConfiguration():
-                if name == "default":
-                    inputs.bgp = (
-                        value if isinstance(value, BGPConfiguration) else BGPConfiguration()
-                    )
+            case IPPool() | Node() | BGPPeer() | BGPFilter() | BGPConfiguration():
+                _set_configured(self.inputs, name, value, subject)
                 return Dirty(is_all=True)
             case BlockAffinity():
                 return self._affinity_changed(
@@ -334,6 +348,12 @@ class Facts:
         return Dirty(is_other=True)
 
 
+def _asked(message: LookAgain | Doubt) -> Dirty:
+    if isinstance(message, Doubt):
+        return Dirty(is_all=True, is_doubtful=True)
+    return Dirty(keys=set(message.keys), links=set(message.links))
+
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -343,6 +363,27 @@ def _set(mapping: dict[K, V], key: K, value: V | None) -> None:
         mapping.pop(key, None)
     else:
         mapping[key] = value
+
+
+def _set_configured(inputs: Inputs, name: str, value: Resource | None, subject: Configured) -> None:
+    """Learn or forget what operators configure; `subject` is the value, or what it was."""
+    match subject:
+        case IPPool():
+            _set(inputs.pools, name, value if isinstance(value, IPPool) else None)
+            inputs.pool_history.add(subject.cidr)
+        case Node():
+            inputs.set_node(name, value if isinstance(value, Node) else None)
+        case BGPPeer():
+            _set(inputs.peers, name, value if isinstance(value, BGPPeer) else None)
+        case BGPFilter():
+            _set(inputs.filters, name, value if isinstance(value, BGPFilter) else None)
+        case BGPConfiguration():
+            # Calico has more of them, for single nodes; all nodes go by this one.
+            is_ours = name == "default"
+            known = value if isinstance(value, BGPConfiguration) else BGPConfiguration()
+            inputs.bgp = known if is_ours else inputs.bgp
+        case _:
+            assert_never(subject)
 
 
 def _is_ready(endpoint: WorkloadEndpoint | None) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 
+from pycni.files import put
 from pycni.model.network import IPNetwork
 
 
@@ -21,6 +22,4 @@ def load(path: Path) -> set[IPNetwork]:
 
 def save(path: Path, pools: Iterable[IPNetwork]) -> None:
     """Write the history, atomically."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(sorted(map(str, pools))), encoding="ascii")
-    temporary.replace(path)
+    put(path, json.dumps(sorted(map(str, pools))).encode(), mode=0o600, is_flushed=False)

@@ -71,6 +71,13 @@ class LookAgain:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """This node is to leave the network for good, or (False) is not."""
+
+    is_wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Doubt:
     """Something may have been missed: list everything again."""
 
@@ -86,5 +93,6 @@ Message = (
     | BgpTold
     | SysctlsRead
     | LookAgain
+    | Leaving
     | Doubt
 )

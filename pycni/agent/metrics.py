@@ -80,7 +80,7 @@ _GAUGES = {
 
 def _values(agent: "Agent") -> dict[str, float]:
     from pycni.agent.report import is_ready, problems
-    from pycni.plan.desired import wanted_neighbours
+    from pycni.plan.peering import wanted_neighbours
 
     health, rib = agent.reconciler.health, agent.facts.rib
     return {

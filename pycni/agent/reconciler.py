@@ -49,13 +49,13 @@ from pycni.plan.desired import (
     needs_gateway,
     route,
     wanted_addresses,
-    wanted_advertisements,
-    wanted_neighbours,
     wanted_pod_sysctls,
     wanted_sysctls,
     wanted_tunnels,
 )
+from pycni.plan.exports import wanted_adj_ribs_out
 from pycni.plan.ownership import Ownership, host_veths
+from pycni.plan.peering import wanted_neighbours
 from pycni.plan.podsysctls import host_veth_sysctls
 from pycni.ports import Endpoints, Kernel, Speaker
 
@@ -175,7 +175,7 @@ class Reconciler:
         return min(
             self._refresh_at,
             self._retry_at,
-            self.facts.rib.next_deadline(),
+            self.facts.next_deadline(),
             self._gate_opens_at(),
             pause_at,
         )
@@ -232,9 +232,8 @@ class Reconciler:
         failures = await self._actor.perform(ops, have)
         self._conclude(todo, failures, dirty)
         if neighbours is not None:
-            self._speaker.configure(
-                neighbours=neighbours, advertisements=wanted_advertisements(self.facts.inputs)
-            )
+            advertisements = wanted_adj_ribs_out(self.facts.inputs, neighbours)
+            self._speaker.configure(neighbours=neighbours, advertisements=advertisements)
         self.health.passes += 1
         self.health.full_passes += dirty.is_all
         self.health.operations += len(ops)

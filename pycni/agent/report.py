@@ -1,22 +1,29 @@
-"""What the agent says of itself: status, routes, readiness, metrics.  Reads, never changes."""
+"""What the agent says of itself: status, routes, readiness, metrics; and what it can be asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pycni.agent.http import Page
-from pycni.endpoints import endpoint_document, pending_document
+from pycni.bgp.rib import MAX_PATHS, Rib
 from pycni.errors import TryAgain
 from pycni.kernel.netns import is_gone
-from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointState, WorkloadEndpoint
-from pycni.model.network import IPNetwork, KernelState, Route
-from pycni.plan.desired import rejected_paths, wanted_advertisements, wanted_neighbours
+from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointState, pod_of
+from pycni.model.network import IPAddress, IPNetwork, KernelState, Route
+from pycni.model.records import endpoint_document, pending_document
+from pycni.model.resources import Node
+from pycni.plan.desired import rejected_paths
+from pycni.plan.exports import wanted_advertisements, withheld
+from pycni.plan.filters import missing_filters
 from pycni.plan.iproute import route_text
+from pycni.plan.peering import wanted_neighbours
 
 if TYPE_CHECKING:
     from pycni.agent.daemon import Agent
 
 SESSION_GRACE_S = 30.0
 """How long a session may be down before `status` calls it a problem."""
+NAMED = 5
+"""How many of one kind of problem are named."""
 
 
 def status(agent: "Agent") -> dict[str, Any]:
@@ -34,6 +41,7 @@ def status(agent: "Agent") -> dict[str, Any]:
         "tunnel_address": str(node.ipip_tunnel_address)
         if node is not None and node.ipip_tunnel_address is not None
         else None,
+        **_autodetection(agent),
         "converged": is_ready(agent),
         "problems": problems(agent),
         "blocks": sorted(map(str, facts.inputs.own_blocks())),
@@ -50,6 +58,12 @@ def status(agent: "Agent") -> dict[str, Any]:
         "cni_starts": agent.cni.starts,
         "drops": agent.drop_counters(),
     }
+
+
+def _autodetection(agent: "Agent") -> dict[str, Any]:
+    """Explain the choice of the node's addresses, where one is made."""
+    explained = agent.autodetection.explain(agent.facts.inputs)
+    return {"autodetection": explained} if explained else {}
 
 
 def _nat(agent: "Agent") -> str:
@@ -82,18 +96,16 @@ def _peers(agent: "Agent") -> list[dict[str, Any]]:
 
 
 def routes(agent: "Agent") -> dict[str, Any]:
-    """Return wanted and actual routes, and why each learned path was or wasn't used."""
-    have = agent.facts.have
+    """Return wanted and actual routes, why a learned path wasn't used, or one of ours not told."""
+    have, inputs = agent.facts.have, agent.facts.inputs
     want = agent.reconciler.want.routes
     actual = have.routes if have is not None else {}
     used = [
         {"prefix": str(path.nlri), "peer": str(path.peer), "next_hop": str(path.next_hop)}
-        for paths in agent.facts.inputs.paths.values()
+        for paths in inputs.paths.values()
         for path in paths
     ]
-    reasons = {
-        (str(r.path.nlri), str(r.path.peer)): r.reason for r in rejected_paths(agent.facts.inputs)
-    }
+    reasons = {(str(r.path.nlri), str(r.path.peer)): r.reason for r in rejected_paths(inputs)}
     for row in used:
         row["used"] = reasons.get((row["prefix"], row["peer"]), "yes")
     return {
@@ -104,6 +116,10 @@ def routes(agent: "Agent") -> dict[str, Any]:
             for c in agent.reconciler.health.conflicts.values()
         ],
         "paths": used,
+        "withheld": [
+            {"prefix": str(one.nlri), "peer": str(one.peer), "why": one.reason}
+            for one in withheld(inputs, wanted_neighbours(inputs))
+        ],
     }
 
 
@@ -132,6 +148,11 @@ def endpoints(agent: "Agent") -> dict[str, Any]:
     }
 
 
+def membership(agent: "Agent") -> dict[str, Any]:
+    """Return whether this node is a member of the network, or leaving, and what hinders it."""
+    return agent.departure.said() | {"trouble": agent.troubles.get("registration", "")}
+
+
 def _text(route: Route) -> str:
     return route_text(route)
 
@@ -142,7 +163,10 @@ def problems(agent: "Agent") -> list[str]:
     found = [f"{what}: {why}" for what, why in sorted(agent.troubles.items()) if why]
     found += [failure.message for failure in health.failures]
     found += [f"BGP peer {peer}: {why}" for peer, why in agent.speaker.refused.items()]
+    found += unread_annotations(agent.facts.inputs.nodes.values())
+    found += [missing_filter_text(*one) for one in missing_filters(agent.facts.inputs)]
     found += _down_sessions(agent)
+    found += full_peers(agent.facts.rib)
     found += _lost_interfaces(agent)
     found += [
         f"{_text(c.wanted)!r} is wanted, but somebody else's {_text(c.foreign)!r} is there"
@@ -156,16 +180,61 @@ def problems(agent: "Agent") -> list[str]:
     return found
 
 
+def unread_annotations(nodes: Iterable[Node]) -> list[str]:
+    """Name a few of the nodes' annotations that can't be read, for whoever wrote them."""
+    unread = [(node.name, annotation) for node in nodes for annotation in node.unread]
+    found = [
+        f"Node {node}: its annotation {annotation} can't be read and counts as absent: correct it"
+        f" (kubectl annotate --overwrite node {node} {annotation}=VALUE, or {annotation}-)"
+        for node, annotation in sorted(unread)[:NAMED]
+    ]
+    more = len(unread) - NAMED
+    return [*found, f"and {more} more annotations of Nodes can't be read"] if more > 0 else found
+
+
+def full_peers(rib: Rib) -> list[str]:
+    """Name the peers that announce more than is kept: which of it counts is a matter of chance."""
+    return [
+        f"BGP peer {peer} announces over {MAX_PATHS:,} prefixes, and what came after those is not"
+        " used: let it announce the nodes' blocks alone, then restart its session"
+        for peer, state in rib.peers.items()
+        if state.is_full
+    ]
+
+
 def _down_sessions(agent: "Agent") -> list[str]:
     """Name the sessions that have been down for longer than a restart of the peer takes."""
     now = agent.clock()
     names = agent.facts.inputs.nodes_by_address
+    ports = {one.peer: one.port for one in wanted_neighbours(agent.facts.inputs)}
     return [
-        f"the BGP session with {names[peer].name if peer in names else peer} ({peer}) is down for"
-        f" {now - since:.0f} s: look whether that agent runs, and whether TCP port 179 gets there"
+        down_session_text(
+            str(peer),
+            node=names[peer].name if peer in names else "",
+            port=ports[peer],
+            down_s=now - since,
+        )
         for peer, since in sorted(agent.down_since.items(), key=lambda item: str(item[0]))
-        if now - since >= SESSION_GRACE_S
+        if peer in ports and now - since >= SESSION_GRACE_S
     ]
+
+
+def down_session_text(peer: str, *, node: str, port: int, down_s: float) -> str:
+    """Say that a session is down, and where to look: at a node's agent or at a router ("")."""
+    who = f"{node} ({peer})" if node else peer
+    runs = "that agent runs" if node else "that router runs and has this node as its neighbour"
+    return (
+        f"the BGP session with {who} is down for {down_s:.0f} s: look whether {runs}, and whether"
+        f" TCP port {port} gets there"
+    )
+
+
+def missing_filter_text(peer: IPAddress, peering: str, name: str) -> str:
+    """Say that nothing is exchanged with a peer, and how to change that."""
+    return (
+        f"BGP peer {peer}: nothing is announced to it or taken from it, because BGPFilter {name},"
+        f" which BGPPeer {peering} names, is not there: apply it, or take its name out of the peer"
+    )
 
 
 def _lost_interfaces(agent: "Agent") -> list[str]:
@@ -174,18 +243,13 @@ def _lost_interfaces(agent: "Agent") -> list[str]:
     if have is None:
         return []
     return [
-        f"pod {_pod_of(endpoint)} has lost its interface {endpoint.host_veth}:"
+        f"pod {pod_of(endpoint)} has lost its interface {endpoint.host_veth}:"
         " delete the pod, so that its runtime makes another"
         for endpoint in agent.facts.inputs.endpoints.values()
         if endpoint.has_interface
         and endpoint.state is EndpointState.READY
         and endpoint.host_veth not in have.links
     ]
-
-
-def _pod_of(endpoint: WorkloadEndpoint) -> str:
-    pod = f"{endpoint.pod_namespace}/{endpoint.pod_name}"
-    return pod if endpoint.pod_name else str(endpoint.key)
 
 
 def is_ready(agent: "Agent") -> bool:
@@ -210,6 +274,20 @@ def answers(agent: "Agent") -> dict[str, Callable[[], dict[str, Any]]]:
         "status": lambda: status(agent),
         "routes": lambda: routes(agent),
         "endpoints": lambda: endpoints(agent),
+        "membership": lambda: membership(agent),
+    }
+
+
+def wishes(agent: "Agent") -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return what fulfils each wish of the control socket, and says how things stand then."""
+
+    def fulfil(wish: Callable[[], None]) -> dict[str, Any]:
+        wish()
+        return membership(agent)
+
+    return {
+        "leave": lambda: fulfil(agent.departure.leave),
+        "join": lambda: fulfil(agent.departure.join),
     }
 
 

@@ -9,13 +9,13 @@ import contextlib
 import os
 import pwd
 import shutil
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pycni import programs
 from pycni.errors import InvalidInput, TryAgain
 from pycni.model.network import IPAddress
 
@@ -148,9 +148,8 @@ def _old(path: Path) -> Path:
 async def stop(process: asyncio.subprocess.Process) -> None:
     """Kill ExaBGP without a word to its peers, so that they keep our routes (RFC 4724)."""
     with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        process.kill()
+    await programs.is_over(process, within_s=STOP_TIMEOUT_S)
 
 
 def is_descendant(pid: int, *, ancestor: int) -> bool:
@@ -165,3 +164,19 @@ def is_descendant(pid: int, *, ancestor: int) -> bool:
         # The name of the process, in parentheses, may hold blanks and parentheses itself.
         pid = int(stat.rpartition(")")[2].split()[1])
     return False
+
+
+def replace_file(path: Path, content: bytes, *, user: str | None, mode: int) -> None:
+    """Write a file of ExaBGP's user, atomically."""
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, content)
+        os.fchmod(fd, mode)
+        if os.getuid() == 0:
+            who = identity(user)
+            os.fchown(fd, who.uid, who.gid)
+    finally:
+        os.close(fd)
+    temporary.replace(path)

@@ -8,10 +8,12 @@ never a crash, because peers have influence on what stands in it.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from pycni.errors import InvalidInput
 from pycni.model.bgp import (
+    MAX_TTL,
     Advertisement,
     BgpEvent,
     EndOfRib,
@@ -23,13 +25,15 @@ from pycni.model.bgp import (
     PeerDown,
     PeerOpened,
     PeerUp,
+    is_large,
+    parse_community,
 )
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.schema_fields import check_password
 
 MULTIPROTOCOL_CAPABILITY = "1"
 GRACEFUL_RESTART_CAPABILITY = "64"
-_RECEIVED = "parsed; open; update; notification; refresh;"
+_TOLD = "receive { parsed; open; update; notification; refresh; } send { parsed; update; }"
 
 _DEFECTS = (
     ValueError,
@@ -45,10 +49,19 @@ class NotUnderstood(Exception):
     """A line of ExaBGP that is no event we know how to read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An UPDATE on its way to a peer: what it withdraws, and the family whose End-of-RIB it is."""
+
+    peer: IPAddress
+    withdrawn: tuple[IPNetwork, ...] = ()
+    end_of_rib: Family | None = None
+
+
 # --- decoding -----------------------------------------------------------------------------------
 
 
-def decode(line: bytes) -> tuple[BgpEvent, ...]:
+def decode(line: bytes) -> tuple[BgpEvent | Sent, ...]:
     """Turn one JSON line of ExaBGP into events; lines that mean nothing to us give none."""
     try:
         document = json.loads(line)
@@ -58,7 +71,7 @@ def decode(line: bytes) -> tuple[BgpEvent, ...]:
         raise NotUnderstood(f"cannot read {text!r}: {exc}") from exc
 
 
-def _events(document: Mapping[str, object]) -> Iterator[BgpEvent]:
+def _events(document: Mapping[str, object]) -> Iterator[BgpEvent | Sent]:
     neighbor = document.get("neighbor")
     if not isinstance(neighbor, dict):
         return
@@ -70,6 +83,8 @@ def _events(document: Mapping[str, object]) -> Iterator[BgpEvent]:
             yield _open(peer, neighbor["open"]["capabilities"])
         case "update" if neighbor.get("direction") == "receive":
             yield from _update(peer, neighbor["message"])
+        case "update" if neighbor.get("direction") == "send":
+            yield _sent(peer, neighbor["message"])
         case _:
             return
 
@@ -114,14 +129,24 @@ def _strings(value: object) -> list[str]:
 
 def _update(peer: IPAddress, message: Mapping[str, dict[str, object]]) -> Iterator[BgpEvent]:
     if "eor" in message:
-        eor = message["eor"]
-        yield EndOfRib(peer, Family(f"{eor['afi']} {eor['safi']}"))
+        yield EndOfRib(peer, _ended_family(message["eor"]))
         return
     update = message.get("update", {})
     announced = tuple(_announced(peer, update))
     withdrawn = tuple(_withdrawn(update.get("withdraw", {})))
     if announced or withdrawn:
         yield PathsChanged(peer, announced=announced, withdrawn=withdrawn)
+
+
+def _sent(peer: IPAddress, message: Mapping[str, dict[str, object]]) -> Sent:
+    if "eor" in message:
+        return Sent(peer, end_of_rib=_ended_family(message["eor"]))
+    update = message.get("update", {})
+    return Sent(peer, withdrawn=tuple(_withdrawn(update.get("withdraw", {}))))
+
+
+def _ended_family(eor: Mapping[str, object]) -> Family:
+    return Family(f"{eor['afi']} {eor['safi']}")
 
 
 def _announced(peer: IPAddress, update: Mapping[str, object]) -> Iterator[Path]:
@@ -133,7 +158,8 @@ def _announced(peer: IPAddress, update: Mapping[str, object]) -> Iterator[Path]:
         raise TypeError("attribute is no object")
     as_path = _as_path(attributes.get("as-path", {}))
     origin = Origin[str(attributes.get("origin", "incomplete")).upper()]
-    communities = frozenset(":".join(map(str, c)) for c in attributes.get("community", ()))
+    said = (*attributes.get("community", ()), *attributes.get("large-community", ()))
+    communities = frozenset(":".join(map(str, one)) for one in said)
     for family in _known_families(announce):
         for hop, entries in announce[family].items():
             next_hop = _address(hop)
@@ -217,7 +243,7 @@ def render_configuration(
 
 
 def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
-    restart = neighbour.restart_time_s
+    restart = f"{neighbour.restart_time_s:d}" if neighbour.restart_time_s else "disable"
     families = " ".join(f"{f.value};" for f in Family if f in neighbour.families)
     lines = [
         f"router-id {neighbour.router_id};",
@@ -232,11 +258,13 @@ def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
         "adj-rib-out true;",
         "group-updates true;",
         f"family {{ {families} }}",
-        f"capability {{ asn4 enable; route-refresh enable; graceful-restart {restart:d}; }}",
-        f"api {{ processes [ agent ]; neighbor-changes; receive {{ {_RECEIVED} }} }}",
+        f"capability {{ asn4 enable; route-refresh enable; graceful-restart {restart}; }}",
+        f"api {{ processes [ agent ]; neighbor-changes; {_TOLD} }}",
     ]
     if neighbour.port != 179:
         lines.append(f"connect {neighbour.port:d};")
+    if neighbour.least_ttl is not None:
+        lines += [f"outgoing-ttl {MAX_TTL:d};", f"incoming-ttl {neighbour.least_ttl:d};"]
     if neighbour.password is not None:
         password = check_password(neighbour.password, path="the BGP password")
         lines.append(f'md5-password "{password}";')
@@ -265,7 +293,17 @@ def _plain_word(word: str) -> str:
 def announce(advertisement: Advertisement, *, peers: Sequence[IPAddress] = ()) -> str:
     """Return the command that announces a prefix to these peers, or to all that are configured."""
     route = f"announce route {advertisement.nlri} next-hop {advertisement.next_hop}"
-    return f"{_selected(peers)}{route}"
+    return f"{_selected(peers)}{route}{_communities(advertisement.communities)}"
+
+
+def _communities(communities: Iterable[str]) -> str:
+    """Spell communities, numbers and colons alone, as attributes of a route."""
+    checked = sorted(parse_community(one) for one in communities)
+    words = {
+        "community": [one for one in checked if not is_large(one)],
+        "large-community": [one for one in checked if is_large(one)],
+    }
+    return "".join(f" {name} [ {' '.join(own)} ]" for name, own in words.items() if own)
 
 
 def withdraw(advertisement: Advertisement, *, peers: Sequence[IPAddress] = ()) -> str:

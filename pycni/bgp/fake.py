@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from pycni.model.bgp import (
+    AdjRibsOut,
     Advertisement,
     BgpEvent,
     EndOfRib,
@@ -33,19 +34,21 @@ class FakeSpeaker:
     def __init__(self, network: "FakeNetwork", *addresses: IPAddress) -> None:
         self.addresses = addresses
         self.neighbours: tuple[Neighbour, ...] = ()
-        self.advertisements: frozenset[Advertisement] = frozenset()
+        self.advertisements = AdjRibsOut()
         self.told: dict[IPAddress, frozenset[Advertisement]] = {}
         """What was announced to each peer whose session is up."""
         self._network = network
         self._queue: asyncio.Queue[BgpEvent] = asyncio.Queue()
         network.join(self)
 
-    def configure(
-        self, *, neighbours: Sequence[Neighbour], advertisements: frozenset[Advertisement]
-    ) -> None:
+    def configure(self, *, neighbours: Sequence[Neighbour], advertisements: AdjRibsOut) -> None:
         """State what is wanted from now on."""
         self.neighbours, self.advertisements = tuple(neighbours), advertisements
         self._network.converge()
+
+    def has_told(self, peer: IPAddress) -> bool:
+        """Tell whether a session is up: what is stated is told at once."""
+        return peer in self.told
 
     async def events(self) -> AsyncIterator[BgpEvent]:
         """Yield what happens, without end."""
@@ -85,11 +88,15 @@ class _End:
     def for_peer(self, peer: "_End") -> frozenset[Advertisement]:
         """Return what this end has to announce in the families that both speak."""
         common = self.families(peer) & peer.families(self)
-        return frozenset(a for a in self.speaker.advertisements if a.family in common)
+        wanted = self.speaker.advertisements.to(peer.address)
+        return frozenset(a for a in wanted if a.family in common)
 
     def update(self, adverts: Iterable[Advertisement]) -> tuple[Path, ...]:
         """Turn this end's advertisements into paths as its peer hears them."""
-        return tuple(Path(a.nlri, a.next_hop, peer=self.address) for a in sorted(adverts, key=str))
+        return tuple(
+            Path(a.nlri, a.next_hop, peer=self.address, communities=a.communities)
+            for a in sorted(adverts, key=lambda one: str(one.nlri))
+        )
 
 
 class FakeNetwork:

@@ -27,6 +27,8 @@ from pycni.model.network import IPAddress, IPNetwork
 
 MAX_RESTART_TIME_S = 120.0
 """The longest that a peer's paths outlive its session, whatever it asks for."""
+MAX_PATHS = 200_000
+"""From one peer, some 150 MB; a cluster of 5,000 nodes has a tenth of that."""
 
 
 @dataclass(slots=True)
@@ -35,16 +37,20 @@ class PeerState:
 
     `restart_time_s` is None for a peer without graceful restart.  `stale_until` is the moment at
     which stale paths go; inf when there are none.  `is_own_restart` says that they are stale
-    since our speaker died, so the peer need not have preserved anything.
+    since our speaker died, so the peer need not have preserved anything.  `has_restarted` is for
+    the restart of the peer itself, since its last End-of-RIB or, if later, our speaker's death.
+    `is_full` says that prefixes beyond `MAX_PATHS` were left out, in this session.
     """
 
     is_up: bool = False
     restart_time_s: float | None = None
     stale_until: float = inf
     is_own_restart: bool = False
+    has_restarted: bool = False
     families: frozenset[Family] = frozenset({Family.IPV4})
     finished: set[Family] = field(default_factory=set)
     last_error: str = ""
+    is_full: bool = False
     paths: dict[IPNetwork, Path] = field(default_factory=dict)
 
 
@@ -121,7 +127,11 @@ class Rib:
         peer = self._peer(event.peer)
         touched = self._drop(event.peer, [n for n in event.withdrawn if n in peer.paths])
         for path in event.announced:
-            if peer.paths.get(path.nlri) != path:
+            known = peer.paths.get(path.nlri)
+            if known is None and len(peer.paths) >= MAX_PATHS:
+                peer.is_full = True
+                continue
+            if known != path:
                 touched.add(path.nlri)
             peer.paths[path.nlri] = path
             self._by_prefix.setdefault(path.nlri, {})[event.peer] = path
@@ -130,6 +140,7 @@ class Rib:
     def _opened(self, event: PeerOpened, *, now: float) -> set[IPNetwork]:
         peer = self._peer(event.peer)
         peer.finished.clear()
+        peer.is_full = False
         peer.families = event.families
         if event.restart_time_s is None:
             peer.restart_time_s = None
@@ -159,10 +170,10 @@ class Rib:
             peer.stale_until = inf
             return self._drop(event.peer, list(peer.paths))
         touched: set[IPNetwork] = set()
-        if not peer.is_own_restart:
+        if peer.has_restarted:
             # RFC 4724, 4.2: what was stale already when the peer restarts once more goes at last.
             touched = self._drop(event.peer, _stale(peer.paths.values()))
-        # What is stale since our own restart stays: after that, this is the peer's first one.
+        peer.has_restarted = True
         peer.is_own_restart = False
         return touched | self._mark_stale(event.peer, until=now + peer.restart_time_s)
 
@@ -175,6 +186,8 @@ class Rib:
                 peer.last_error = event.reason
                 touched |= self._mark_stale(address, until=now + MAX_RESTART_TIME_S)
             peer.finished.clear()
+            # Whatever we break off by restarting, the peer's next restart is its first one again.
+            peer.has_restarted = False
         return touched
 
     def _end_of_rib(self, event: EndOfRib) -> set[IPNetwork]:
@@ -184,6 +197,7 @@ class Rib:
         touched = self._drop(event.peer, stale)
         if not any(path.is_stale for path in peer.paths.values()):
             peer.stale_until = inf
+            peer.has_restarted = False
         return touched
 
     # --- the tables -----------------------------------------------------------------------------

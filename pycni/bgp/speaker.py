@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from pycni.bgp import child, codec, sockets
+from pycni.bgp.announcer import Announcer
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.link import Answer, Link, LinkLost
 from pycni.errors import PycniError, TryAgain
 from pycni.model.bgp import (
-    Advertisement,
+    AdjRibsOut,
     BgpEvent,
-    Family,
     Neighbour,
     PeerDown,
     PeerUp,
@@ -57,7 +57,7 @@ class SpeakerCounters:
 @dataclass(slots=True)
 class _Wanted:
     neighbours: tuple[Neighbour, ...] = ()
-    advertisements: frozenset[Advertisement] = frozenset()
+    advertisements: AdjRibsOut = field(default_factory=AdjRibsOut)
     nudges: dict[IPAddress, int] = field(default_factory=dict)
 
 
@@ -68,14 +68,17 @@ class ExaBgpSpeaker:
         self._settings = settings
         self._helper_python = helper_python
         self._wanted = _Wanted()
-        self._announced: frozenset[Advertisement] = frozenset()
+        self._announcer = Announcer(self._tell)
         self._written: tuple[object, ...] = ()
         self._configured: tuple[Neighbour, ...] = ()
         self._changed = asyncio.Event()
         self._queue: asyncio.Queue[BgpEvent] = asyncio.Queue()
-        self._up: set[IPAddress] = set()
         self._link: Link | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._lost: asyncio.Future[str] | None = None
+        self._has_address = asyncio.Event()
+        if settings.listen:
+            self._has_address.set()
         self.counters = SpeakerCounters()
         self.refused: dict[IPAddress, str] = {}
 
@@ -84,9 +87,7 @@ class ExaBgpSpeaker:
         """Return the process id of the running ExaBGP, None between two lives."""
         return self._process.pid if self._process is not None else None
 
-    def configure(
-        self, *, neighbours: Sequence[Neighbour], advertisements: frozenset[Advertisement]
-    ) -> None:
+    def configure(self, *, neighbours: Sequence[Neighbour], advertisements: AdjRibsOut) -> None:
         """State what is wanted from now on; the running task brings it about."""
         self.refused = {n.peer: why for n in neighbours if (why := codec.mistake_in(n))}
         usable = tuple(n for n in neighbours if n.peer not in self.refused)
@@ -99,9 +100,25 @@ class ExaBgpSpeaker:
             self._wanted.neighbours, self._wanted.advertisements = wanted
             self._changed.set()
 
+    def listen_on(self, addresses: Sequence[IPAddress]) -> None:
+        """Accept sessions on just these addresses; an ExaBGP that does on others is replaced.
+
+        Until there is one there is no ExaBGP.
+        """
+        if not addresses or set(addresses) == set(self._settings.listen):
+            return
+        self._settings = replace(self._settings, listen=tuple(addresses))
+        self._has_address.set()
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(f"it is to listen on {', '.join(map(str, addresses))} now")
+
+    def has_told(self, peer: IPAddress) -> bool:
+        """Tell whether a peer was sent the withdrawal of all that is announced no more."""
+        return self._announcer.has_told(peer, self._wanted.advertisements)
+
     def nudge(self, peer: IPAddress) -> None:
         """Make ExaBGP try a peer that is down right now, in place of at the end of its back-off."""
-        if peer not in self._up:
+        if peer not in self._announcer.up:
             self._wanted.nudges[peer] = self._wanted.nudges.get(peer, 0) + 1
             self._changed.set()
 
@@ -124,8 +141,7 @@ class ExaBgpSpeaker:
             # must not end the agent.
             except (OSError, PycniError, LinkLost, codec.NotUnderstood, ValueError) as exc:
                 reason = str(exc) or type(exc).__name__
-            self._up.clear()
-            self._announced = frozenset()
+            self._announcer.clear()
             self._queue.put_nowait(SpeakerLost(reason))
             failures = 0 if loop.time() - started > 30 else failures + 1
             delay = RESTART_DELAYS_S[min(max(failures - 1, 0), len(RESTART_DELAYS_S) - 1)]
@@ -134,9 +150,11 @@ class ExaBgpSpeaker:
 
     async def _live(self) -> str:
         """Run one ExaBGP, until it is lost or can be replaced by a better one; return why."""
-        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        missing = await sockets.wait_for(self._settings.listen)
-        listen = tuple(address for address in self._settings.listen if address not in missing)
+        await self._has_address.wait()
+        self._lost = lost = asyncio.get_running_loop().create_future()
+        wanted = self._settings.listen
+        missing = await sockets.wait_for(wanted)
+        listen = tuple(address for address in wanted if address not in missing)
         arrival = asyncio.create_task(sockets.lose_by_arrival(missing, lost), name="bgp-addresses")
         try:
             return await self._run_child(replace(self._settings, listen=listen), lost)
@@ -216,7 +234,7 @@ class ExaBgpSpeaker:
                 raise TryAgain(f"ExaBGP's helper passed {len(fds)} descriptors in place of 2")
             # A session may be up before we read the first line: it is to hear of all our routes
             # before End-of-RIB, or the peer drops those that it kept for us.
-            self._announced = self._wanted.advertisements
+            self._announcer.begin(self._wanted.advertisements)
             self._queue.put_nowait(SpeakerUp())
             self._link = Link(on_event=self._on_line, on_lost=_set_once(lost))
             read_fd, write_fd = fds
@@ -260,14 +278,15 @@ class ExaBgpSpeaker:
         directory = self._private_directory()
         bridge = directory / "bridge.py"
         source = Path(__file__).with_name("bridge.py").read_bytes()
-        _replace_file(bridge, source, user=self._settings.user, mode=0o640)
+        child.replace_file(bridge, source, user=self._settings.user, mode=0o640)
         text = codec.render_configuration(
             self._wanted.neighbours,
             run=[self._helper_python, "-IES", str(bridge), str(directory / "helper.sock")],
             nudges=self._wanted.nudges,
         )
         configuration = directory / "exabgp.conf"
-        _replace_file(configuration, text.encode("ascii"), user=self._settings.user, mode=0o600)
+        user = self._settings.user
+        child.replace_file(configuration, text.encode("ascii"), user=user, mode=0o600)
         return configuration
 
     async def _reload(self) -> None:
@@ -297,38 +316,12 @@ class ExaBgpSpeaker:
             return await self._link.command(command)
 
     def _send_advertisements(self) -> None:
-        """Tell all peers what changed; those that are down hear everything when they come up.
-
-        A withdrawal is sent in any case, because ExaBGP keeps what it once announced for the
-        next session of a peer.
-        """
-        wanted = self._wanted.advertisements
-        for advertisement in sorted(self._announced - wanted, key=str):
-            self._tell_takers(advertisement, codec.withdraw)
-        if self._up:
-            for advertisement in sorted(wanted - self._announced, key=str):
-                self._tell_takers(advertisement, codec.announce)
-        self._announced = wanted
-
-    def _tell_takers(self, advertisement: Advertisement, spell: Callable[..., str]) -> None:
-        """Tell those whose sessions carry its family: ExaBGP would log each of the others."""
-        # Those that ExaBGP still has count as well, though they are wanted no more.
-        known = {n.peer: n for n in (*self._configured, *self._wanted.neighbours)}
-        takers = [n.peer for n in known.values() if advertisement.family in n.families]
-        if len(takers) == len(known):
-            self._tell(spell(advertisement))
-        elif takers:
-            self._tell(spell(advertisement, peers=takers))
-
-    def _greet(self, peer: IPAddress) -> None:
-        """Send everything that a peer that came up is to have, then End-of-RIB."""
-        neighbour = next((n for n in self._wanted.neighbours if n.peer == peer), None)
-        families = neighbour.families if neighbour is not None else frozenset(Family)
-        for advertisement in sorted(self._announced, key=str):
-            if advertisement.family in families:
-                self._tell(codec.announce(advertisement, peers=[peer]))
-        for family in families:
-            self._tell(codec.end_of_rib(family, peer=peer))
+        wanted = self._wanted
+        self._announcer.change(
+            wanted.advertisements,
+            configured=self._configured,
+            staying={n.peer for n in wanted.neighbours},
+        )
 
     def _tell(self, command: str) -> None:
         if self._link is not None:
@@ -349,11 +342,14 @@ class ExaBgpSpeaker:
             _log.warning("ExaBGP said something strange", extra={"reason": str(exc)})
             return
         for event in events:
+            if isinstance(event, codec.Sent):
+                self._announcer.note(event)
+                continue
             if isinstance(event, PeerUp):
-                self._up.add(event.peer)
-                self._greet(event.peer)
+                wanted = (n for n in self._wanted.neighbours if n.peer == event.peer)
+                self._announcer.greet(event.peer, next(wanted, None))
             elif isinstance(event, PeerDown):
-                self._up.discard(event.peer)
+                self._announcer.end(event.peer)
             self._queue.put_nowait(event)
 
 
@@ -378,18 +374,3 @@ def _set_once(future: asyncio.Future[str]) -> Callable[[str], None]:
             future.set_result(reason)
 
     return set_unless_done
-
-
-def _replace_file(path: Path, content: bytes, *, user: str | None, mode: int) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, content)
-        os.fchmod(fd, mode)
-        if os.getuid() == 0:
-            who = child.identity(user)
-            os.fchown(fd, who.uid, who.gid)
-    finally:
-        os.close(fd)
-    temporary.replace(path)

@@ -1,12 +1,14 @@
 """The releases that DELs could not do and left in the journal: paid later, or by the next ADD.
 
 A DEL never fails for the datastore's sake, so what it owes is kept on disk, guarded by sequence
-numbers: by the time that it is paid the address may be somebody else's, rightly.
+numbers: by the time that it is paid the address may be somebody else's, rightly.  Where neither
+agent nor engine was there, the relay has journalled the whole DEL: then there is a record still.
 """
 
 import logging
 from collections.abc import Sequence
 
+from pycni.cni.removal import remove
 from pycni.cni.tools import Engine
 from pycni.errors import PycniError, TryAgain
 from pycni.model.endpoints import EndpointKey, PendingRelease
@@ -36,6 +38,8 @@ async def pay_debts(engine: Engine) -> Sequence[str]:
         except PycniError as exc:
             if is_locked or not isinstance(exc, TryAgain):  # else a request has it in hand
                 problems.append(str(exc))
+        except OSError as exc:  # the kernel's, or a disk's: the next one may go all the same
+            problems.append(f"cannot pay what {pending.key} owes: {exc}")
     return problems
 
 
@@ -46,6 +50,12 @@ async def _pay(engine: Engine, pending: PendingRelease) -> None:
     """
     if pending != engine.endpoints.get_pending(pending.key):
         return
+    record = engine.endpoints.get(pending.key)
+    if record is not None:
+        # Interface and record first: nobody is to get the address while they are there.
+        await remove(engine, record)
+        # What could not be released now is known more exactly since then.
+        pending = engine.endpoints.get_pending(pending.key) or pending
     if pending.addresses:
         outcome = await engine.allocator.release(
             pending.addresses, handle_id=pending.handle_id, was_used=True

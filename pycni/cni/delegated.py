@@ -17,9 +17,9 @@ from ipaddress import ip_interface
 from subprocess import DEVNULL, PIPE
 from typing import Any
 
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import Code
 from pycni.cni.protocol import Request
-from pycni.cni.results import read_result
+from pycni.cni.results import NoResult, read_result
 from pycni.errors import DelegateFailed, InvalidInput, TryAgain
 from pycni.model.endpoints import AssignedAddress, Delegation, EndpointKey, WorkloadEndpoint
 from pycni.model.network import IPAddress
@@ -60,7 +60,7 @@ async def assign(
         if not isinstance(document, dict):
             raise TypeError("it is no JSON object")
         result = read_result(document, version=request.config.cni_version)
-    except (ValueError, TypeError, RecursionError, CniError) as exc:
+    except (ValueError, TypeError, RecursionError, NoResult) as exc:
         raise DelegateFailed(f"{delegation.plugin} answered ADD with no result: {exc}") from exc
     ips = dict.fromkeys(ip_interface(one["address"]).ip for one in result["ips"])
     if not ips:
@@ -84,14 +84,26 @@ def _is_no_pods(ip: IPAddress) -> bool:
     )
 
 
+def latest(record: WorkloadEndpoint, request: Request) -> Delegation | None:
+    """Return how to call the plugin that gave an endpoint's addresses, as last said."""
+    before, now = record.delegation, request.delegation
+    # Another plugin than then has not given them.
+    is_same = before is not None and now is not None and before.plugin == now.plugin
+    return now if is_same else before
+
+
 async def release(endpoint: WorkloadEndpoint, delegation: Delegation) -> None:
     """Have the plugin take back what an endpoint has; nothing there is its success, too."""
     await _call("DEL", delegation, key=endpoint.key, netns=endpoint.netns)
 
 
-async def check(request: Request, delegation: Delegation, *, answer: str) -> None:
+async def check(request: Request, record: WorkloadEndpoint) -> None:
     """Have the plugin compare its books with what it answered: our result says other things."""
-    whole = json.loads(delegation.config) | {"prevResult": json.loads(answer)}
+    given = record.delegation
+    if given is None:
+        return
+    delegation = latest(record, request) or given
+    whole = json.loads(delegation.config) | {"prevResult": json.loads(given.answer)}
     asked = replace(delegation, config=json.dumps(whole))
     await _call("CHECK", asked, key=request.key, netns=request.netns)
 

@@ -9,15 +9,15 @@ then tells the next ADD, DEL, GC or the agent what may have been left behind.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pycni.cni import delegated, gateways
 from pycni.cni.debts import settle
-from pycni.cni.netconf import Subnet
 from pycni.cni.protocol import Request
+from pycni.cni.removal import release, remove, unplug
 from pycni.cni.results import AddResult, render_addresses, render_result
 from pycni.cni.standing import holds_addresses, plug_request, require_alike, stands
 from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
@@ -25,15 +25,15 @@ from pycni.errors import AlreadyExists, DatastoreUnusable, PycniError, TryAgain
 from pycni.ipam.books import attachment_of
 from pycni.ipam.requests import AssignRequest
 from pycni.kernel.netns import sight
+from pycni.leaving import REFUSAL
 from pycni.model.endpoints import (
     AssignedAddress,
     Delegation,
     EndpointKey,
     EndpointState,
-    PendingRelease,
+    Subnet,
     WorkloadEndpoint,
 )
-from pycni.plan.ownership import alias_of
 from pycni.ports import PlugRequest, PlugResult
 
 R = TypeVar("R")
@@ -56,11 +56,17 @@ async def add(
     is_abandoned: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Give one pod its interface and address; return the result document."""
+    _require_member(engine)
     async with engine.endpoints.lock(request.key, timeout_s=LOCK_TIMEOUT_S):
         if is_abandoned():
             raise TryAgain(f"the caller of ADD {request.key} is gone")
         endpoint = await _in_time(request.key, _ensure(engine, request, netns_fd=netns_fd))
     return _result(request, endpoint)
+
+
+def _require_member(engine: Engine) -> None:
+    if engine.is_leaving():
+        raise TryAgain(REFUSAL)
 
 
 async def _ensure(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint:
@@ -73,13 +79,21 @@ async def _ensure(engine: Engine, request: Request, *, netns_fd: int) -> Workloa
 async def _existing(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadEndpoint | None:
     """Return the endpoint of a repeated ADD, mended; remove what an unfinished one left behind."""
     record = _known(engine, request)
-    if record is not None and record.state is EndpointState.READY:
+    if (
+        record is not None
+        and record.state is EndpointState.READY
+        # A DEL that nobody served owes the interface as well, however well that looks.
+        and engine.endpoints.get_pending(request.key) is None
+    ):
         require_alike(request, record, netns_fd=netns_fd)
-        if stands(engine, request, record, netns_fd=netns_fd):
-            return record
-        is_ours = record.has_interface and not request.config.is_ipam
-        if is_ours and await holds_addresses(engine, record):
-            return await _rebuild(engine, request, record, netns_fd=netns_fd)
+        # Another plugin's books are its own: it has given them until it is told to take them back.
+        is_lent = record.delegation is not None
+        # Else another pod may have them by now, however well this one's interface looks.
+        if is_lent or await holds_addresses(engine, record):
+            if stands(engine, request, record, netns_fd=netns_fd):
+                return record
+            if record.has_interface and not (request.config.is_ipam or is_lent):
+                return await _rebuild(engine, request, record, netns_fd=netns_fd)
     if record is not None:
         await remove(engine, record)
     # Last: what could not be released just now is a debt, too, and paid later it would take the
@@ -95,7 +109,7 @@ async def _rebuild(
     # Unfinished: or the agent would mend the interface while it is being deleted.
     endpoint = replace(record, state=EndpointState.INTENT, netns=request.netns)
     engine.endpoints.put(endpoint)
-    await _unplug(engine, endpoint)
+    await unplug(engine, endpoint)
     return await _build(
         engine,
         request,
@@ -120,9 +134,11 @@ async def _make(engine: Engine, request: Request, *, netns_fd: int) -> WorkloadE
     endpoint = await _intent(engine, request, netns_fd=netns_fd)
     engine.endpoints.put(endpoint)
     try:
+        # Again, now that whoever takes leave sees our record.
+        _require_member(engine)
         addresses, delegation = await _assign(engine, request)
     except BaseException:
-        await _undo(engine, endpoint, is_plugged=False)
+        await _undo(engine, endpoint, may_be_plugged=False)
         raise
     # A crash from here on leaves the intent: whoever finds it releases by the handle.
     return await _build(
@@ -141,12 +157,10 @@ async def _build(
 ) -> WorkloadEndpoint:
     """Make the interface of an endpoint that has been given its addresses; complete its record."""
     built = PlugResult(host_mac="", pod_mac="")
-    is_plugged = False
     try:
         if intent.has_interface:
             plug = plug_request(engine, request, intent, addresses=addresses, netns_fd=netns_fd)
             built = await _plug(engine, intent, plug)
-            is_plugged = True
         endpoint = replace(
             intent,
             state=EndpointState.READY,
@@ -158,7 +172,7 @@ async def _build(
         engine.endpoints.put(endpoint)
     except BaseException:
         owing = replace(intent, addresses=addresses, delegation=delegation)
-        await _undo(engine, owing, is_plugged=is_plugged)
+        await _undo(engine, owing, may_be_plugged=True)
         raise
     return endpoint
 
@@ -196,23 +210,23 @@ async def _assign(
     return addresses, None
 
 
-async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, is_plugged: bool) -> None:
-    """Take back what an ADD has done, each step though the one before it failed."""
+async def _undo(engine: Engine, endpoint: WorkloadEndpoint, *, may_be_plugged: bool) -> None:
+    """Take back what an ADD has done, as `remove` does.
+
+    What can't be taken back now keeps all that comes after it: nobody is to get the address of an
+    interface that is still there, and whoever goes on knows of both by the record alone.
+    """
     try:
-        if is_plugged:
-            await _unplug(engine, endpoint)
-    finally:
-        # Of another plugin's address nobody knows but by the record: it stays until that is back.
-        is_owed = endpoint.delegation is not None
-        try:
-            # By the handle: an assignment that fails may leave something as well.
-            await _release(engine, endpoint, ())
-            is_owed = False
-        except PycniError as exc:
-            _log.warning("an address is not given back yet", extra={"reason": str(exc)})
-        finally:
-            if not is_owed:
-                engine.endpoints.remove(endpoint.key)
+        if may_be_plugged:
+            await unplug(engine, endpoint)
+        # By the handle: an assignment that fails may leave something as well.
+        await release(engine, endpoint, ())
+        engine.endpoints.remove(endpoint.key)
+    except (PycniError, OSError) as exc:
+        _log.warning(
+            "an ADD is not undone yet",
+            extra={"endpoint": str(endpoint.key), "reason": str(exc)},
+        )
 
 
 async def _plug(engine: Engine, endpoint: WorkloadEndpoint, plug: PlugRequest) -> PlugResult:
@@ -245,7 +259,7 @@ async def _displace(engine: Engine, newcomer: WorkloadEndpoint) -> bool:
             # Its own DEL may have ended meanwhile, and must not be undone.
             if (record := engine.endpoints.get(earlier.key)) is not None:
                 engine.endpoints.put(replace(record, state=EndpointState.INTENT))
-            await _unplug(engine, earlier)
+            await unplug(engine, earlier)
         return True
     return False
 
@@ -273,6 +287,8 @@ def _assign_request(engine: Engine, request: Request) -> AssignRequest:
         ipv4_pools=request.config.ipv4_pools,
         ipv6_pools=request.config.ipv6_pools,
         addresses=addresses,
+        subnet=request.config.subnet,
+        beside=gateways.beside(request, node=engine.node),
         # A record may be lost (a reboot empties its directory) while the address is still held.
         is_first=True,
     )
@@ -318,10 +334,7 @@ async def delete(
 def _to_delete(engine: Engine, request: Request) -> WorkloadEndpoint:
     """Return the record, or a guess; how to ask another IPAM plugin, the runtime says last."""
     record = _known(engine, request) or _guess(engine, request)
-    before, now = record.delegation, request.delegation
-    # Another plugin than then has not given the address.
-    is_same = before is not None and now is not None and before.plugin == now.plugin
-    return replace(record, delegation=now) if is_same else record
+    return replace(record, delegation=delegated.latest(record, request))
 
 
 def _guess(engine: Engine, request: Request) -> WorkloadEndpoint:
@@ -335,54 +348,6 @@ def _guess(engine: Engine, request: Request) -> WorkloadEndpoint:
         state=EndpointState.INTENT,
         delegation=request.delegation,
     )
-
-
-async def remove(engine: Engine, endpoint: WorkloadEndpoint) -> None:
-    """Remove interface, then addresses, then record; what fails to be released is journalled.
-
-    The interface goes first: were the address free before, another pod could get it while the
-    old route still leads here.
-    """
-    if endpoint.state is EndpointState.READY:
-        # Unfinished again: or the agent would mend the interface while it is being deleted.
-        engine.endpoints.put(replace(endpoint, state=EndpointState.INTENT))
-    await _unplug(engine, endpoint)
-    await _release(engine, endpoint, endpoint.addresses, was_used=True)
-    engine.endpoints.remove(endpoint.key)
-
-
-async def _unplug(engine: Engine, endpoint: WorkloadEndpoint) -> None:
-    if endpoint.has_interface:
-        await engine.podnet.unplug(host_veth=endpoint.host_veth, alias=alias_of(endpoint.key))
-
-
-async def _release(
-    engine: Engine,
-    endpoint: WorkloadEndpoint,
-    addresses: Sequence[AssignedAddress],
-    *,
-    was_used: bool = False,
-) -> None:
-    """Release, or keep the debt in the journal: a DEL never fails for the datastore's sake.
-
-    Another plugin's failure is the DEL's: a runtime repeats it, and nobody else has the means.
-    """
-    if endpoint.delegation is not None:
-        await delegated.release(endpoint, endpoint.delegation)
-        return
-    try:
-        # Whatever else the handle holds or counts, too: what a crash between two writes left.
-        await engine.allocator.release_by_handle(
-            endpoint.handle_id, key=endpoint.key, addresses=addresses, was_used=was_used
-        )
-    except PycniError as exc:
-        _log.warning(
-            "cannot release addresses now, journalled",
-            extra={"endpoint": str(endpoint.key), "reason": str(exc)},
-        )
-        engine.endpoints.journal(
-            PendingRelease(endpoint.key, handle_id=endpoint.handle_id, addresses=tuple(addresses))
-        )
 
 
 async def _in_time(key: EndpointKey, work: Awaitable[R]) -> R:

@@ -13,10 +13,17 @@ from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
 from pycni.errors import Exhausted, InvalidInput
 from pycni.ipam import block as arithmetic
 from pycni.ipam import lookup
+from pycni.ipam.books import node_of
 from pycni.ipam.giving import assigned
 from pycni.ipam.pools import pool_of
 from pycni.ipam.requests import Assignment, AssignRequest, DatastoreView
-from pycni.model.endpoints import AssignedAddress, EndpointKey, EndpointState, WorkloadEndpoint
+from pycni.model.endpoints import (
+    AssignedAddress,
+    EndpointKey,
+    EndpointState,
+    Subnet,
+    WorkloadEndpoint,
+)
 from pycni.model.resources import Block
 
 KIND = "gateway"
@@ -38,6 +45,12 @@ class Gateway:
 def handle_of(network: str, *, node: str) -> str:
     """Return the handle of a network's gateways on a node."""
     return f"pycni-gateway-{node}.{network}"
+
+
+def beside(request: Request, *, node: str) -> str:
+    """Return the handle that needs an address in the block of the pod's; empty: none does."""
+    has_gateway = request.config.subnet is Subnet.BLOCK
+    return handle_of(request.key.network, node=node) if has_gateway else ""
 
 
 def lock_key(network: str) -> EndpointKey:
@@ -104,6 +117,7 @@ async def _gateway_of(engine: Engine, request: Request, block: Block) -> Assigne
         versions=(block.cidr.version,),
         ipv4_pools=request.config.ipv4_pools,
         ipv6_pools=request.config.ipv6_pools,
+        subnet=Subnet.BLOCK,
     )
     gateway = await engine.allocator.assign_in(block.cidr, wanted)
     if gateway is None:
@@ -119,7 +133,7 @@ def gateways_in(blocks: Iterable[Block], *, node: str) -> Iterator[Gateway]:
     for block in blocks:
         for one in arithmetic.given(block):
             said = dict(one.attribute.secondary)
-            if (said.get("type"), said.get("node")) == (KIND, node):
+            if said.get("type") == KIND and node_of(one.attribute) == node:
                 address = assigned(one.address, one.sequence_number)
                 yield Gateway(said.get("network", ""), address, one.attribute.handle_id or "")
 

@@ -10,25 +10,29 @@ endpoint's lock, and whatever shows life in the kernel stays.
 
 import asyncio
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pycni.cni.engine import remove
 from pycni.cni.gateways import Gateway, gateways_in, is_idle, release
+from pycni.cni.identity import NodeIdentity
+from pycni.cni.removal import remove
+from pycni.cni.standing import is_dead
 from pycni.cni.tools import Engine
 from pycni.errors import DatastoreUnusable, PycniError
+from pycni.files import put
 from pycni.ipam import block as arithmetic
-from pycni.ipam.books import corruption_of, key_of, node_of, sound
+from pycni.ipam.books import corruption_of, key_of, netns_of, node_of
+from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.estates import Estates
 from pycni.ipam.giving import assigned
 from pycni.ipam.gone import Absences, Estate, estates
 from pycni.ipam.own import node_labels
 from pycni.ipam.pools import pool_of, turned_away
-from pycni.ipam.requests import View
+from pycni.ipam.requests import DatastoreView, View
 from pycni.ipam.retries import Observe, observe_nothing
-from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import AssignedAddress, EndpointKey, WorkloadEndpoint
 from pycni.model.network import IPNetwork
 from pycni.model.resources import AffinityState, Block, BlockAffinity, Node, cidr_name
@@ -50,16 +54,21 @@ class Boots:
         self._current = current
 
     def is_new(self) -> bool:
-        """Tell it once for each boot; without a file it is not known, and so no."""
+        """Tell it once for each boot; without a file it is not known, and so no.
+
+        Nor where it can't be noted, on a full disk: requests are served all the same.
+        """
         now = self._current.read_text(encoding="ascii").strip()
         try:
             before = self._file.read_text(encoding="ascii").strip()
         except (FileNotFoundError, UnicodeDecodeError):
             before = ""
         if before != now:
-            new = self._file.with_suffix(".new")
-            new.write_text(now, encoding="ascii")
-            new.replace(self._file)
+            try:
+                put(self._file, now.encode(), mode=0o600)
+            except OSError as exc:
+                _log.warning("cannot note the boot", extra={"reason": str(exc)})
+                return False
         return before not in ("", now)
 
 
@@ -98,10 +107,13 @@ class Janitor:
         engine: Engine,
         *,
         view: View,
+        identity: NodeIdentity | None = None,
         observe: Observe = observe_nothing,
     ) -> None:
         self._engine = engine
+        self._identity = identity
         self._view = view
+        self._cooldown = Cooldown(view, clock_ns=time.time_ns)
         self._observe = observe
         self._seen: dict[bool, frozenset[Suspect]] = {}
         self._corrupt: frozenset[IPNetwork] = frozenset()
@@ -124,12 +136,17 @@ class Janitor:
             await asyncio.sleep(PERIOD_S)
 
     async def once(self, *, is_whole: bool = True, is_certain: bool = False) -> None:
-        """Look once; take back what the last look of this kind has seen, too."""
+        """Look once; take back what the last look of this kind has seen, too.
+
+        What stands under the node's name from an earlier Node is certain as well.
+        """
+        is_heir = await self._is_heir()
         living = self._engine.podnet.aliases()
         own = await self._view.affinities(self._engine.node)
         everything = await self._blocks(own, is_whole=is_whole)
-        self._tell_of_corrupt(everything, is_whole=is_whole)
-        blocks = sound(everything)
+        corrupt = {block.cidr: why for block in everything if (why := corruption_of(block))}
+        self._tell_of_corrupt(corrupt, is_whole=is_whole)
+        blocks = [block for block in everything if block.cidr not in corrupt]
         suspects: list[Suspect] = [
             *self._dead_endpoints(living),
             *self._leaks(blocks, living),
@@ -139,17 +156,31 @@ class Janitor:
         before = self._seen.get(is_whole, frozenset())
         self._seen[is_whole] = frozenset(suspects)
         for suspect in suspects:
-            if suspect in before or (is_certain and isinstance(suspect, Leak)):
+            if suspect in before or ((is_certain or is_heir) and isinstance(suspect, Leak)):
                 await self._collect(suspect)
+        if is_heir:
+            for idle in await self._idle_blocks(own, await self._blocks(own, is_whole=False)):
+                await self._collect(idle)
         if is_whole:
             for cidr in await self._engine.allocator.take_up_lost():
                 _log.warning("took up a block that was not advertised", extra={"block": str(cidr)})
         for estate in await self._gone_nodes(everything, is_whole=is_whole):
             await self._inherit(estate)
 
-    def _tell_of_corrupt(self, blocks: Sequence[Block], *, is_whole: bool) -> None:
+    async def _is_heir(self) -> bool:
+        """Tell once whether the node has another identity than this machine has served under."""
+        if self._identity is None:
+            return False
+        stored = await self._engine.datastore.get(Node, self._engine.node)
+        records, complaints = self._engine.endpoints.readable()
+        uid = "" if stored is None else stored.value.uid
+        is_heir = self._identity.is_another(uid, has_pods=bool(records or complaints))
+        if is_heir:
+            _log.info("the node is a new one of its name", extra={"uid": uid})
+        return is_heir
+
+    def _tell_of_corrupt(self, found: Mapping[IPNetwork, str], *, is_whole: bool) -> None:
         """Say which blocks contradict themselves, once each time that they do."""
-        found = {block.cidr: why for block in blocks if (why := corruption_of(block))}
         for cidr in found.keys() - self._corrupt:
             _log.warning("a block is left alone", extra={"reason": found[cidr]})
         self._corrupt = frozenset(found if is_whole else self._corrupt | found.keys())
@@ -159,7 +190,7 @@ class Janitor:
     def _dead_endpoints(self, living: frozenset[str]) -> list[WorkloadEndpoint]:
         """Return the records of pods whose network namespace is gone."""
         records, _ = self._engine.endpoints.readable()
-        return [record for record in records if _is_dead(record, living)]
+        return [record for record in records if is_dead(record, living)]
 
     def _leaks(self, blocks: Sequence[Block], living: frozenset[str]) -> list[Leak]:
         return [
@@ -199,11 +230,14 @@ class Janitor:
     ) -> list[IdleBlock]:
         """Return the node's empty blocks, but for one in each pool: the next pod wants one.
 
-        Not of a pool that no longer means this node.
+        Not of a pool that no longer means this node, or is no more.
         """
         pools = await self._view.pools()
         labels = await node_labels(self._view, pools, self._engine.node)
-        empty = {block.cidr for block in blocks if arithmetic.is_empty(block)}
+        # Where nobody asks for an address, nobody else notes that those released have rested.
+        rested = await self._cooldown.rested()
+        awake = [arithmetic.awake(block, rested=rested) for block in blocks]
+        empty = {block.cidr for block in awake if arithmetic.is_empty(block)}
         owned = [
             (pool_of(pools, affinity.cidr), affinity.cidr)
             for affinity in own
@@ -212,7 +246,7 @@ class Janitor:
         count = Counter(pool for pool, _ in owned)
         idle = []
         for pool, cidr in owned:
-            is_spare = count[pool] > 1 or (pool is not None and turned_away(pool, labels))
+            is_spare = count[pool] > 1 or pool is None or turned_away(pool, labels)
             if is_spare and cidr in empty:
                 count[pool] -= 1
                 idle.append(IdleBlock(cidr))
@@ -220,13 +254,14 @@ class Janitor:
 
     async def _gone_nodes(self, blocks: Sequence[Block], *, is_whole: bool) -> list[Estate]:
         """Return what nodes have left that are gone; between looks at all, note who is there."""
-        datastore = self._engine.datastore
-        listed = (await datastore.list(BlockAffinity)).items if is_whole else ()
-        # From the datastore itself, and after the books: who takes something has his object soon.
-        nodes = frozenset([stored.value.name for stored in (await datastore.list(Node)).items])
-        self._absences.note(nodes)
         if not is_whole:
+            # All nodes look each minute, and there may be many Nodes, which are large.
+            self._absences.note(await self._view.nodes())
             return []
+        datastore = self._engine.datastore
+        listed = (await datastore.list(BlockAffinity)).items
+        # From the datastore itself, and after the books: who takes something has his object soon.
+        self._absences.note(await DatastoreView(datastore).nodes())
         found = estates(blocks, [stored.value for stored in listed])
         return self._absences.gone(found, now=asyncio.get_running_loop().time())
 
@@ -270,17 +305,10 @@ class Janitor:
                     [suspect.address], handle_id=suspect.handle_id, was_used=True
                 )
                 return bool(outcome.released)
-            if engine.endpoints.get(suspect.key) != suspect or not _is_dead(suspect, living):
+            if engine.endpoints.get(suspect.key) != suspect or not is_dead(suspect, living):
                 return False
             await remove(engine, suspect)
             return True
-
-
-def _is_dead(record: WorkloadEndpoint, living: frozenset[str]) -> bool:
-    if not record.has_interface:
-        return is_gone(record)
-    # A path may be out of sight from here; a pair of ours lives as long as its namespace.
-    return alias_of(record.key) not in living and not Path(record.netns).exists()
 
 
 def _claimed(block: Block, *, node: str) -> Iterator[Leak]:
@@ -290,5 +318,4 @@ def _claimed(block: Block, *, node: str) -> Iterator[Leak]:
         if key is not None and node_of(one.attribute) == node:
             address = assigned(one.address, one.sequence_number)
             handle_id = one.attribute.handle_id or ""
-            netns = dict(one.attribute.secondary).get("netns", "")
-            yield Leak(key, address, handle_id, netns)
+            yield Leak(key, address, handle_id, netns_of(one.attribute) or "")

@@ -7,6 +7,7 @@ than the CNI server, and it never leaves anything that the agent would not recog
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pycni.cni import defaults
@@ -14,15 +15,17 @@ from pycni.cni.commands import Command
 from pycni.cni.debts import pay_debts
 from pycni.cni.errors import CniError, Code, as_cni_error
 from pycni.cni.main import Reply, execute, failure, parse_or_reply
+from pycni.cni.netconf import KUBERNETES, NetworkConfig
 from pycni.cni.protocol import Request
 from pycni.cni.tools import Engine
 from pycni.datastore.sqlite import open_sqlite
 from pycni.datastore.unusable import UnusableDatastore
 from pycni.endpoints import FileEndpoints
-from pycni.errors import PycniError
+from pycni.errors import PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.kernel.netns import is_netns
 from pycni.kernel.podnet import LinuxPodNet
+from pycni.leaving import LeaveWish
 from pycni.ports import Datastore
 
 
@@ -42,7 +45,7 @@ async def serve(environment: dict[str, str], stdin: bytes) -> Reply:
         return request
     netns_fd = _open_netns(request.netns)
     try:
-        datastore = await _open_datastore(Path(request.config.datastore))
+        datastore = await _open_datastore(request.config)
         try:
             return await _serve(request, datastore, netns_fd)
         finally:
@@ -57,13 +60,21 @@ async def serve(environment: dict[str, str], stdin: bytes) -> Reply:
             os.close(netns_fd)
 
 
-async def _open_datastore(path: Path) -> Datastore:
+async def _open_datastore(config: NetworkConfig) -> Datastore:
     """Open the datastore; one that can't be opened fails with each use of it.
 
     So a DEL removes the interface and journals the rest, and STATUS waits before it complains.
+    The cluster's objects are the agent's to ask for: there are no credentials for them here.
     """
+    if config.datastore == KUBERNETES:
+        return UnusableDatastore(
+            TryAgain(
+                f"no agent answers in {config.run_dir}, and nobody else on this node may use the"
+                " cluster's objects: look at the agent (systemctl status pycni-agent, or its pod)"
+            )
+        )
     try:
-        return await open_sqlite(path)
+        return await open_sqlite(Path(config.datastore))
     except PycniError as error:
         return UnusableDatastore(error)
 
@@ -81,10 +92,13 @@ async def _serve(request: Request, datastore: Datastore, netns_fd: int | None) -
             podnet=podnet,
             default_mtu=lambda: defaults.default_mtu(datastore, node=node),
             run_dir=Path(config.run_dir),
+            is_leaving=LeaveWish(Path(config.state_dir)).is_there,
         )
         reply = await execute(engine, request, netns_fd=netns_fd)
         if request.command in (Command.ADD, Command.DEL) and reply.status == 0:
-            await pay_debts(engine)  # nobody else does where no agent ever runs
+            # Nobody else does where no agent ever runs; and it is no defect of this request's.
+            with suppress(OSError):
+                await pay_debts(engine)
         return reply
     finally:
         podnet.close()

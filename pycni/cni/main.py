@@ -12,12 +12,13 @@ from typing import Any
 
 from pycni.cni import engine as verbs
 from pycni.cni import upkeep
+from pycni.cni.annotations import annotated
 from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code, as_cni_error
 from pycni.cni.protocol import Request, parse, version_of
 from pycni.cni.results import render_error, render_version
 from pycni.cni.tools import Engine
-from pycni.errors import PycniError
+from pycni.errors import PycniError, TryAgain
 
 _log = logging.getLogger(__name__)
 # A ready encoder: json.dumps looks for circles in each document.
@@ -43,6 +44,9 @@ def parse_or_reply(environment: Mapping[str, str], stdin: bytes) -> Request | Re
         request = parse(environment, stdin)
     except CniError as error:
         return failure(error, version=version_of(stdin))
+    except RecursionError:  # it was just read, but can't be shown in a sentence
+        deep = CniError(Code.UNDECODABLE, "standard input is nested too deeply: simplify it")
+        return failure(deep, version=version_of(stdin))
     if request.command is Command.VERSION:
         return Reply(0, _json(render_version(request.config.cni_version)))
     return request
@@ -84,6 +88,7 @@ async def _dispatch(
     match request.command:
         case Command.ADD:
             fd = _required(netns_fd, request)
+            request = await _annotated(engine, request)
             return await verbs.add(engine, request, netns_fd=fd, is_abandoned=is_abandoned)
         case Command.CHECK:
             await upkeep.check(engine, request, netns_fd=_required(netns_fd, request))
@@ -96,6 +101,18 @@ async def _dispatch(
         case Command.VERSION:
             return render_version(request.config.cni_version)
     return None
+
+
+async def _annotated(engine: Engine, request: Request) -> Request:
+    """Return an ADD as the annotations of its pod and namespace change it."""
+    args = request.args
+    if engine.pods is None or not args.pod_name:
+        return request
+    pod = await engine.pods.get(args.pod_namespace, args.pod_name, uid=args.pod_uid)
+    if pod is None:
+        raise TryAgain(f"there is no pod {args.pod_namespace}/{args.pod_name} in the cluster")
+    namespace = await engine.pods.annotations_of_namespace(args.pod_namespace)
+    return annotated(request, pod=pod.annotations, namespace=namespace)
 
 
 def _check_node(engine: Engine, request: Request) -> None:

@@ -7,21 +7,25 @@ unknown one is ignored, as the specification wants it.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
-from pycni.cni.results import read_dns, read_result, read_routes
+from pycni.cni.results import NoResult, read_dns, read_result, read_routes
 from pycni.cni.wishes import Wishes, read_wishes
+from pycni.model.endpoints import Subnet
 
 T = TypeVar("T")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
+KUBERNETES = "kubernetes"
+"""What stands for the cluster's objects in place of a datastore's file."""
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
 OWN_TYPE = "pycni"
 OWN_IPAM = "pycni-ipam"
+RUNTIMES_SUFFIXES = (".conflist", ".conf", ".json")
+"""How files end that a runtime takes for configurations, in the order in which libcni looks."""
 _OF_IPAM = (
     "type",
     "ipv4_pools",
@@ -34,18 +38,6 @@ _OF_IPAM = (
 )
 # JSON can spell half of a surrogate pair, which no file name holds.
 _UNNAMEABLE = re.compile("[\ud800-\udfff\x00]")
-
-
-class Subnet(Enum):
-    """What an address for another plugin shares its prefix with.
-
-    NONE: nothing, it stands alone as our pods' do; BLOCK: its block, in which a gateway is held,
-    too; POOL: its pool, as on a link that leads to all nodes.
-    """
-
-    NONE = "none"
-    BLOCK = "block"
-    POOL = "pool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +101,6 @@ def read_config(document: Mapping[str, Any], *, version: str, command: Command) 
     name = document.get("name")
     if not isinstance(name, str) or not IDENTIFIER.match(name):
         raise _bad("'name' must be a string of letters, digits, '_', '.' and '-'")
-    _check_datastore_type(document)
     ipam, plugin = _ipam(document)
     if command is Command.ADD:
         _check_families(ipam)
@@ -128,9 +119,7 @@ def read_config(document: Mapping[str, Any], *, version: str, command: Command) 
         agent_timeout_s=_agent_timeout(document),
         run_dir=run_dir,
         state_dir=state_dir,
-        datastore=_absolute(
-            _typed(document, "datastore", str, f"{state_dir}/pycni.db"), "datastore"
-        ),
+        datastore=_datastore(document, f"{state_dir}/pycni.db"),
         ipv4_pools=_pools(ipam, "ipv4_pools"),
         ipv6_pools=_pools(ipam, "ipv6_pools"),
         assign_ipv4=assign_ipv4,
@@ -196,7 +185,10 @@ def _previous(
         return None
     if not isinstance(said, dict):
         raise _bad("'prevResult' must be an object")
-    return read_result(said, version=version)
+    try:
+        return read_result(said, version=version)
+    except NoResult as exc:
+        raise _bad(f"prevResult: {exc}") from None
 
 
 def _nodename(document: Mapping[str, Any]) -> str:
@@ -206,10 +198,17 @@ def _nodename(document: Mapping[str, Any]) -> str:
     return name
 
 
-def _check_datastore_type(document: Mapping[str, Any]) -> None:
-    kind = _typed(document, "datastore_type", str, "sqlite")
-    if kind != "sqlite":
-        raise _unsupported(f"datastore_type {kind!r} is not supported: use 'sqlite'")
+def _datastore(document: Mapping[str, Any], default: str) -> str:
+    """Return the embedded datastore's file, or "kubernetes"; Calico's key says which of both."""
+    kind: str = _typed(document, "datastore_type", str, "")
+    place: str = _typed(document, "datastore", str, KUBERNETES if kind == KUBERNETES else "")
+    if kind not in ("", "sqlite", KUBERNETES):
+        raise _unsupported(
+            f"datastore_type {kind!r} is not supported: use 'sqlite' or 'kubernetes'"
+        )
+    if kind and (place == KUBERNETES) != (kind == KUBERNETES):
+        raise _bad(f"'datastore' {place!r} and 'datastore_type' {kind!r} contradict each other")
+    return place if place == KUBERNETES else _absolute(place or default, "datastore")
 
 
 def _ipam(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
@@ -270,14 +269,24 @@ def _pools(ipam: Mapping[str, Any], key: str) -> tuple[str, ...]:
     for item in _typed(ipam, key, list, []):
         if not isinstance(item, str) or not item:
             raise _bad(f"ipam.{key} must hold strings: pool names or CIDRs")
-        if "/" not in item:
-            pools.append(item)
-            continue
         try:
-            pools.append(str(ip_network(item)))  # however it is spelled
+            pools.append(spelled_pool(item)[0])
         except ValueError as exc:
             raise _bad(f"ipam.{key}: {item!r} is no CIDR: {exc}") from exc
     return tuple(pools)
+
+
+def spelled_pool(text: str) -> tuple[str, int | None]:
+    """Return a pool's name, or its CIDR as that is usually spelled, and the CIDR's IP version.
+
+    Raises `ValueError` for what is no CIDR.
+    """
+    if "/" not in text:
+        return text, None
+    if "%" in text:  # a zone, which `ipaddress` takes
+        raise ValueError(f"{text!r:.60} does not appear to be an IPv4 or IPv6 network")
+    cidr = ip_network(text)
+    return str(cidr), cidr.version
 
 
 def _check_families(ipam: Mapping[str, Any]) -> None:
@@ -287,7 +296,8 @@ def _check_families(ipam: Mapping[str, Any]) -> None:
     """
     for version in (4, 6):
         for text in _pools(ipam, f"ipv{version}_pools"):
-            if "/" in text and (other := ip_network(text).version) != version:
+            other = spelled_pool(text)[1]
+            if other not in (None, version):
                 raise _bad(
                     f"ipam.ipv{version}_pools: {text} is IPv{other}: name it in ipv{other}_pools"
                 )

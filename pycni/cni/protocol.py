@@ -5,6 +5,7 @@ specification's code and a sentence that names the next step; nothing has had an
 """
 
 import json
+import marshal
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class CniArgs:
 
     pod_namespace: str = ""
     pod_name: str = ""
+    pod_uid: str = ""
     host_veth: str = ""
     wishes: Wishes = field(default_factory=Wishes)
 
@@ -105,7 +107,7 @@ def parse(environment: Mapping[str, str], stdin: bytes) -> Request:
             Code.INVALID_ENVIRONMENT,
             f"{command.value} needs {', '.join(missing)} in the environment: set it and call again",
         )
-    config = read_config(document, version=version, command=command)
+    config = _config_of(document, version, command)
     if not NEEDS[command]:
         return Request(command, config, delegation=_delegation(config, environment, stdin))
     return _request(command, config, environment, stdin)
@@ -117,6 +119,20 @@ def _config_of_add(stdin: bytes) -> NetworkConfig:
     document = _document(stdin)
     version = _version(document, Command.ADD)
     return read_config(document, version=version, command=Command.ADD)
+
+
+def _config_of(document: dict[str, Any], version: str, command: Command) -> NetworkConfig:
+    """Read the configuration of other verbs; DELs differ from pod to pod by what is ignored."""
+    if command is not Command.DEL:
+        return read_config(document, version=version, command=command)
+    document.pop("prevResult", None)
+    return _config_of_delete(marshal.dumps(document), version)
+
+
+@lru_cache(maxsize=16)
+def _config_of_delete(document: bytes, version: str) -> NetworkConfig:
+    content = marshal.loads(document)  # noqa: S302 - dumped by ourselves, as a key of the cache
+    return read_config(content, version=version, command=Command.DEL)
 
 
 def _missing(environment: Mapping[str, str], command: Command) -> list[str]:
@@ -250,12 +266,13 @@ def _read_args(text: str, *, has_wishes: bool) -> CniArgs:
         pairs[name] = value
     ignore = pairs.pop("IgnoreUnknown", "").lower() in ("1", "true", "yes", "t", "on")
     pairs.pop("K8S_POD_INFRA_CONTAINER_ID", None)
-    pairs.pop("K8S_POD_UID", None)
+    uid = pairs.pop("K8S_POD_UID", "")
     namespace, name = _pod(pairs.pop("K8S_POD_NAMESPACE", ""), pairs.pop("K8S_POD_NAME", ""))
     wishes = pairs.pop("IP", ""), pairs.pop("MAC", "")
     args = CniArgs(
         pod_namespace=namespace,
         pod_name=name,
+        pod_uid=uid,
         host_veth=_host_veth(pairs.pop("HOST_VETH", "")),
         wishes=_wishes(*wishes) if has_wishes else Wishes(),
     )

@@ -7,9 +7,9 @@ plugin of the list handed us (`prevResult`).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any
+from typing import Any, TypeGuard
 
-from pycni.cni.errors import CniError, Code
+from pycni.cni.errors import CniError
 from pycni.model.endpoints import GATEWAY_V4, AssignedAddress
 from pycni.model.network import IPAddress
 
@@ -24,6 +24,10 @@ _NEW_OF_INTERFACES = ("mtu", "socketPath", "pciID")
 _OLD_OF_ROUTES = ("dst", "gw")
 _DNS = ("nameservers", "domain", "search", "options")
 _NUMBERS_OF_ROUTES = ("mtu", "advmss", "priority", "table", "scope")
+
+
+class NoResult(Exception):
+    """What can't be read as a result, as the end of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +155,14 @@ def _old_route(route: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_result(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
-    """Read what the plugins before us achieved, of whatever version; return it as of 1.1.0.
+    """Read what another plugin achieved, of whatever version; return it as of 1.1.0.
 
-    `version` is that of the configuration, for a result that doesn't name its own.
+    `version` is that of the configuration, for a result that doesn't name its own.  Raises
+    `NoResult`.
     """
     said = document.get("cniVersion") or version
     if said not in SUPPORTED_VERSIONS:
-        raise _bad(f"cniVersion {said!r:.60} is unknown")
+        raise NoResult(f"cniVersion {said!r:.60} is unknown")
     if said in _WITHOUT_INTERFACES:
         document = _from_families(document)
     read: dict[str, Any] = {}
@@ -172,7 +177,7 @@ def read_result(document: Mapping[str, Any], *, version: str) -> dict[str, Any]:
     for route in read["routes"]:
         _check_network(route.get("dst"))
         _check_texts(route, ("gw",))
-    dns = read_dns(document.get("dns"), bad=_bad)
+    dns = read_dns(document.get("dns"), bad=NoResult)
     return {**read, "dns": dns} if dns else read
 
 
@@ -203,8 +208,8 @@ def _read_route(route: Mapping[str, Any], *, bad: Callable[[str], Exception]) ->
     if unknown := sorted(route.keys() - set(known)):
         raise bad(f"'routes': unknown key {unknown[0]!r:.60}: use {', '.join(known)}")
     try:
-        # A number is an address to `ipaddress`, and to nobody else.
-        if not all(isinstance(route.get(key, ""), str) for key in ("dst", "gw")):
+        # A number, or one with a zone ("%eth0"), is an address to `ipaddress`, and to nobody else.
+        if not all(_is_plain(route.get(key, "")) for key in ("dst", "gw")):
             raise TypeError
         dst = ip_network(route["dst"])
         gateway = ip_address(route["gw"]) if "gw" in route else None
@@ -225,7 +230,7 @@ def _read_route(route: Mapping[str, Any], *, bad: Callable[[str], Exception]) ->
 def _check_texts(document: Mapping[str, Any], keys: Sequence[str]) -> None:
     for key in keys:
         if not isinstance(document.get(key) or "", str):
-            raise _bad(f"{key!r} must be a string, not {document[key]!r:.60}")
+            raise NoResult(f"{key!r} must be a string, not {document[key]!r:.60}")
 
 
 def _from_families(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,7 +241,7 @@ def _from_families(document: Mapping[str, Any]) -> dict[str, Any]:
         if one is None:
             continue
         if not isinstance(one, Mapping):
-            raise _bad(f"{family!r} must be an object")
+            raise NoResult(f"{family!r} must be an object")
         entry = {"address": one.get("ip")}
         if one.get("gateway"):
             entry["gateway"] = one["gateway"]
@@ -248,7 +253,7 @@ def _from_families(document: Mapping[str, Any]) -> dict[str, Any]:
 def _objects(document: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
     items = document.get(key) or ()  # Go's empty slice is null
     if not isinstance(items, (list, tuple)) or not all(isinstance(i, Mapping) for i in items):
-        raise _bad(f"{key!r} must be a list of objects")
+        raise NoResult(f"{key!r} must be a list of objects")
     return items
 
 
@@ -258,20 +263,22 @@ def _check_address(ip: Mapping[str, Any], interfaces: int) -> None:
     if index is None:
         return
     if type(index) is not int or not 0 <= index < interfaces:
-        raise _bad(f"'interface' {index!r:.60} of {ip['address']} is no index into 'interfaces'")
+        raise NoResult(
+            f"'interface' {index!r:.60} of {ip['address']} is no index into 'interfaces'"
+        )
+
+
+def _is_plain(text: object) -> TypeGuard[str]:
+    return isinstance(text, str) and "%" not in text
 
 
 def _check_network(text: object) -> None:
     try:
-        if not isinstance(text, str) or "/" not in text:
+        if not _is_plain(text) or "/" not in text:
             raise ValueError(text)
         ip_interface(text)
     except ValueError:
-        raise _bad(f"{text!r:.60} is no address with a prefix length") from None
-
-
-def _bad(text: str) -> CniError:
-    return CniError(Code.INVALID_CONFIGURATION, f"network configuration: prevResult: {text}")
+        raise NoResult(f"{text!r:.60} is no address with a prefix length") from None
 
 
 # --- answers without a result ---------------------------------------------------------------------

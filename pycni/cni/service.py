@@ -13,9 +13,9 @@ Its end is the agent's end: then running requests are finished, and nothing else
 
 import asyncio
 import contextlib
-import gc
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -28,19 +28,24 @@ from typing import Any
 
 from pycni.cni import defaults
 from pycni.cni.debts import pay_debts
+from pycni.cni.identity import NodeIdentity
 from pycni.cni.janitor import Boots, Janitor
 from pycni.cni.main import Reply, execute
+from pycni.cni.podnotes import PodNotes
 from pycni.cni.protocol import Request
 from pycni.cni.server import CniServer
 from pycni.cni.tools import Engine
 from pycni.cni.view import WatchedView
-from pycni.datastore import sqlite_file
-from pycni.datastore.sqlite import open_sqlite
+from pycni.collector import spare_collector
+from pycni.config import KUBERNETES
+from pycni.datastore import opening, sqlite_file
+from pycni.datastore.opening import Identity
 from pycni.datastore.unusable import UnusableDatastore
 from pycni.endpoints import FileEndpoints
 from pycni.errors import PycniError
 from pycni.ipam.allocator import Allocator
 from pycni.kernel.podnet import LinuxPodNet
+from pycni.leaving import LeaveWish
 from pycni.logs import configure_logging
 from pycni.ports import Datastore
 
@@ -50,6 +55,7 @@ PAY_PERIOD_S = 5.0
 REPORT_DELAY_S = 0.05
 MAX_REPORT = 500
 FEW = 3
+NICE = -10
 MAX_PROBLEM = 500
 _PACKET = 1 << 16
 
@@ -58,18 +64,19 @@ _PACKET = 1 << 16
 class ServiceSettings:
     """What the agent tells at the start.
 
-    `listener` and `channel` are inherited descriptors, `datastore_file` is the device and inode of
-    the file that the agent has open.
+    `listener` and `channel` are inherited descriptors, `datastore_identity` tells which datastore
+    the agent has open.
     """
 
     node: str
     datastore: str
+    kubeconfig: str
     run_dir: str
     state_dir: str
     log_level: str
     listener: int
     channel: int
-    datastore_file: tuple[int, int]
+    datastore_identity: Identity
 
     def to_json(self) -> str:
         """Return the one argument of the process."""
@@ -94,7 +101,9 @@ class Service:
         self._is_report_due = False
         self._stop = asyncio.Event()
         self._server = CniServer(self._serve, on_refused=self._plan_report)
-        self._boots = Boots(Path(settings.state_dir))
+        self._pods = opening.pods_of(datastore, node=settings.node)
+        self._state_dir = Path(settings.state_dir)
+        self._boots = Boots(self._state_dir)
         self._engine = Engine(
             node=settings.node,
             datastore=datastore,
@@ -111,7 +120,13 @@ class Service:
             podnet=self._podnet,
             default_mtu=self._default_mtu,
             run_dir=Path(settings.run_dir),
+            pods=self._pods,
+            is_leaving=LeaveWish(Path(settings.state_dir)).is_there,
         )
+        self._notes: PodNotes | None = None
+        if self._pods is not None:
+            self._notes = PodNotes(self._pods, self._engine.endpoints)
+            self._pods.on_change = self._notes.wake
 
     async def run(self) -> None:
         """Serve until the agent ends, or SIGTERM."""
@@ -127,6 +142,8 @@ class Service:
             self._look_around(),
             self._server.run(self._listener),
         ]
+        if self._pods is not None and self._notes is not None:
+            parts += [self._pods.run(), self._notes.run()]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(part) for part in parts]
@@ -147,6 +164,8 @@ class Service:
         reply = await execute(self._engine, request, netns_fd=netns_fd, is_abandoned=is_abandoned)
         self._served.append((request.command.value, reply.status, time.perf_counter() - began))
         self._plan_report()
+        if self._notes is not None:
+            self._notes.wake()
         return reply
 
     async def _default_mtu(self) -> int:
@@ -167,7 +186,10 @@ class Service:
 
     async def _look_around(self) -> None:
         """Take back what nobody holds any more."""
-        janitor = Janitor(self._engine, view=self._view, observe=self._count_ipam)
+        identity = NodeIdentity(self._state_dir)
+        janitor = Janitor(
+            self._engine, view=self._view, identity=identity, observe=self._count_ipam
+        )
         await janitor.run(is_new_boot=self._boots.is_new())
 
     # --- the channel ----------------------------------------------------------------------------
@@ -222,11 +244,13 @@ async def open_datastore(settings: ServiceSettings) -> Datastore:
 
     With that a DEL still removes the interface and journals the rest, and nobody waits in vain.
     """
-    path = Path(settings.datastore)
+    is_file = settings.datastore != KUBERNETES
     try:
-        if sqlite_file.identity(settings.datastore) != tuple(settings.datastore_file):
+        if is_file and sqlite_file.identity(settings.datastore) != tuple(
+            settings.datastore_identity
+        ):
             raise sqlite_file.replaced(settings.datastore)
-        return await open_sqlite(path)
+        return await opening.open_datastore(settings.datastore, kubeconfig=settings.kubeconfig)
     except PycniError as exc:
         _log.error("the CNI server has no datastore", extra={"reason": str(exc)})
         return UnusableDatastore(exc)
@@ -241,13 +265,22 @@ async def serve(settings: ServiceSettings) -> None:
         await datastore.close()
 
 
+def go_first() -> None:
+    """Have the processors before others: a pod's start waits for us, and we are done in a moment.
+
+    Where that is not allowed, as in a container without CAP_SYS_NICE, we wait like everybody.
+    """
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the process that the agent started; return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     settings = ServiceSettings(**json.loads(arguments[0]))
     configure_logging(settings.log_level)
-    # What is loaded now stays: spare the collector from going through it again and again.
-    gc.freeze()
+    spare_collector()
+    go_first()
     asyncio.run(serve(settings))
     return 0
 

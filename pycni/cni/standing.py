@@ -1,12 +1,13 @@
 """Whether an endpoint stands as a request would make it, for a repeated ADD and for CHECK."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pycni.cni.protocol import Request
 from pycni.cni.tools import Engine
 from pycni.errors import InvalidInput
 from pycni.ipam import lookup
-from pycni.kernel.netns import sight
+from pycni.kernel.netns import is_gone, sight
 from pycni.model.endpoints import AssignedAddress, WorkloadEndpoint
 from pycni.plan.ownership import alias_of
 from pycni.ports import PlugRequest
@@ -54,6 +55,16 @@ async def holds_addresses(engine: Engine, record: WorkloadEndpoint) -> bool:
         if holder != record.handle_id:
             return False
     return True
+
+
+def is_dead(record: WorkloadEndpoint, living: frozenset[str]) -> bool:
+    """Tell whether a pod is gone for certain; `living` are the ifaliases of the host's interfaces.
+
+    A path may be out of sight from here; a pair of ours lives as long as its namespace.
+    """
+    if not record.has_interface:
+        return is_gone(record)
+    return alias_of(record.key) not in living and not Path(record.netns).exists()
 
 
 def plug_request(

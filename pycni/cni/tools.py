@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pycni.ipam.allocator import Allocator
 from pycni.model.network import PROTOCOL_BOOT
-from pycni.ports import Datastore, Endpoints, PodNet
+from pycni.ports import Datastore, Endpoints, PodNet, Pods
 
 LOCK_TIMEOUT_S = 30.0
 
@@ -23,5 +23,9 @@ class Engine:
     podnet: PodNet
     default_mtu: Callable[[], Awaitable[int]]
     run_dir: Path
+    pods: Pods | None = None
+    """The cluster's; None: this is no node of a cluster."""
     route_protocol: int = PROTOCOL_BOOT
     clock: Callable[[], float] = time.time
+    is_leaving: Callable[[], bool] = lambda: False
+    """Whether the node is to leave the network for good."""

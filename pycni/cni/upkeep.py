@@ -1,6 +1,7 @@
 """CHECK, GC and STATUS: compare, clean up, and say whether an ADD could work."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_interface
 from math import inf
@@ -9,15 +10,15 @@ from typing import Any
 
 from pycni.cni import delegated, gateways
 from pycni.cni.debts import pay_debts
-from pycni.cni.engine import remove
 from pycni.cni.errors import CniError, Code
 from pycni.cni.protocol import Request
-from pycni.cni.standing import plug_request
+from pycni.cni.removal import remove
+from pycni.cni.standing import is_dead, plug_request
 from pycni.cni.tools import LOCK_TIMEOUT_S, Engine
-from pycni.errors import PycniError, TryAgain
+from pycni.errors import PycniError, ServerAway, TryAgain
 from pycni.ipam import lookup
 from pycni.ipam.books import key_of, sound
-from pycni.kernel.netns import is_gone
+from pycni.leaving import REFUSAL
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.resources import Block, IPAMConfig
 
@@ -51,9 +52,7 @@ async def check(engine: Engine, request: Request, *, netns_fd: int) -> None:
             + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""),
             details="; ".join(findings),
         )
-    if record.delegation is not None:
-        how = request.delegation or record.delegation
-        await delegated.check(request, how, answer=record.delegation.answer)
+    await delegated.check(request, record)
 
 
 async def _compare_books(engine: Engine, record: WorkloadEndpoint) -> list[str]:
@@ -94,7 +93,7 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
     records, complaints = engine.endpoints.readable()
     failures = list(complaints)
     hanging: set[str] = set()
-    for key, plugin in _unwanted(records, request).items():
+    for key, plugin in _unwanted(engine, records, request).items():
         if plugin in hanging:  # the caller would not wait for it again and again
             failures.append(f"{key}: {plugin} was not asked, since it has just failed")
             continue
@@ -116,21 +115,18 @@ async def collect_garbage(engine: Engine, request: Request) -> None:
         raise TryAgain(f"GC could not remove everything: {'; '.join(failures)}")
 
 
-def _unwanted(records: Iterable[WorkloadEndpoint], request: Request) -> dict[EndpointKey, str]:
+def _unwanted(
+    engine: Engine, records: Iterable[WorkloadEndpoint], request: Request
+) -> dict[EndpointKey, str]:
     """Return what has to go, and the other IPAM plugin that must be asked for it, if any."""
     keep = request.config.valid_attachments
+    living = engine.podnet.aliases() if keep is None else frozenset()
     return {
         e.key: e.delegation.plugin if e.delegation is not None else ""
         for e in records
         if e.key.network == request.config.name
-        and (_is_dead(e) if keep is None else (e.key.container_id, e.key.ifname) not in keep)
+        and (is_dead(e, living) if keep is None else (e.key.container_id, e.key.ifname) not in keep)
     }
-
-
-def _is_dead(endpoint: WorkloadEndpoint) -> bool:
-    if not endpoint.has_interface:
-        return is_gone(endpoint)
-    return not Path(endpoint.netns).exists()
 
 
 async def _collect_handles(
@@ -183,17 +179,24 @@ async def _collect_gateways(engine: Engine, request: Request) -> list[str]:
 
 
 async def status(engine: Engine, request: Request) -> None:
-    """Answer whether ADD can work: 50 only once it could not for 30 s on end.
+    """Answer whether ADD can work: 50 on a node that leaves, or once it could not for 30 s on end.
 
     A runtime takes the first error for "the node's network is not ready" and the node's healthy
     pods are evicted in the end.  When trouble began is kept in a file, because the in-process
     engine lives for one request only.
+
+    That the API server is away is no trouble of this node's: nobody places a pod on it then, and a
+    kubelet that takes the network for not ready starts no container of the pods that it has again.
     """
+    if engine.is_leaving():
+        raise CniError(Code.UNAVAILABLE, REFUSAL)
     since = engine.run_dir / "trouble-since"
     try:
         await engine.datastore.get(IPAMConfig, "default")
         if request.delegation is not None:
             await delegated.ask("STATUS", request, request.delegation)
+    except ServerAway:
+        pass
     except PycniError as exc:
         now = engine.clock()
         began = _began(since, now)
@@ -206,10 +209,12 @@ async def status(engine: Engine, request: Request) -> None:
 def _began(since: Path, now: float) -> float:
     try:
         began = float(since.read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         began = inf
     if began <= now:
         return began
-    # No trouble known, a damaged file, or a clock that was set back: it begins now.
-    since.write_text(f"{now}", encoding="ascii")
+    # No trouble known, a damaged file, or a clock that was set back: it begins now.  So it does
+    # where that can't be noted, as the relays have it: an error is at once what 50 is after 30 s.
+    with suppress(OSError):
+        since.write_text(f"{now}", encoding="ascii")
     return now

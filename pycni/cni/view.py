@@ -73,6 +73,11 @@ class WatchedView:
             self._labels[node] = dict(known.labels) if isinstance(known, Node) else {}
         return self._labels[node]
 
+    async def nodes(self) -> frozenset[str]:
+        """Return the names of all nodes that have an object."""
+        known = self._known.get(Node)
+        return await self._truth.nodes() if known is None else frozenset(known)
+
     async def run(self) -> None:
         """Follow each kind until cancelled."""
         async with asyncio.TaskGroup() as group:

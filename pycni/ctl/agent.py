@@ -17,6 +17,9 @@ from pycni.ctl.usage import EXIT_PROBLEMS
 DEFAULT_RUN_DIR = Path("/run/pycni")
 
 
+_UNKNOWN = "unknown: set node_address or ip_autodetection_method"
+
+
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add status and routes to a command line."""
     status = subparsers.add_parser(
@@ -28,7 +31,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     status.set_defaults(func=command(_status))
     routes = subparsers.add_parser(
         "routes",
-        help="wanted and missing routes, and why each learned path was or wasn't used",
+        help="wanted and missing routes, why each learned path was or wasn't used, and what filters"
+        " keep from peers",
         description=f"Exits with {EXIT_PROBLEMS} when a route is missing, 1 without an agent.",
         epilog="example: pycnictl routes",
     )
@@ -47,6 +51,8 @@ async def _status(args: argparse.Namespace) -> int:
         print_documents([answer], form=args.output)
         return 0 if is_good else EXIT_PROBLEMS
     print_table(("ITEM", "VALUE"), _summary(answer))
+    for one in answer.get("autodetection", ()):
+        _print_choice(one)
     if answer["peers"]:
         print()
         print_table(
@@ -62,13 +68,28 @@ async def _status(args: argparse.Namespace) -> int:
     return 0 if is_good else EXIT_PROBLEMS
 
 
+def _print_choice(one: dict[str, Any]) -> None:
+    """Print what a method of autodetection found, and all that it passed over."""
+    place = f" of {one['interface']}" if one["interface"] else ", which does not fit any more"
+    found = f"{one['address']}{place}" if one["address"] else "nothing"
+    print(f"\n{one['setting']} {one['method']}: {found}")
+    if one["passed_over"]:
+        print_table(("PASSED OVER", "ADDRESSES", "WHY"), map(_passed_over, one["passed_over"]))
+
+
+def _passed_over(row: dict[str, Any]) -> tuple[str, str, str]:
+    addresses = ", ".join(row["addresses"])
+    return (row["interface"], f"{addresses}{f' and {n} more' if (n := row['more']) else ''}",
+            row["reason"])  # fmt: skip
+
+
 def _summary(answer: dict[str, Any]) -> list[tuple[str, object]]:
     drops = ", ".join(f"{name} {count}" for name, count in answer["drops"].items())
     return [
         ("node", answer["node"]),
         ("version", answer["version"]),
         ("up for", f"{answer['uptime_s']:.0f} s"),
-        ("address", answer["address"] or "unknown: set node_address"),
+        ("address", answer["address"] or _UNKNOWN),
         *([("IPv6 address", answer["address6"])] if "address6" in answer else []),
         ("tunnel address", answer["tunnel_address"] or "-"),
         ("converged", "yes" if answer["converged"] else "no"),
@@ -105,5 +126,11 @@ async def _routes(args: argparse.Namespace) -> int:
         print_table(
             ("LEARNED", "FROM", "NEXT HOP", "USED"),
             [(p["prefix"], p["peer"], p["next_hop"], p["used"]) for p in answer["paths"]],
+        )
+    if answer["withheld"]:
+        print()
+        print_table(
+            ("OURS", "NOT ANNOUNCED TO", "BECAUSE"),
+            [(one["prefix"], one["peer"], one["why"]) for one in answer["withheld"]],
         )
     return 0 if not missing else EXIT_PROBLEMS

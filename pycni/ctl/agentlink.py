@@ -1,4 +1,4 @@
-"""Ask this node's agent over its control socket."""
+"""Ask this node's agent over its control socket, or have it fulfil a wish."""
 
 import json
 import socket
@@ -12,12 +12,21 @@ TIMEOUT_S = 10.0
 
 def ask(run_dir: Path, question: str) -> dict[str, Any]:
     """Return the agent's answer to one question; without an agent, say what to do."""
+    return _talk(run_dir, {"question": question})
+
+
+def wish(run_dir: Path, name: str) -> dict[str, Any]:
+    """Have the agent do something; return how things stand then."""
+    return _talk(run_dir, {"wish": name})
+
+
+def _talk(run_dir: Path, words: dict[str, str]) -> dict[str, Any]:
     path = run_dir / "control.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         agent.settimeout(TIMEOUT_S)
         try:
             agent.connect(str(path))
-            agent.sendall(json.dumps({"question": question}).encode() + b"\n")
+            agent.sendall(json.dumps(words).encode() + b"\n")
             line = agent.makefile("rb").readline()
         except PermissionError as exc:
             raise InvalidInput(f"only root may talk to the agent at {path}: use sudo") from exc

@@ -1,7 +1,7 @@
 """`pycnictl ipam`: which blocks a node would try; the other verbs have modules of their own."""
 
 import argparse
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from itertools import islice
 
 from pycni.ctl import (
@@ -12,7 +12,13 @@ from pycni.ctl import (
     ipam_show,
     ipam_split,
 )
-from pycni.ctl.output import add_output_argument, command, print_documents, print_table
+from pycni.ctl.output import (
+    add_datastore_arguments,
+    add_output_argument,
+    command,
+    print_documents,
+    print_table,
+)
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import InvalidInput
 from pycni.ipam.selection import candidates
@@ -29,6 +35,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     verbs = ipam.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (ipam_show, ipam_explain, ipam_check, ipam_release, ipam_configure, ipam_split):
         module.register(verbs)
+    for parser in verbs.choices.values():
+        add_datastore_arguments(parser)
 
     order = verbs.add_parser(
         "candidates",
@@ -50,9 +58,11 @@ async def _candidates(args: argparse.Namespace) -> int:
     if "/" not in args.pool:
         raise WrongUsage(f"--pool {args.pool}: add a prefix length, as in 192.168.0.0/16")
     try:
-        pool = ip_network(args.pool)
+        pool = ip_network(args.pool, strict=False)
     except ValueError as exc:
         raise WrongUsage(f"--pool {args.pool}: {exc}") from exc
+    if ip_interface(args.pool).ip != pool.network_address:
+        raise WrongUsage(f"--pool {args.pool}: bits beyond the prefix length are set; write {pool}")
     if not args.node:
         raise WrongUsage("the node's name is empty")
     if args.count < 1:

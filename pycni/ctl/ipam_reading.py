@@ -11,8 +11,8 @@ from typing import Any
 from pycni.ctl.agent import DEFAULT_RUN_DIR
 from pycni.ctl.agentlink import ask
 from pycni.ctl.usage import WrongUsage
-from pycni.datastore.sqlite import SqliteDatastore
-from pycni.endpoints import FileEndpoints, parse_endpoint, parse_pending
+from pycni.datastore.opening import OpenDatastore
+from pycni.endpoints import FileEndpoints
 from pycni.errors import DatastoreUnusable, InvalidInput, TryAgain
 from pycni.ipam import block as arithmetic
 from pycni.ipam.audit import audit
@@ -23,6 +23,7 @@ from pycni.ipam.lookup import read_books
 from pycni.ipam.requests import DatastoreView
 from pycni.model.endpoints import EndpointKey
 from pycni.model.network import IPAddress
+from pycni.model.records import parse_endpoint, parse_pending
 
 SECOND_LOOK_S = 0.1
 """How long a request that is under way may need to finish, before a finding is believed."""
@@ -70,7 +71,7 @@ def address_argument(text: str) -> IPAddress:
         raise WrongUsage(f"{text!r} is no address: write one such as 192.168.39.193") from exc
 
 
-async def read(datastore: SqliteDatastore, run_dir: Path) -> Reading:
+async def read(datastore: OpenDatastore, run_dir: Path) -> Reading:
     """Read the books, then the records: whoever was given an address has a record before."""
     rested = await Cooldown(DatastoreView(datastore), clock_ns=time.time_ns).rested()
     books = awake(await read_books(datastore), rested=rested)
@@ -139,7 +140,7 @@ def _is_damaged(endpoints: FileEndpoints, key: EndpointKey) -> bool:
 
 
 async def read_findings(
-    datastore: SqliteDatastore, run_dir: Path
+    datastore: OpenDatastore, run_dir: Path
 ) -> tuple[Reading, tuple[Finding, ...]]:
     """Read and audit, and once more where something is found: only what stays is told.
 

@@ -16,7 +16,7 @@ from pycni.ctl.ipam_reading import Reading, add_run_dir_argument, address_argume
 from pycni.ctl.ipam_report import Leak, parse_leaks
 from pycni.ctl.output import command, open_datastore
 from pycni.ctl.usage import EXIT_FAILED, WrongUsage
-from pycni.datastore.sqlite import SqliteDatastore
+from pycni.datastore.opening import OpenDatastore
 from pycni.errors import InvalidInput, NotFound, PycniError
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
@@ -25,6 +25,7 @@ from pycni.ipam.block import Given
 from pycni.ipam.books import handle_name, held_by_name, key_of, node_of, pod_of
 from pycni.ipam.lookup import read_books
 from pycni.ipam.requests import DatastoreView
+from pycni.ipam.soundness import verify
 from pycni.ipam.tunnel import tunnel_handle
 from pycni.ipam.whereabouts import Standing, locate, rests_until
 from pycni.model.endpoints import AssignedAddress
@@ -91,7 +92,7 @@ async def _release(args: argparse.Namespace) -> int:
 class Releasing:
     """One command's releases; each says what it did, and returns an exit status."""
 
-    def __init__(self, datastore: SqliteDatastore, reading: Reading, *, is_forced: bool) -> None:
+    def __init__(self, datastore: OpenDatastore, reading: Reading, *, is_forced: bool) -> None:
         self._datastore = datastore
         self._reading = reading
         self._is_forced = is_forced
@@ -107,7 +108,7 @@ class Releasing:
         view = DatastoreView(self._datastore)
         where = locate(address, books=self._reading.books, reserved=await view.reserved())
         if where.standing is Standing.UNKNOWN and where.block is not None:
-            arithmetic.verify(where.block)
+            verify(where.block)
         if where.released_at is not None:
             until = rests_until(where.released_at, cooldown_s=(await view.config()).cooldown_s)
             print(f"{address} rests since {where.released_at} until {until}: nothing to release")
@@ -279,7 +280,7 @@ class Releasing:
         stored = await self._datastore.get(Block, cidr_name(leak.block))
         if stored is None:
             return None
-        arithmetic.verify(stored.value)
+        verify(stored.value)
         for one in arithmetic.given(stored.value):
             is_same_turn = one.sequence_number == leak.sequence_number
             is_same_holder = one.attribute.handle_id == leak.handle_id

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 import pycni
-from pycni.ctl import agent, ipam, predict, resources
-from pycni.ctl.output import print_error, reason_of
+from pycni.ctl import agent, check, cluster, ipam, migrate, node, predict, resources
+from pycni.ctl.output import add_datastore_arguments, print_error, reason_of
 from pycni.ctl.usage import EXIT_FAILED, EXIT_STATUS
 
 
@@ -20,11 +20,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"pycni {pycni.__version__}")
-    parser.add_argument(
-        "--datastore", metavar="FILE", help="the embedded datastore (/var/lib/pycni/pycni.db)"
-    )
+    add_datastore_arguments(parser)
     verbs = parser.add_subparsers(dest="group", required=True, metavar="COMMAND")
-    for module in (agent, resources, ipam, predict):
+    for module in (agent, node, check, resources, ipam, cluster, migrate, predict):
         module.register(verbs)
     return parser
 

@@ -6,7 +6,6 @@ from typing import Any
 from pycni.ctl.files import read_input, source_name
 from pycni.ctl.output import add_output_argument, command, print_documents, print_table
 from pycni.ctl.usage import WrongUsage
-from pycni.errors import InvalidInput
 from pycni.model.network import MAIN_TABLE, NextHop, Route, Scope
 from pycni.plan.iproute import PROTOCOL_NAMES, hop_order, route_lines, route_text
 from pycni.topology.model import read_topology
@@ -43,11 +42,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 async def _predict(args: argparse.Namespace) -> int:
     source = source_name(args.filename)
     text = read_input(args.filename)
-    try:
-        topology = read_topology(text, source=source)
-    except InvalidInput as exc:
-        # YAML's complaints have many lines, some of them blank.
-        raise InvalidInput(" ".join(str(exc).split())) from exc
+    topology = read_topology(text, source=source)
     names = [node.name for node in topology.nodes]
     if args.node is not None and args.node not in names:
         raise WrongUsage(f"there is no node {args.node!r} in {source}: {', '.join(names)}")
@@ -63,7 +58,8 @@ async def _predict(args: argparse.Namespace) -> int:
         ]
         _print_rows(rows, form=args.output)
     elif args.node is not None:
-        print("\n".join(prediction.lines(args.node, family=families[0])))
+        for line in prediction.lines(args.node, family=families[0]):
+            print(line)
     else:
         tables = (
             "\n".join([f"{name}$ {_HEADS[family]}", *lines])

@@ -10,6 +10,7 @@ from typing import Any
 
 from pycni.ctl.files import read_input, source_name
 from pycni.ctl.output import (
+    add_datastore_arguments,
     add_output_argument,
     command,
     list_of,
@@ -25,8 +26,10 @@ from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.mending import Mending
 from pycni.ipam.pools import holds
 from pycni.ipam.requests import DatastoreView
+from pycni.ipam.soundness import verify
 from pycni.model.resources import (
     BGPConfiguration,
+    BGPFilter,
     BGPPeer,
     Block,
     IPAMConfig,
@@ -47,6 +50,7 @@ CONFIG_KINDS: tuple[type[Config], ...] = (
     IPReservation,
     Node,
     BGPPeer,
+    BGPFilter,
     BGPConfiguration,
     IPAMConfig,
 )
@@ -55,6 +59,7 @@ CONFIG_KINDS: tuple[type[Config], ...] = (
 _ALIASES: dict[type[Resource], tuple[str, ...]] = {
     IPPool: ("pools", "pool", "ippools", "ippool"),
     BGPPeer: ("peers", "peer", "bgppeers", "bgppeer"),
+    BGPFilter: ("filters", "filter", "bgpfilters", "bgpfilter"),
     Node: ("nodes", "node"),
     IPReservation: ("reservations", "reservation", "ipreservations", "ipreservation"),
     Block: ("blocks", "block", "ipamblocks", "ipamblock"),
@@ -78,11 +83,19 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
     ),
     BGPPeer: (
         ("NAME", lambda peer: peer.name),
-        ("PEER", lambda peer: peer.peer_ip),
+        ("PEER", lambda peer: peer.peer_ip or peer.peer_selector),
         ("PORT", lambda peer: peer.port),
-        ("AS", lambda peer: peer.as_number),
-        ("NODE", lambda peer: peer.node or "(all)"),
+        ("AS", lambda peer: peer.as_number or "(its own)"),
+        ("NODE", lambda peer: peer.node or peer.node_selector or "(all)"),
         ("PASSWORD", lambda peer: peer.password is not None),
+        ("FILTERS", lambda peer: ", ".join(peer.filters)),
+    ),
+    BGPFilter: (
+        ("NAME", lambda one: one.name),
+        ("EXPORT-V4", lambda one: len(one.export_v4)),
+        ("IMPORT-V4", lambda one: len(one.import_v4)),
+        ("EXPORT-V6", lambda one: len(one.export_v6)),
+        ("IMPORT-V6", lambda one: len(one.import_v6)),
     ),
     Node: (
         ("NAME", lambda node: node.name),
@@ -155,6 +168,8 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     delete.add_argument("kind", help=kinds)
     delete.add_argument("name", help="its name; of a block also its CIDR")
     delete.set_defaults(func=command(_delete))
+    for parser in (get, apply, delete):
+        add_datastore_arguments(parser)
 
 
 def kind_of(text: str) -> type[Resource]:
@@ -220,7 +235,8 @@ async def _apply(args: argparse.Namespace) -> int:
         mistakes = mistakes_of(manifests, existing=[stored.value for stored in existing.values()])
         if mistakes:
             raise InvalidInput("\n".join([*mistakes, "nothing was changed"]))
-        for manifest in manifests:
+        # Filters first: a peer that names one which is not there yet is cut off.
+        for manifest in sorted(manifests, key=lambda one: not isinstance(one.value, BGPFilter)):
             value = manifest.value
             outcome = await _store(datastore, value, existing.get((type(value), value.name)))
             print(f"{KIND_NAMES[type(value)]} {value.name} {outcome}")
@@ -268,6 +284,8 @@ async def _delete(args: argparse.Namespace) -> int:
         else:
             if isinstance(value, IPPool):
                 await _refuse_used_pool(datastore, value)
+            if isinstance(value, BGPFilter):
+                await _refuse_used_filter(datastore, value)
             await datastore.delete(kind, resource_name(value), if_revision=found[0].revision)
     finally:
         await datastore.close()
@@ -275,11 +293,21 @@ async def _delete(args: argparse.Namespace) -> int:
     return 0
 
 
+async def _refuse_used_filter(datastore: Datastore, value: BGPFilter) -> None:
+    peers = [stored.value for stored in (await datastore.list(BGPPeer)).items]
+    users = ", ".join(peer.name for peer in peers if value.name in peer.filters)
+    if users:
+        raise InvalidInput(
+            f"cannot delete BGPFilter {value.name}: nothing would be exchanged any more with the"
+            f" peers that name it ({users}); take its name out of them first"
+        )
+
+
 async def _refuse_used_pool(datastore: Datastore, pool: IPPool) -> None:
     listed = [stored.value for stored in (await datastore.list(Block)).items]
     inside = [block for block in listed if holds(pool.cidr, block.cidr)]
     for block in inside:
-        arithmetic.verify(block)
+        verify(block)
     used = sum(map(_used_count, inside))
     if used:
         raise InvalidInput(
@@ -289,7 +317,7 @@ async def _refuse_used_pool(datastore: Datastore, pool: IPPool) -> None:
 
 
 async def _delete_block(datastore: Datastore, block: Block) -> None:
-    arithmetic.verify(block)
+    verify(block)
     refused = InvalidInput(
         f"cannot delete block {block.cidr}: {_used_count(block)} of its addresses are"
         " in use; delete the pods that use them first"

@@ -1,4 +1,4 @@
-"""Positions in a log of changes whose sequence numbers ascend without gaps: pure."""
+"""Positions in a log of changes, whose numbers ascend: pure."""
 
 from pycni.errors import EventsLost
 from pycni.ports import Cursor
@@ -12,7 +12,10 @@ def parse_cursor(cursor: Cursor) -> int:
 
 
 def check_cursor(position: int, *, head: int, history: int) -> None:
-    """Raise `EventsLost` when the log does not reach back to a position (or never was there)."""
+    """Raise `EventsLost` when the log does not reach back to a position (or never was there).
+
+    Of a log whose numbers ascend without gaps.
+    """
     if not head - history <= position <= head:
         raise EventsLost(
             f"cannot watch from change {position}: the log holds {max(head - history, 0)}"

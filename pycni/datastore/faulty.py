@@ -4,11 +4,13 @@
 reached the store; raising in `after`, that it did and nobody heard the answer.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
-from pycni.datastore.singly import write_one
+from pycni.datastore.singly import sort_of, write_one
+from pycni.errors import PycniError
 from pycni.model.resources import Resource, resource_name
 from pycni.ports import (
     Change,
@@ -111,15 +113,31 @@ class FaultyDatastore:
     async def write(self, writes: Sequence[Write]) -> Sequence[Stored[Any] | None]:
         """Do several writes, one after the other or as one."""
         if not self.is_atomic:
-            return [await write_one(self, one) for one in writes]
+            results: list[Stored[Any] | None] = []
+            for _, alike in groupby(writes, key=sort_of):
+                results += await self._all(alike)
+            return results
         first = writes[0]
         if isinstance(first, Deletion):
             call = Call("write", first.kind, first.name)
         else:
             call = Call("write", type(first.value), resource_name(first.value))
         await self.before(call)
-        results = await self.inner.write(writes)
+        written = await self.inner.write(writes)
         await self.after(call)
+        return written
+
+    async def _all(self, writes: Iterable[Write]) -> Sequence[Stored[Any] | None]:
+        """Do writes that are alike, all of them even when one is refused."""
+        results = []
+        refused = []
+        for one in writes:
+            try:
+                results.append(await write_one(self, one))
+            except PycniError as exc:
+                refused.append(exc)
+        if refused:
+            raise refused[0]
         return results
 
     def watch(self, kind: type[T], *, after: Cursor) -> AsyncIterator[Change[T]]:

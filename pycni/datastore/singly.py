@@ -15,3 +15,8 @@ async def write_one(datastore: Datastore, write: Write) -> Stored[Any] | None:
         case Deletion(kind, name, revision):
             await datastore.delete(kind, name, if_revision=revision)
             return None
+
+
+def sort_of(write: Write) -> tuple[type[Write], type[Any]]:
+    """Return what tells writes apart that have to stay in order from those that are alike."""
+    return type(write), write.kind if isinstance(write, Deletion) else type(write.value)

@@ -26,17 +26,18 @@ from functools import partial
 
 from pycni.errors import Exhausted
 from pycni.ipam import block as arithmetic
+from pycni.ipam.beyond import Beyond, Wanted
 from pycni.ipam.blocks import Blocks
-from pycni.ipam.books import key_of, sound
+from pycni.ipam.books import key_of
 from pycni.ipam.choices import Choose, any_address, one_address
 from pycni.ipam.claims import Claims
 from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.firsts import Firsts
 from pycni.ipam.giving import Given, Giving, assigned
 from pycni.ipam.handles import Handles
-from pycni.ipam.own import Own, OwnBlocks, first_unclaimed, node_labels, within
-from pycni.ipam.pools import holds, pool_of, turned_away
-from pycni.ipam.refusals import limit_reached, nothing_free
+from pycni.ipam.own import Own, OwnBlocks, node_labels
+from pycni.ipam.pools import pool_of, turned_away
+from pycni.ipam.refusals import cut_otherwise
 from pycni.ipam.releases import Releases, undoing
 from pycni.ipam.requests import Assignment, AssignRequest, DatastoreView, Released, View
 from pycni.ipam.retries import (
@@ -48,14 +49,12 @@ from pycni.ipam.retries import (
     gave_up,
     observe_nothing,
 )
-from pycni.ipam.selection import block_of, rank
+from pycni.ipam.selection import block_of
 from pycni.ipam.together import Together
 from pycni.model.endpoints import AssignedAddress, EndpointKey
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import Block, BlockAffinity, IPAMConfig, IPPool
+from pycni.model.resources import Block, BlockAffinity, IPPool
 from pycni.ports import Datastore, Stored
-
-DEFAULT_MAX_BLOCKS = 20
 
 
 class Allocator:
@@ -92,7 +91,18 @@ class Allocator:
         self._firsts = Firsts(
             node=node, together=together, handles=handles, releases=releases, retries=retries
         )
-        self._claims = self._new_claims()
+        self._claims = claims = self._new_claims()
+        self._beyond = Beyond(
+            datastore,
+            node=node,
+            truth=self._truth,
+            blocks=blocks,
+            claims=claims,
+            giving=self._giving,
+            firsts=self._firsts,
+            retries=retries,
+            clock_ns=clock_ns,
+        )
         self._own = OwnBlocks(self._view, truth=self._truth, node=node)
 
     def _new_claims(self) -> Claims:
@@ -120,10 +130,13 @@ class Allocator:
                 given += await self._assign_first(request, wants[0])
             for want in wants[len(given) :]:
                 # One by one: when a later one fails, those before it have to be given back.
-                given.append(await self._assign_one(request, want))
+                is_new = request.is_first and not given
+                given.append(await self._assign_one(request, want, is_new=is_new))
         except BaseException as exc:
             addresses = [address for address, _ in given]
-            await undoing(exc, self._release_given(addresses, request.handle_id))
+            if addresses:
+                undo = partial(self._releases.give_back, addresses, request.handle_id)
+                await undoing(exc, undo)
             raise
         return Assignment(
             addresses=tuple(address for address, _ in given),
@@ -145,25 +158,28 @@ class Allocator:
             own = await self._serving(request, want)
             if given := await self._assign_own(request, own, is_first=True):
                 return (given,)
-        await self.release_by_handle(request.handle_id, key=request.key)
+        await self._firsts.clear(request)
         return ()
 
-    async def _assign_one(self, request: AssignRequest, want: IPAddress | int) -> Given:
+    async def _assign_one(
+        self, request: AssignRequest, want: IPAddress | int, *, is_new: bool
+    ) -> Given:
         if isinstance(want, int):
-            return await self._assign_any(request, want)
+            return await self._assign_any(request, want, is_new=is_new)
         return await self._assign_particular(request, want)
 
-    async def _release_given(self, given: Sequence[AssignedAddress], handle_id: str) -> None:
-        if given:
-            await self.release(given, handle_id=handle_id)
-
-    async def _assign_any(self, request: AssignRequest, version: int) -> Given:
+    async def _assign_any(self, request: AssignRequest, version: int, *, is_new: bool) -> Given:
         own = await self._serving(request, version)
         if given := await self._assign_own(request, own):
             return given
         if not request.pools_for(version):
             await self._release_unselected(own.affinities, own.known)
-        return await self._assign_beyond(request, own, version=version)
+        choose, choose_any = [
+            await self._any(request, own, may_borrow=may_borrow) for may_borrow in (False, True)
+        ]
+        return await self._beyond.assign(
+            Wanted(request, own, version, choose, choose_any, is_new=is_new)
+        )
 
     async def _serving(self, request: AssignRequest, version: int) -> Own:
         """Return what may serve; where no pool means this node any more, let go of what it has."""
@@ -232,91 +248,6 @@ class Allocator:
             if pool is not None and turned_away(pool, labels):
                 await self._claims.release(affinity.cidr, only_if_empty=True)
 
-    async def _assign_beyond(self, request: AssignRequest, own: Own, *, version: int) -> Given:
-        """Take up unfinished claims, then claim new blocks, then borrow."""
-        choose = await self._any(request, own)
-        # The truth, not the view: a block claimed a moment ago must not cost another one.
-        affinities = within(await self._truth.affinities(self._node), own.pools)
-        lost = [cidr for cidr in await self._claims.lost() if pool_of(own.pools, cidr) is not None]
-        for cidr in dict.fromkeys([*(affinity.cidr for affinity in affinities), *lost]):
-            if cidr in own.cidrs or not await self._claims.claim(cidr):
-                continue
-            if given := await self._give(cidr, choose, request.handle_id):
-                return given
-        config = await self._truth.config()
-        if config.is_auto_allocating_blocks and (
-            given := await self._assign_from_new_block(request, own, version, config)
-            or (None if config.is_strict_affinity else await self._borrow(request, own))
-        ):
-            return given
-        raise nothing_free(
-            _wanted(request, version),
-            node=self._node,
-            pools=own.pools,
-            config=config,
-            blocks=await self._all_blocks(),
-            reserved=own.reserved,
-        )
-
-    async def _all_blocks(self) -> list[Block]:
-        return [stored.value for stored in (await self._datastore.list(Block)).items]
-
-    async def _assign_from_new_block(
-        self, request: AssignRequest, own: Own, version: int, config: IPAMConfig
-    ) -> Given | None:
-        choose = await self._any(request, own)
-        limit = config.max_blocks_per_host or DEFAULT_MAX_BLOCKS
-        for _ in range(ATTEMPTS):
-            affinities = await self._truth.affinities(self._node)
-            owned = sum(affinity.cidr.version == version for affinity in affinities)
-            blocks = await self._all_blocks()
-            if owned >= limit:
-                # As in Calico before anything is looked for: the limit is there to stop a node from
-                # taking more, borrowed addresses of others' blocks included.
-                raise limit_reached(
-                    _wanted(request, version),
-                    node=self._node,
-                    pools=own.pools,
-                    owned=owned,
-                    limit=limit,
-                    blocks=blocks,
-                    reserved=own.reserved,
-                )
-            cidr = first_unclaimed(
-                own,
-                {block.cidr for block in blocks},
-                node=self._node,
-                now_ns=self._clock_ns(),
-            )
-            if cidr is None:
-                return None
-            if await self._claims.claim(cidr):
-                self._retries.count("claim")
-                if given := await self._give(cidr, choose, request.handle_id):
-                    return given
-            else:
-                self._retries.count("claim-conflict")
-        raise gave_up(f"claim a block for {self._node}")
-
-    async def _borrow(self, request: AssignRequest, own: Own) -> Given | None:
-        choose = await self._any(request, own, may_borrow=True)
-        blocks = sound(await self._all_blocks())
-        for pool in own.pools:
-            inside = [
-                block
-                for block in blocks
-                if holds(pool.cidr, block.cidr) and arithmetic.may_have_room(block)
-            ]
-            order = partial(self._rank, pool)
-            for block in sorted(inside, key=order):
-                if given := await self._give(block.cidr, choose, request.handle_id):
-                    self._retries.count("borrow")
-                    return given
-        return None
-
-    def _rank(self, pool: IPPool, block: Block) -> int:
-        return rank(block.cidr, pool=pool.cidr, host=self._node)
-
     async def _assign_particular(self, request: AssignRequest, address: IPAddress) -> Given:
         pool = await self._own.holding(request, address)
         cidr = block_of(address, block_size=pool.block_size)
@@ -329,8 +260,14 @@ class Allocator:
                     return held, stored.value.affinity != self._node
                 if given := await self._giving.give(stored, choose, request.handle_id):
                     return given
-            # No such block yet.  When somebody else claims it first, the address is borrowed.
-            await self._claims.claim(cidr)
+            elif other := await self._beyond.beside(cidr):
+                if address not in other:
+                    what = f"{address} to {request.handle_id}"
+                    raise cut_otherwise(what, cidr=cidr, other=other)
+                cidr = other
+            else:
+                # When somebody else claims it first, the address is borrowed.
+                await self._claims.claim(cidr)
         raise gave_up(f"assign {address}")
 
     # --- taking back ----------------------------------------------------------------------------
@@ -384,7 +321,3 @@ def _held(
         if one.address == address and key_of(one.attribute) in (None, request.key):
             return assigned(address, one.sequence_number)
     return None
-
-
-def _wanted(request: AssignRequest, version: int) -> str:
-    return f"an IPv{version} address to {request.handle_id}"

@@ -16,6 +16,7 @@ from pycni.ipam.books import (
     corruption_of,
     handle_name,
     held_by_name,
+    is_tunnels,
     key_of,
     netns_of,
     network_order,
@@ -206,8 +207,7 @@ def release_node(node: str) -> str:
 def _what(one: Given) -> str:
     if pod := pod_of(one.attribute):
         return f"pod {pod} of "
-    is_tunnel = dict(one.attribute.secondary).get("type") == "ipipTunnelAddress"
-    return "the tunnel of " if is_tunnel else ""
+    return "the tunnel of " if is_tunnels(one.attribute) else ""
 
 
 def _of_address(

@@ -17,7 +17,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from pycni.errors import AlreadyExists, DatastoreUnusable, InvalidInput
+from pycni.errors import AlreadyExists, InvalidInput
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import AllocationAttribute, Block
 
@@ -58,30 +58,6 @@ def new_block(cidr: IPNetwork, *, affinity: str | None, sequence_number: int) ->
         unallocated=tuple(range(size)),
         sequence_number=sequence_number,
         sequence_numbers=(None,) * size,
-    )
-
-
-def verify(block: Block) -> None:
-    """Raise `DatastoreUnusable` when a block contradicts itself; never repair it silently."""
-    size = block.cidr.num_addresses
-    for what, there in (
-        ("allocations", block.allocations),
-        ("sequence numbers", block.sequence_numbers),
-    ):
-        if len(there) != size:
-            raise _corrupt(block, f"{len(there)} {what} instead of {size}")
-    free = [ordinal for ordinal, at in enumerate(block.allocations) if at is None]
-    if len(block.unallocated) != len(free) or set(block.unallocated) != set(free):
-        raise _corrupt(block, "unallocated and allocations disagree")
-    known = range(len(block.attributes))
-    if any(at is not None and at not in known for at in set(block.allocations)):
-        raise _corrupt(block, "an allocation points to no attribute")
-
-
-def _corrupt(block: Block, what: str) -> DatastoreUnusable:
-    return DatastoreUnusable(
-        f"block {block.cidr} is corrupt: {what};"
-        " restore it from a backup, or delete it once no pod uses its addresses"
     )
 
 
@@ -151,11 +127,7 @@ def resting(block: Block) -> tuple[tuple[IPAddress, str], ...]:
 def given_to(block: Block, handle_id: str) -> tuple[Given, ...]:
     """Return the addresses that a handle holds, in ascending order."""
     return tuple(
-        Given(
-            address_of(block, ordinal),
-            block.attributes[at],
-            block.sequence_numbers[ordinal],
-        )
+        Given(address_of(block, ordinal), block.attributes[at], block.sequence_numbers[ordinal])
         for ordinal in _ordinals_of(block, handle_id)
         if (at := block.allocations[ordinal]) is not None
     )

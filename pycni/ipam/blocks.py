@@ -6,7 +6,8 @@ write compares revisions, and where somebody else was faster, `Conflict` or `Not
 Whoever learns that there is nothing to write looks at the truth first.
 """
 
-from pycni.ipam import block as arithmetic
+from pycni.ipam.soundness import verify
+from pycni.ipam.turns import Turns
 from pycni.model.network import IPNetwork
 from pycni.model.resources import Block, cidr_name
 from pycni.ports import Datastore, Stored
@@ -18,10 +19,11 @@ _REMEMBERED = 64
 class Blocks:
     """Reads and writes blocks, and remembers the latest."""
 
-    __slots__ = ("_datastore", "_known")
+    __slots__ = ("_datastore", "_known", "turns")
 
     def __init__(self, datastore: Datastore) -> None:
         self._datastore = datastore
+        self.turns = Turns[IPNetwork]()
         self._known: dict[IPNetwork, Stored[Block]] = {}
 
     async def get(self, cidr: IPNetwork) -> Stored[Block] | None:
@@ -30,7 +32,7 @@ class Blocks:
         if stored is None:
             self.forget(cidr)
             return None
-        arithmetic.verify(stored.value)
+        verify(stored.value)
         return self.remember(stored)
 
     def recall(self, cidr: IPNetwork) -> Stored[Block] | None:

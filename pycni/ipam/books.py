@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pycni.errors import DatastoreUnusable
 from pycni.ipam import block as arithmetic
 from pycni.ipam.block import Given, Rested
+from pycni.ipam.soundness import verify
 from pycni.model.endpoints import EndpointKey, PendingRelease, WorkloadEndpoint
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import (
@@ -20,6 +21,9 @@ from pycni.model.resources import (
     IPPool,
     resource_name,
 )
+
+TUNNEL_TYPE = ("type", "ipipTunnelAddress")
+"""What stands beside the address of a node's tunnel."""
 
 Held = Mapping[IPNetwork, tuple[Given, ...]]
 
@@ -84,7 +88,7 @@ def awake(books: Books, *, rested: Rested) -> Books:
 def corruption_of(block: Block) -> str:
     """Return how a block contradicts itself, as a sentence; "" when it doesn't."""
     try:
-        arithmetic.verify(block)
+        verify(block)
     except DatastoreUnusable as exc:
         return str(exc)
     return ""
@@ -119,6 +123,17 @@ def recounted(stored: Handle | None, held: Held) -> Handle | None:
     return Handle(handle_id, tuple(sorted(counts, key=lambda count: network_order(count[0]))))
 
 
+def with_count(handle: Handle, cidr: IPNetwork, count: int) -> Handle:
+    """Return a handle that counts so many addresses of a block."""
+    blocks = dict(handle.blocks)
+    blocks.pop(cidr, None)
+    if count > 0:
+        blocks[cidr] = count
+    return replace(
+        handle, blocks=tuple(sorted(blocks.items(), key=lambda one: network_order(one[0])))
+    )
+
+
 def network_order(cidr: IPNetwork) -> tuple[int, int, int]:
     """Return what to sort networks of both families by."""
     return cidr.version, int(cidr.network_address), cidr.prefixlen
@@ -146,6 +161,11 @@ def attachment_of(key: EndpointKey | None) -> tuple[tuple[str, str], ...]:
         ("container", key.container_id),
         ("interface", key.ifname),
     )
+
+
+def is_tunnels(attribute: AllocationAttribute) -> bool:
+    """Tell whether an address is held for a node's tunnel."""
+    return TUNNEL_TYPE in attribute.secondary
 
 
 def netns_of(attribute: AllocationAttribute) -> str | None:

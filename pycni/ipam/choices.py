@@ -23,6 +23,15 @@ def any_address(
     """
     passed_over = reserved or None
 
+    def has_room_beside(block: Block) -> bool:
+        # Of one address it is said in so many words that it has none (`pycni.cni.gateways`).
+        if len(block.allocations) == 1 or arithmetic.given_to(block, request.beside):
+            return True
+        _, more = arithmetic.auto_assign(
+            block, count=1, handle_id=request.beside, reserved=passed_over
+        )
+        return bool(more)
+
     def choose(block: Block) -> tuple[Block, IPAddress] | None:
         if only_of is not None and block.affinity != only_of:
             return None
@@ -33,7 +42,9 @@ def any_address(
             attributes=request.attributes,
             reserved=passed_over,
         )
-        return (after, addresses[0]) if addresses else None
+        if not addresses or (request.beside and not has_room_beside(after)):
+            return None
+        return after, addresses[0]
 
     return choose
 

@@ -14,14 +14,15 @@ looks again; or it was done before, and the agent sees what is left.
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 
 from pycni.errors import Conflict, NotFound, TryAgain
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
-from pycni.ipam.books import corruption_of, node_of
+from pycni.ipam.books import corruption_of, node_of, with_count
 from pycni.ipam.claims import Claims
 from pycni.ipam.cooldown import Cooldown
-from pycni.ipam.gone import Estate, Taking, take_from, with_count
+from pycni.ipam.gone import Estate, Taking, take_from
 from pycni.ipam.requests import View
 from pycni.ipam.retries import ATTEMPTS, Retries, Sleep, asyncio_sleep, gave_up
 from pycni.model.network import IPNetwork
@@ -30,23 +31,35 @@ from pycni.ports import Datastore, Deletion, Replacement, Stored, Write
 
 
 class Estates:
-    """Takes back from the books in a datastore."""
+    """Takes back from the books in a datastore.
 
-    __slots__ = ("_blocks", "_clock_ns", "_cooldown", "_datastore", "_retries")
+    `leaving` names a node that gives all up by itself, and is no sign of life.
+    """
+
+    __slots__ = ("_blocks", "_claims", "_cooldown", "_datastore", "_leaving", "_retries")
 
     def __init__(
         self,
         datastore: Datastore,
         *,
         view: View,
+        leaving: str | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         sleep: Sleep = asyncio_sleep,
     ) -> None:
         self._datastore = datastore
+        self._leaving = leaving
         self._blocks = Blocks(datastore)
-        self._clock_ns = clock_ns
         self._cooldown = Cooldown(view, clock_ns=clock_ns)
         self._retries = Retries(sleep=sleep)
+        self._claims = partial(
+            Claims,
+            datastore,
+            blocks=self._blocks,
+            retries=self._retries,
+            clock_ns=clock_ns,
+            cooldown=self._cooldown,
+        )
 
     async def collect(self, estate: Estate) -> AsyncIterator[str]:
         """Take back block by block, saying what was done; raise `TryAgain` once the node is back.
@@ -71,7 +84,7 @@ class Estates:
         block = await self._blocks.get(cidr)
         affinity = await self._datastore.get(BlockAffinity, name)
         # After the block, for the reason given above.
-        is_back = await self._datastore.get(Node, estate.node) is not None
+        is_back = await self._is_back(estate.node)
         taking = await self._taking(block, estate)
         if is_back or taking is None or (affinity and cidr not in estate.blocks):
             raise TryAgain(f"node {estate.node} is back")
@@ -87,7 +100,11 @@ class Estates:
         await self._datastore.write(writes)
         if affinity is not None and (block is None or block.value.affinity != estate.node):
             await self._restore(cidr, estate.node)
-        return f"{_said(cidr, block, taking)} of node {estate.node}, which is gone"
+        fate = "leaving" if estate.node == self._leaving else "gone"
+        return f"{_said(cidr, block, taking)} of node {estate.node}, which is {fate}"
+
+    async def _is_back(self, node: str) -> bool:
+        return node != self._leaving and await self._datastore.get(Node, node) is not None
 
     async def _taking(self, block: Stored[Block] | None, estate: Estate) -> Taking | None:
         if block is None:
@@ -120,15 +137,7 @@ class Estates:
         """Claim a block for a node that believed in its affinity and made it at this moment."""
         block = await self._blocks.get(cidr)
         if block is not None and block.value.affinity == node:
-            claims = Claims(
-                self._datastore,
-                blocks=self._blocks,
-                node=node,
-                retries=self._retries,
-                clock_ns=self._clock_ns,
-                cooldown=self._cooldown,
-            )
-            await claims.claim(cidr)
+            await self._claims(node=node).claim(cidr)
 
 
 def _said(cidr: IPNetwork, block: Stored[Block] | None, taking: Taking) -> str:

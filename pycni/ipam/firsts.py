@@ -5,6 +5,8 @@ None is the answer where it exists, where the block was passed over, or somebody
 then something may be left under the handle, and whoever asked goes the careful way.
 """
 
+from functools import partial
+
 from pycni.ipam import block as arithmetic
 from pycni.ipam.choices import Choose
 from pycni.ipam.giving import Given, assigned
@@ -63,7 +65,8 @@ class Firsts:
         except BaseException as exc:
             # Nobody knows whether the handle is ours or was left over, so it is no use to lower
             # it: all that it holds goes.
-            await undoing(exc, self._releases.release_by_handle(handle_id, key=request.key))
+            take_all = partial(self._releases.release_by_handle, handle_id, key=request.key)
+            await undoing(exc, take_all)
             raise
         if not is_done:
             return None
@@ -71,3 +74,7 @@ class Firsts:
         if handle is not None:
             self._handles.remember(handle)
         return given[0]
+
+    async def clear(self, request: AssignRequest) -> None:
+        """Release what is under a handle that should hold nothing: from a crash, or half done."""
+        await self._releases.release_by_handle(request.handle_id, key=request.key)

@@ -5,6 +5,7 @@ The mirror of `pycni.ipam.releases`; the usual, first address of a handle is giv
 one too many.
 """
 
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 
 from pycni.errors import Conflict, NotFound
@@ -45,54 +46,57 @@ class Giving:
 
     async def give(self, stored: Stored[Block], choose: Choose, handle_id: str) -> Given | None:
         """Give what `choose` decides; None when it passes the block over."""
-        chosen = choose(stored.value)
-        if chosen is None:
-            return None
         cidr = stored.value.cidr
         # The address that may have been written, for the case that we never hear the answer.
         planned: dict[IPAddress, int | None] = {}
         try:
-            await self._handles.increment(handle_id, cidr=cidr)
-            if given := await self._swap(stored, chosen, choose, planned):
-                return given
+            given, is_counted = await self._swap(stored, choose, handle_id, planned)
         except BaseException as exc:
-            await undoing(exc, self._releases.take_back(cidr, planned, handle_id))
+            await undoing(exc, partial(self._releases.take_back, cidr, planned, handle_id))
             raise
+        if given is not None or not is_counted:
+            return given
         try:
             await self._handles.decrement(handle_id, cidr=cidr, count=1)
         except BaseException as exc:
             # Done or not: by what the block says it can be repeated.
-            await undoing(exc, self._releases.recount(handle_id, cidr))
+            await undoing(exc, partial(self._releases.recount, handle_id, cidr))
             raise
         return None
 
     async def _swap(
         self,
         first: Stored[Block],
-        first_choice: tuple[Block, IPAddress],
         choose: Choose,
+        handle_id: str,
         planned: dict[IPAddress, int | None],
-    ) -> Given | None:
-        stored: Stored[Block] | None = first
-        chosen: tuple[Block, IPAddress] | None = first_choice
+    ) -> tuple[Given | None, bool]:
+        """Return what was given, and whether the handle counts it, or counts one too many."""
+        cidr = first.value.cidr
         for attempt in range(ATTEMPTS):
-            if attempt:
-                await self._retries.pause(attempt)
-                stored = await self._blocks.get(first.value.cidr)
+            await self._retries.pause(attempt)
+            async with self._blocks.turns.at(cidr):
+                # Whoever had the turn before has left what it wrote.
+                stored = (
+                    await self._blocks.get(cidr) if attempt else self._blocks.recall(cidr) or first
+                )
                 chosen = None if stored is None else choose(stored.value)
-            if stored is None or chosen is None:
-                return None
-            after, address = chosen
-            planned[address] = arithmetic.sequence_number_of(after, address)
-            try:
-                await self._blocks.update(stored, after)
-            except (Conflict, NotFound):
-                planned.clear()
-                continue
+                if stored is None or chosen is None:
+                    return None, attempt > 0
+                if attempt == 0:
+                    # In turn: a burst that finds the block full would make handles in vain.
+                    await self._handles.increment(handle_id, cidr=cidr)
+                after, address = chosen
+                planned[address] = arithmetic.sequence_number_of(after, address)
+                try:
+                    await self._blocks.update(stored, after)
+                except (Conflict, NotFound):
+                    planned.clear()
+                    continue
             self._retries.count("block-written")
             self._retries.count("address-given")
-            return assigned(address, planned[address]), after.affinity != self._node
-        raise gave_up(f"assign from block {first.value.cidr}")
+            return (assigned(address, planned[address]), after.affinity != self._node), True
+        raise gave_up(f"assign from block {cidr}")
 
 
 def assigned(address: IPAddress, sequence_number: int | None) -> AssignedAddress:

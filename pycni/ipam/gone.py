@@ -13,21 +13,25 @@ counts as gone only where
   was, and nothing follows from it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pycni.ipam import block as arithmetic
 from pycni.ipam.block import Given
-from pycni.ipam.books import corruption_of, handle_name, network_order, node_of
+from pycni.ipam.books import (
+    handle_name,
+    held_by_name,
+    is_tunnels,
+    network_order,
+    node_of,
+    sound,
+)
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import Block, BlockAffinity, Handle
+from pycni.model.resources import Block, BlockAffinity
 
 GONE_AFTER_S = 900.0
 """How long a node has to be away: as long as Calico waits before it takes an address for leaked."""
-
-TUNNEL_TYPE = ("type", "ipipTunnelAddress")
-"""What stands beside the address of a node's tunnel."""
 
 
 class Turn(NamedTuple):
@@ -60,22 +64,19 @@ class Estate:
 
 def estates(blocks: Iterable[Block], affinities: Iterable[BlockAffinity]) -> dict[str, Estate]:
     """Return what each node has; a block that contradicts itself says nothing."""
-    sound, corrupt = [], set()
-    for block in blocks:
-        if corruption_of(block):
-            corrupt.add(block.cidr)
-        else:
-            sound.append(block)
+    listed = list(blocks)
+    certain = sound(listed)
+    corrupt = {block.cidr for block in listed} - {block.cidr for block in certain}
     owned = {(one.node, one.cidr) for one in affinities if one.cidr not in corrupt}
-    owned |= {(block.affinity, block.cidr) for block in sound if block.affinity is not None}
+    owned |= {(block.affinity, block.cidr) for block in certain if block.affinity is not None}
     result: dict[str, Estate] = {}
     for node, cidr in owned:
         one = result.get(node, Estate(node))
         result[node] = replace(one, blocks=one.blocks | {cidr})
-    for block in sound:
+    for block in certain:
         for node, given in _by_node(block).items():
             one = result.get(node, Estate(node))
-            is_tunnel = any(TUNNEL_TYPE in address.attribute.secondary for address in given)
+            is_tunnel = any(is_tunnels(address.attribute) for address in given)
             result[node] = replace(
                 one,
                 turns=one.turns.union(_turn(block, address) for address in given),
@@ -174,12 +175,5 @@ def take_from(block: Block, estate: Estate, *, resting_since: str | None) -> Tak
 
 
 def _left_to(names: Iterable[str], block: Block) -> dict[str, int]:
-    held = [handle_name(one.attribute.handle_id or "") for one in arithmetic.given(block)]
-    return {name: held.count(name) for name in sorted(names) if name}
-
-
-def with_count(handle: Handle, cidr: IPNetwork, count: int) -> Handle:
-    """Return a handle that holds so many addresses of a block."""
-    kept: Sequence[tuple[IPNetwork, int]] = [one for one in handle.blocks if one[0] != cidr]
-    counts = [*kept, (cidr, count)] if count else kept
-    return replace(handle, blocks=tuple(sorted(counts, key=lambda one: network_order(one[0]))))
+    held = held_by_name([block])
+    return {name: len(held.get(name, {}).get(block.cidr, ())) for name in sorted(names) if name}

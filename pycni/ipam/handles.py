@@ -9,6 +9,7 @@ apart, or nothing: `a.b` + `c` makes the same text as `a` + `b.c`.
 """
 
 from pycni.errors import AlreadyExists, Conflict, NotFound
+from pycni.ipam.books import with_count
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up
 from pycni.model.network import IPNetwork
 from pycni.model.resources import Handle, resource_name
@@ -16,19 +17,6 @@ from pycni.ports import Datastore, Stored
 
 # Many more than a node has pods; what is forgotten costs a read.
 _REMEMBERED = 1024
-
-
-def _with_count(handle: Handle, cidr: IPNetwork, *, change: int) -> Handle:
-    blocks = dict(handle.blocks)
-    count = blocks.pop(cidr, 0) + change
-    if count > 0:
-        blocks[cidr] = count
-    return Handle(handle.id, tuple(sorted(blocks.items(), key=_order)))
-
-
-def _order(entry: tuple[IPNetwork, int]) -> tuple[int, int, int]:
-    cidr = entry[0]
-    return cidr.version, int(cidr.network_address), cidr.prefixlen
 
 
 class Handles:
@@ -87,7 +75,7 @@ class Handles:
         if stored is None:
             return False
         try:
-            await self.update(stored, _with_count(stored.value, cidr, change=1))
+            await self.update(stored, _counting(stored.value, cidr, change=1))
         except (Conflict, NotFound):
             return False
         return True
@@ -117,7 +105,7 @@ class Handles:
 
     async def _lower(self, stored: Stored[Handle], cidr: IPNetwork, *, by: int) -> bool:
         """Write a handle that counts fewer; return False where somebody else was faster."""
-        lowered = _with_count(stored.value, cidr, change=-by)
+        lowered = _counting(stored.value, cidr, change=-by)
         try:
             if lowered.blocks:
                 await self.update(stored, lowered)
@@ -140,3 +128,8 @@ class Handles:
         # Whatever happens: only an answer says what it is now.
         self.forget(after.id)
         self.remember(await self._datastore.update(after, if_revision=before.revision))
+
+
+def _counting(handle: Handle, cidr: IPNetwork, *, change: int) -> Handle:
+    """Return a handle that counts so many addresses of a block more."""
+    return with_count(handle, cidr, dict(handle.blocks).get(cidr, 0) + change)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from pycni.ipam.block import ordinal_of, verify
+from pycni.ipam.block import ordinal_of
 from pycni.ipam.books import Books, node_of
+from pycni.ipam.soundness import verify
 from pycni.model.network import IPAddress
 from pycni.model.resources import (
     AllocationAttribute,

@@ -14,6 +14,7 @@ before the write, and what is right by then is left alone.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam import block as arithmetic
@@ -45,7 +46,7 @@ AFFINITIES = frozenset({Kind.AFFINITY_WITHOUT_BLOCK, Kind.AFFINITY_FOR_OTHERS_BL
 class Mending:
     """Mends the books in a datastore."""
 
-    __slots__ = ("_blocks", "_clock_ns", "_cooldown", "_datastore", "_retries")
+    __slots__ = ("_blocks", "_claims", "_cooldown", "_datastore", "_retries")
 
     def __init__(
         self,
@@ -56,9 +57,16 @@ class Mending:
     ) -> None:
         self._datastore = datastore
         self._blocks = Blocks(datastore)
-        self._clock_ns = clock_ns
         self._cooldown = Cooldown(DatastoreView(datastore), clock_ns=clock_ns)
         self._retries = Retries(sleep=sleep)
+        self._claims = partial(
+            Claims,
+            datastore,
+            blocks=self._blocks,
+            retries=self._retries,
+            clock_ns=clock_ns,
+            cooldown=self._cooldown,
+        )
 
     async def mend(self, findings: Sequence[Finding]) -> list[str]:
         """Mend what can be mended; return what was done, a sentence each."""
@@ -129,7 +137,7 @@ class Mending:
             return []
         if await self._is_owner(node, cidr):
             return []
-        claims = self._claims(node)
+        claims = self._claims(node=node)
         await claims.release(cidr, only_if_empty=True)
         if await self._is_owner(node, cidr):
             await claims.claim(cidr)
@@ -140,16 +148,6 @@ class Mending:
         block = await self._datastore.get(Block, cidr_name(cidr))
         return block is not None and block.value.affinity == node
 
-    def _claims(self, node: str) -> Claims:
-        return Claims(
-            self._datastore,
-            blocks=self._blocks,
-            node=node,
-            retries=self._retries,
-            clock_ns=self._clock_ns,
-            cooldown=self._cooldown,
-        )
-
     async def _claim_for_owner(self, cidr: IPNetwork) -> list[str]:
         """Claim a block that is there for the node whose it says it is."""
         stored = await self._blocks.get(cidr)
@@ -158,7 +156,7 @@ class Mending:
             return []
         if await self._datastore.get(BlockAffinity, affinity_name(owner, cidr=cidr)) is not None:
             return []
-        if not await self._claims(owner).claim(cidr):
+        if not await self._claims(node=owner).claim(cidr):
             return []
         return [f"claimed block {cidr} for {owner}"]
 
@@ -185,8 +183,10 @@ class Mending:
         if not arithmetic.is_empty(arithmetic.awake(stored.value, rested=rested)):
             return False
         owner = stored.value.affinity
-        if owner is not None and not await self._claims(owner).release(cidr, only_if_empty=True):
-            return False
+        if owner is not None:
+            is_gone = await self._claims(node=owner).release(cidr, only_if_empty=True)
+            if not is_gone:
+                return False
         try:
             await self._blocks.delete(stored)
         except NotFound:

@@ -6,12 +6,22 @@ something changes, so the answer is computed once for all requests of a kind.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from pycni.errors import Exhausted, InvalidInput
-from pycni.ipam.pools import describe, eligible, named, need_labels, pool_of, turned_away
+from pycni.ipam.pools import (
+    describe,
+    eligible,
+    named,
+    need_labels,
+    overlapping,
+    pool_of,
+    turned_away,
+)
 from pycni.ipam.requests import FAMILIES, AssignRequest, View
-from pycni.ipam.reserved import Reserved
+from pycni.ipam.reserved import NOTHING, Reserved
 from pycni.ipam.selection import candidates
+from pycni.model.endpoints import Subnet
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import AffinityState, BlockAffinity, IPPool, PoolUse
 from pycni.model.selector import Labels
@@ -24,7 +34,10 @@ _Names = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What the view says, the pools that may serve, and the confirmed blocks inside of these."""
+    """What the view says, the pools that may serve, and the confirmed blocks inside of these.
+
+    `reserved` is all that is not given unasked.
+    """
 
     reserved: Reserved
     known: Sequence[IPPool]
@@ -36,7 +49,16 @@ class Own:
 class OwnBlocks:
     """Answers for one node."""
 
-    __slots__ = ("_affinities", "_answers", "_known", "_labels", "_node", "_truth", "_view")
+    __slots__ = (
+        "_affinities",
+        "_answers",
+        "_known",
+        "_labels",
+        "_node",
+        "_reserved",
+        "_truth",
+        "_view",
+    )
 
     def __init__(self, view: View, *, truth: View, node: str) -> None:
         self._view = view
@@ -45,7 +67,8 @@ class OwnBlocks:
         self._labels: Labels = {}
         self._known: Sequence[IPPool] = ()
         self._affinities: Sequence[BlockAffinity] = ()
-        self._answers: dict[tuple[int, PoolUse, _Names, _Names], Own] = {}
+        self._reserved = NOTHING
+        self._answers: dict[tuple[int, PoolUse, _Names, _Names, Subnet], Own] = {}
 
     async def serving(self, request: AssignRequest, version: int) -> Own:
         """Return what may serve a request; raise `Exhausted` when no pool does."""
@@ -62,25 +85,28 @@ class OwnBlocks:
         known = await self._view.pools()
         affinities = await self._view.affinities(self._node)
         labels = await node_labels(self._view, known, self._node)
+        reserved = await self._view.reserved()
         is_news = (
             known is not self._known
             or affinities is not self._affinities
             or labels is not self._labels
+            or reserved is not self._reserved
         )
         if is_news or len(self._answers) > _REMEMBERED:
             self._known, self._affinities, self._labels = known, affinities, labels
+            self._reserved = reserved
             self._answers.clear()
-        reserved = await self._view.reserved()
-        key = (version, request.use, request.ipv4_pools, request.ipv6_pools)
+        key = (version, request.use, request.ipv4_pools, request.ipv6_pools, request.subnet)
         answer = self._answers.get(key)
-        if answer is None or answer.reserved is not reserved:
+        if answer is None:
             pools = self._eligible(request, known, version)
             cidrs = tuple(
                 affinity.cidr
                 for affinity in within(affinities, pools)
                 if affinity.state is AffinityState.CONFIRMED
             )
-            answer = self._answers[key] = Own(reserved, known, affinities, pools, cidrs)
+            kept = _kept(reserved, pools, request.subnet)
+            answer = self._answers[key] = Own(kept, known, affinities, pools, cidrs)
         return answer
 
     def _eligible(
@@ -130,6 +156,19 @@ class OwnBlocks:
         return f" ({'; '.join(pools)})" if pools else ""
 
 
+def _kept(reserved: Reserved, pools: Iterable[IPPool], subnet: Subnet) -> Reserved:
+    """Return what is not given unasked to who shares that with its neighbours."""
+    match subnet:
+        case Subnet.NONE:
+            return reserved
+        case Subnet.BLOCK:
+            return reserved.on_links((pool.cidr, pool.block_size) for pool in pools)
+        case Subnet.POOL:
+            return reserved.on_links((pool.cidr, pool.cidr.prefixlen) for pool in pools)
+        case _:
+            assert_never(subnet)
+
+
 def _require_usable_names(request: AssignRequest, known: Iterable[IPPool]) -> None:
     """Refuse a bad name before an address of the other family is given."""
     for version in FAMILIES:
@@ -149,8 +188,12 @@ def within(affinities: Iterable[BlockAffinity], pools: Sequence[IPPool]) -> list
 def first_unclaimed(
     own: Own, existing: set[IPNetwork], *, node: str, now_ns: int
 ) -> IPNetwork | None:
-    """Return the first block of a node's order that does not exist; None when all do."""
+    """Return the first block of a node's order that does not exist; None when all do.
+
+    One of which a block of another size has addresses does, too.
+    """
     for pool in own.pools:
+        others = [one for one in existing if one.prefixlen != pool.block_size]
         is_single = pool.block_size == pool.cidr.max_prefixlen
         order = candidates(
             pool.cidr,
@@ -161,6 +204,6 @@ def first_unclaimed(
             passed_over=own.reserved.whole_blocks,
         )
         for cidr in order:
-            if cidr not in existing:
+            if cidr not in existing and overlapping(cidr, others) is None:
                 return cidr
     return None

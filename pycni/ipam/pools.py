@@ -94,6 +94,11 @@ def holds(network: IPNetwork, inner: IPNetwork | IPAddress) -> bool:
     return inner.subnet_of(network)  # type: ignore[arg-type]
 
 
+def overlapping(cidr: IPNetwork, blocks: Iterable[IPNetwork]) -> IPNetwork | None:
+    """Return another block with addresses of this one: made when its pool had other blocks."""
+    return next((block for block in blocks if block != cidr and block.overlaps(cidr)), None)
+
+
 def pool_of(pools: Iterable[IPPool], inner: IPNetwork | IPAddress) -> IPPool | None:
     """Return the pool that holds an address or block, if there is one (pools never overlap)."""
     return next((pool for pool in pools if holds(pool.cidr, inner)), None)

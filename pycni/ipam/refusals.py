@@ -7,6 +7,7 @@ from pycni.ipam import block as arithmetic
 from pycni.ipam.books import sound
 from pycni.ipam.pools import describe, pool_of
 from pycni.ipam.reserved import Reserved
+from pycni.model.network import IPNetwork
 from pycni.model.resources import Block, IPAMConfig, IPPool
 
 _SHOW = "see `pycnictl ipam show`"
@@ -51,6 +52,14 @@ def limit_reached(
     return Exhausted(
         f"cannot assign {what}: {node} owns {owned} blocks, the limit is {limit}"
         f" (maxBlocksPerHost of IPAMConfiguration), and {why}; {_SHOW}"
+    )
+
+
+def cut_otherwise(what: str, *, cidr: IPNetwork, other: IPNetwork) -> Exhausted:
+    """Return the refusal of an address whose block can't be made beside one of another size."""
+    return Exhausted(
+        f"cannot assign {what}: its block {cidr} can't be made, because block {other}, of another"
+        f" size, is there; delete that one once no pod uses its addresses, or {_SHOW}"
     )
 
 

@@ -101,19 +101,20 @@ class Releases:
     ) -> arithmetic.Release | Released:
         for attempt in range(ATTEMPTS):
             await self._retries.pause(attempt)
-            found = await self._decide(cidr, decide, may_recall=attempt == 0)
-            if found is None:
-                return Released()
-            stored, outcome = found
-            if not outcome.released:
-                return outcome
-            try:
-                if outcome.block.affinity is None and arithmetic.is_empty(outcome.block):
-                    await self._blocks.delete(stored)
-                else:
-                    await self._blocks.update(stored, outcome.block)
-            except (Conflict, NotFound):
-                continue
+            async with self._blocks.turns.at(cidr):
+                found = await self._decide(cidr, decide, may_recall=attempt == 0)
+                if found is None:
+                    return Released()
+                stored, outcome = found
+                if not outcome.released:
+                    return outcome
+                try:
+                    if outcome.block.affinity is None and arithmetic.is_empty(outcome.block):
+                        await self._blocks.delete(stored)
+                    else:
+                        await self._blocks.update(stored, outcome.block)
+                except (Conflict, NotFound):
+                    continue
             self._retries.count("block-written")
             self._count(outcome.released)
             return outcome
@@ -228,6 +229,11 @@ class Releases:
         self._count(released)
         return tuple(released)
 
+    async def give_back(self, addresses: Sequence[AssignedAddress], handle_id: str) -> None:
+        """Undo what was given just now; done or half done, it can be repeated."""
+        for cidr, planned in await self._by_block(addresses, handle_id):
+            await self.take_back(cidr, planned, handle_id)
+
     async def take_back(
         self, cidr: IPNetwork, planned: Mapping[IPAddress, int | None], handle_id: str
     ) -> None:
@@ -251,10 +257,19 @@ class Releases:
         await self._handles.lower_to(handle_id, cidr=cidr, count=len(held))
 
 
-async def undoing(reason: BaseException, undo: Awaitable[object]) -> None:
-    """Undo after an error; a failure of that must not hide the error itself."""
+async def undoing(reason: BaseException, undo: Callable[[], Awaitable[object]]) -> None:
+    """Undo after an error; a failure of that must not hide the error itself.
+
+    Who is cancelled at it begins once more: whatever `undo` has done by then, it finds done.
+    """
     try:
-        await undo
+        try:
+            await undo()
+        except PycniError:
+            raise
+        except BaseException:
+            await undo()
+            raise
     except PycniError as exc:
         reason.add_note(f"undoing it failed too ({exc}); releasing by the handle repairs that")
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from pycni.errors import InvalidInput
 from pycni.ipam.books import key_of
 from pycni.ipam.reserved import NOTHING, Reserved
-from pycni.model.endpoints import AssignedAddress, EndpointKey
+from pycni.model.endpoints import AssignedAddress, EndpointKey, Subnet
 from pycni.model.network import IPAddress
 from pycni.model.resources import (
     AllocationAttribute,
@@ -34,6 +34,9 @@ class AssignRequest:
     collectors (Calico's `namespace`, `pod`, `node`, `timestamp`).  `is_first`: the handle is to
     hold nothing yet, so what a crash left under it is released before; where the attributes name
     an attachment, not what another one has under a handle of the same text.
+
+    An address that shares its `subnet` with others is none that means all of it, unless it is asked
+    for in particular.  `beside`: a handle that has an address in the same block, or must find one.
     """
 
     handle_id: str
@@ -44,6 +47,8 @@ class AssignRequest:
     addresses: tuple[IPAddress, ...] = ()
     use: PoolUse = PoolUse.WORKLOAD
     is_first: bool = False
+    subnet: Subnet = Subnet.NONE
+    beside: str = ""
 
     def __post_init__(self) -> None:
         if not self.handle_id:
@@ -116,6 +121,10 @@ class View(Protocol):
         """Return a node's labels; one that is not known has none."""
         ...
 
+    async def nodes(self) -> frozenset[str]:
+        """Return the names of all nodes that have an object."""
+        ...
+
 
 class DatastoreView:
     """The view of someone who remembers nothing: ask each time."""
@@ -148,3 +157,7 @@ class DatastoreView:
         """Return a node's labels."""
         stored = await self._datastore.get(Node, node)
         return {} if stored is None else dict(stored.value.labels)
+
+    async def nodes(self) -> frozenset[str]:
+        """Return the names of all nodes that have an object."""
+        return frozenset([stored.value.name for stored in (await self._datastore.list(Node)).items])

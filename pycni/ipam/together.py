@@ -1,18 +1,20 @@
 """Steps on one block that are ready at the same moment share one write of it.
 
 Spelling and committing a block costs as much for one address as for sixteen.  The first to come
-leads: it lets all others that are ready join, decides for each in their order, and writes the block
-and everything beside it at once.  Whoever comes alone waits for nobody.
+leads: it lets all others join that are ready, or come while the block is being written for those
+before, decides for each in their order, and writes the block and everything beside it at once.
+Whoever comes alone waits for nobody.
 
 None is the answer where a step passed the block over, where what is written beside it was not as
 expected, or somebody else was faster; whoever asked then goes the careful way.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pycni.errors import AlreadyExists, Conflict, NotFound
+from pycni.errors import AlreadyExists, Conflict, NotFound, PycniError
 from pycni.ipam.blocks import Blocks
 from pycni.ipam.retries import Retries
 from pycni.model.network import IPNetwork
@@ -30,12 +32,14 @@ Decide = Callable[[Block], tuple[Block, Write] | None]
 class _Step:
     """What one request wants, and what came of it; who leads has no `answer` to wait for.
 
+    `is_tried`: it was given to the datastore, which may have done it whatever was heard of that.
     `handle` is what was written beside the block, None for a deletion.
     """
 
     decide: Decide
     undo: Callable[[], Awaitable[object]] | None
     answer: "asyncio.Future[bool] | None" = None
+    is_tried: bool = False
     is_done: bool = False
     handle: Stored[Handle] | None = None
 
@@ -70,7 +74,7 @@ class Together:
     ) -> tuple[bool, Stored[Handle] | None]:
         """Do a step on a block as it was last seen; tell whether it was, and the handle it wrote.
 
-        `undo` takes back a step that was done after whoever asked for it had gone.
+        `undo` takes back a step that was or may have been done after whoever asked for it had gone.
         """
         step = _Step(decide, undo)
         steps = self._gathering.get(stored.value.cidr)
@@ -83,33 +87,30 @@ class Together:
     async def _lead(self, stored: Stored[Block], step: _Step) -> None:
         cidr = stored.value.cidr
         steps = [step]
+        self._gathering[cidr] = steps
         try:
-            if self._has_company():
+            async with self._blocks.turns.at(cidr):
                 await self._gather(cidr, steps)
-                # Whoever went the careful way meanwhile has left what it wrote.
-                stored = self._blocks.recall(cidr) or stored
-            await self._write(stored, steps)
+                # Whoever had the turn before has left what it wrote.
+                await self._write(self._blocks.recall(cidr) or stored, steps)
         finally:
+            if self._gathering.get(cidr) is steps:
+                del self._gathering[cidr]
             for one in steps:
                 if one.answer is not None and not one.answer.done():
                     one.answer.set_result(one.is_done)
-        for one in steps:
-            if one.is_abandoned and one.is_done and one.undo is not None:
-                # It went while its step was being written, and found nothing to undo yet.
-                await one.undo()
+            await _undo_abandoned(steps)
 
     async def _gather(self, cidr: IPNetwork, steps: list[_Step]) -> None:
         """Let all that are ready join, for as long as any does."""
-        import asyncio
+        if self._has_company():
+            import asyncio
 
-        self._gathering[cidr] = steps
-        try:
             known = 0
             while known < len(steps):
                 known = len(steps)
                 await asyncio.sleep(0)
-        finally:
-            del self._gathering[cidr]
+        del self._gathering[cidr]
 
     async def _write(self, stored: Stored[Block], steps: Sequence[_Step]) -> None:
         """Decide on one after the other, and write what that comes to."""
@@ -123,6 +124,7 @@ class Together:
             if made is not None:
                 block, beside = made
                 (lowered if isinstance(beside, Deletion) else raised).append((step, beside))
+                step.is_tried = True
         if not raised and not lowered:
             return
         self._blocks.forget(block.cidr)
@@ -149,3 +151,13 @@ async def _follow(steps: list[_Step], step: _Step) -> None:
     step.answer = asyncio.get_running_loop().create_future()
     steps.append(step)
     await step.answer
+
+
+async def _undo_abandoned(steps: Sequence[_Step]) -> None:
+    """Undo the steps of those who went while these were written, and found nothing to undo yet."""
+    for one in steps:
+        if one.is_abandoned and one.is_tried and one.undo is not None:
+            # It is no trouble of whoever leads, and nobody else is left to be told: what stays is
+            # found as after a crash.
+            with suppress(PycniError):
+                await one.undo()

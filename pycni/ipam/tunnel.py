@@ -1,17 +1,25 @@
 """The address of a node's IP-in-IP tunnel: an ordinary allocation under a handle of its own."""
 
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pycni.errors import AlreadyExists, Exhausted, InvalidInput
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.block import Given
+from pycni.ipam.books import TUNNEL_TYPE
 from pycni.ipam.giving import assigned
 from pycni.ipam.own import node_labels
 from pycni.ipam.pools import eligible, holds, pool_of
 from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.model.endpoints import AssignedAddress
+from pycni.model.network import IPAddress
 from pycni.model.resources import (
     AllocationAttribute,
     Block,
     Handle,
+    IPPool,
     Node,
     PoolUse,
     TunnelMode,
@@ -29,9 +37,10 @@ async def ensure_tunnel_address(
 
     One that lies in no enabled pool with IP-in-IP any more, or is not what it says to be, is
     replaced.  One that the Node object names and nobody holds, as old releases of Calico gave them,
-    is taken over, or let go.  None: no such pool exists, so nothing is to be tunnelled.
+    is taken over, or let go; one that it names and that is free, or rests, is the first choice, for
+    it is what the other nodes know.  None: no such pool exists, so nothing is to be tunnelled.
     """
-    attributes = (("node", node), ("type", "ipipTunnelAddress"))
+    attributes = (("node", node), TUNNEL_TYPE)
     handle_id = tunnel_handle(node)
     view = DatastoreView(datastore)
     known = await view.pools()
@@ -52,21 +61,43 @@ async def ensure_tunnel_address(
         ipv4_pools=tuple(pool.name for pool in pools),
         use=PoolUse.TUNNEL,
     )
-    if unheld := await _find_unheld(datastore, node=node):
+    return await _give(
+        allocator, datastore, request, pools=pools, named=await _named(datastore, node)
+    )
+
+
+async def _named(datastore: Datastore, node: str) -> IPAddress | None:
+    """Return the address that the Node object names."""
+    known = await datastore.get(Node, node)
+    return None if known is None else known.value.ipip_tunnel_address
+
+
+async def _give(
+    allocator: Allocator,
+    datastore: Datastore,
+    request: AssignRequest,
+    *,
+    pools: Sequence[IPPool],
+    named: IPAddress | None,
+) -> AssignedAddress | None:
+    if named is not None and (unheld := await _find_unheld(datastore, named)):
         stored, one = unheld
-        if pool_of(pools, one.address) is None:
+        if pool_of(pools, named) is None:
             await _let_go(datastore, stored, one)
         else:
             return await _take_over(datastore, stored, one, request=request)
-    return (await allocator.assign(request)).addresses[0] if pools else None
-
-
-async def _find_unheld(datastore: Datastore, *, node: str) -> tuple[Stored[Block], Given] | None:
-    """Return the address that the Node object names, if it is in use and nothing says by whom."""
-    known = await datastore.get(Node, node)
-    address = None if known is None else known.value.ipip_tunnel_address
-    if address is None:
+    if not pools:
         return None
+    if named is not None and pool_of(pools, named):
+        with contextlib.suppress(AlreadyExists, Exhausted, InvalidInput):
+            return (await allocator.assign(replace(request, addresses=(named,)))).addresses[0]
+    return (await allocator.assign(request)).addresses[0]
+
+
+async def _find_unheld(
+    datastore: Datastore, address: IPAddress
+) -> tuple[Stored[Block], Given] | None:
+    """Return the allocation of an address, if it is in use and nothing says by whom."""
     for stored in (await datastore.list(Block)).items:
         for one in arithmetic.given(stored.value) if holds(stored.value.cidr, address) else ():
             if (one.address, one.attribute) == (address, AllocationAttribute(None)):

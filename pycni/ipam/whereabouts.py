@@ -10,7 +10,7 @@ from enum import Enum
 
 from pycni.ipam import block as arithmetic
 from pycni.ipam.block import Given
-from pycni.ipam.books import Books, corruption_of, node_of
+from pycni.ipam.books import Books, corruption_of, is_tunnels, node_of
 from pycni.ipam.pools import holds, pool_of
 from pycni.ipam.reserved import Reserved
 from pycni.model.network import IPAddress
@@ -111,9 +111,7 @@ def advertised(where: Whereabouts, *, books: Books) -> str:
 
 def _is_tunnels(where: Whereabouts) -> bool:
     # Nodes advertise what their pods have; a tunnel's address goes with its block alone.
-    return where.given is not None and ("type", "ipipTunnelAddress") in (
-        where.given.attribute.secondary
-    )
+    return where.given is not None and is_tunnels(where.given.attribute)
 
 
 def _is_confirmed(block: Block, books: Books) -> bool:

@@ -25,6 +25,7 @@ from pycni.model.network import (
     DeleteRoute,
     DeleteRuleset,
     Failure,
+    IPAddress,
     KernelEvent,
     KernelState,
     Link,
@@ -110,6 +111,10 @@ class FakeKernel:
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Read some sysctls now."""
         return {n: v for n in names if (v := self.sysctl(n)) is not None}
+
+    def source_to(self, destination: IPAddress) -> IPAddress | None:
+        """Look a destination up in the main table."""
+        return self._tables.source_to(destination)
 
     async def apply(self, ops: Sequence[Op]) -> Sequence[Failure]:
         """Perform the operations in order and go on after a failing one."""

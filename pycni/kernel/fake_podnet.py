@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from pycni.errors import AlreadyExists, InvalidInput, PycniError, WrongNamespace
+from pycni.errors import AlreadyExists, PycniError, WrongNamespace
 from pycni.kernel import podcheck, podplan
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_tables import Refused
@@ -138,17 +138,14 @@ class FakePodNet:
         holder = self._kernel.link(request.host_veth)
         if holder is not None:
             if holder.alias != request.alias:
-                raise AlreadyExists(
-                    f"cannot make {request.host_veth}: an interface of that name is not ours"
-                )
+                owner = f"with alias {holder.alias!r}"
+                raise podplan.name_is_taken(request, owner=owner)
             self._plugged.pop(request.alias, None)
             self._kernel.delete_link(request.host_veth)
         other = self._in_pod(request)
         if other is not None:
             if other.request.alias != request.alias:
-                raise InvalidInput(
-                    f"interface {request.ifname} exists already in the pod's network namespace"
-                )
+                raise podplan.interface_exists(request)
             self._delete(request.alias)
         for other in self._plugged.values():
             have_default = (other.request.has_default_route, request.has_default_route)

@@ -143,6 +143,23 @@ class FakeTables:
         if route is not None and route not in self._routes.get(route.key, []):
             self._insert(route)
 
+    def source_to(self, destination: IPAddress) -> IPAddress | None:
+        """Return the source of packets to a destination: the route's, or its interface's."""
+        own = [a for a in self.addresses if a.interface.version == destination.version]
+        if any(a.interface.ip == destination for a in own):
+            return destination
+        routes = [
+            route
+            for route in self._all_routes()
+            if route.key.table == MAIN_TABLE and destination in route.key.dst
+        ]
+        if not routes:
+            return None
+        best = max(routes, key=lambda route: (route.key.dst.prefixlen, -route.key.priority))
+        if best.src is not None:
+            return best.src
+        return next((a.interface.ip for a in own if a.ifname in best.oifs), None)
+
     # --- routes ---------------------------------------------------------------------------------
 
     def add_route(self, route: Route) -> None:

@@ -36,6 +36,7 @@ from pycni.model.network import (
     DeleteRoute,
     DeleteRuleset,
     Failure,
+    IPAddress,
     KernelState,
     Op,
     ReplaceRoute,
@@ -44,8 +45,13 @@ from pycni.model.network import (
     SetLink,
     SetRuleset,
     SetSysctl,
+    Tunnel,
 )
 from pycni.plan.iproute import route_text
+
+# What a lookup says where no route leads on: none, or one of the types that refuse (unreachable,
+# prohibit, blackhole).
+_NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL}
 
 
 class LinuxKernel:
@@ -78,6 +84,15 @@ class LinuxKernel:
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:
         """Read some sysctls now; those that don't exist are left out."""
         return {n: v for n in names if (v := read_sysctl(n)) is not None}
+
+    def source_to(self, destination: IPAddress) -> IPAddress | None:
+        """Ask the kernel from which address it would send to a destination."""
+        acks, replies = self._requests.exchange([wire_route.source_request(destination)])
+        if acks[0].errno in _NO_WAY:
+            return None
+        if acks[0].errno:
+            raise KernelError(acks[0].errno, acks[0].text)
+        return wire_route.read_source(replies[0].body)
 
     def drop_counters(self) -> dict[str, int]:
         """Return how many packets each drop rule of our nftables table has met."""
@@ -189,16 +204,29 @@ class LinuxKernel:
     def _set_link(self, op: CreateTunnel | SetLink | DeleteLink) -> None:
         match op:
             case CreateTunnel(tunnel=wanted):
-                request = wire_link.create_tunnel(
-                    name=wanted.name, kind=wanted.kind, mtu=wanted.mtu
-                )
-                # Loading the module makes a `tunl0` by itself, under our feet: it serves as well.
-                if not self._call(request, accept={errno.EEXIST}):
-                    self._require_kind(wanted.name, kind=wanted.kind)
+                self._create_tunnel(wanted)
             case SetLink(name=name, mtu=mtu):
                 self._call(wire_link.set_link(name=name, is_up=True, mtu=mtu))
             case DeleteLink(name=name):
                 self._call(wire_link.delete_link(name=name), accept={errno.ENODEV})
+                # The module's own `tunl0` stays, though the kernel calls that a success.
+                self._call(wire_link.set_link(name=name, is_up=False), accept={errno.ENODEV})
+
+    def _create_tunnel(self, wanted: Tunnel) -> None:
+        request = wire_link.create_tunnel(name=wanted.name, kind=wanted.kind, mtu=wanted.mtu)
+        try:
+            # Loading the module makes a `tunl0` by itself, under our feet: it serves as well.
+            is_new = self._call(request, accept={errno.EEXIST})
+        except KernelError as exc:
+            if exc.errno != errno.EOPNOTSUPP:
+                raise
+            text = (
+                f"this kernel has no {wanted.kind} tunnels: load the module (modprobe"
+                f" {wanted.kind}), or give every pool ipipMode: Never"
+            )
+            raise KernelError(errno.EOPNOTSUPP, text) from exc
+        if not is_new:
+            self._require_kind(wanted.name, kind=wanted.kind)
 
     def _require_kind(self, name: str, *, kind: str) -> None:
         acks, replies = self._requests.exchange([wire_link.get_link(name=name)])

@@ -41,6 +41,7 @@ _OPTIONS = (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK)
 # 200 refusals of an skb each fit into the buffer many times over; more per send gains nothing and
 # keeps the caller's event loop waiting (200 routes are about 2 ms).
 BATCH = 200
+_QUESTIONS = 16
 _BUFFER = 4 << 20
 _RECEIVE = 1 << 17
 DUMP_TRIES = 8
@@ -140,6 +141,17 @@ class NetlinkSocket:
             if answer.errno:
                 raise KernelError(answer.errno, answer.text)
         return replies
+
+    def ask(self, questions: Sequence[Request]) -> list[Message | None]:
+        """Ask for one object each; return the message about it, None where there is none."""
+        found: list[Message | None] = []
+        # Few at once: all answers wait in the socket's buffer before the first is read.
+        for start in range(0, len(questions), _QUESTIONS):
+            part = questions[start : start + _QUESTIONS]
+            first = self._sequence + 1
+            told = {message.sequence: message for message in self.exchange(part)[1]}
+            found += [told.get(first + offset) for offset in range(len(part))]
+        return found
 
     def exchange(self, requests: Sequence[Request]) -> tuple[list[Ack], list[Message]]:
         """Send a few requests at once; return an answer for each, and what else they brought.

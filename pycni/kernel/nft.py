@@ -4,12 +4,12 @@ Loading is done by the `nft` program, whole and in one transaction.  Reading bac
 often, is done over netlink: no process is started to see that nothing has changed.
 """
 
-import asyncio
 import errno
 import shutil
 import socket
 import struct
 
+from pycni import programs
 from pycni.errors import TryAgain
 from pycni.kernel.netlink import (
     NETLINK_NETFILTER,
@@ -169,22 +169,9 @@ def _is_ours(found: dict[int, bytes]) -> bool:
 
 
 async def _run_nft(*arguments: str, stdin: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        "nft",
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            _, complaint = await process.communicate(stdin.encode())
-    except BaseException as exc:
-        process.kill()
-        await process.wait()
-        if isinstance(exc, TimeoutError):
-            raise TryAgain(f"nft gave no answer within {_TIMEOUT_S:.0f} s") from exc
-        raise
-    first_line = complaint.decode(errors="replace").strip().partition("\n")[0]
+        ran = await programs.run(["nft", *arguments], stdin=stdin, timeout_s=_TIMEOUT_S)
+    except TimeoutError as exc:
+        raise TryAgain(f"nft gave no answer within {_TIMEOUT_S:.0f} s") from exc
     # Without the place in a file that was our pipe.
-    return process.returncode or 0, first_line.rpartition("Error: ")[2]
+    return ran.status, ran.first_complaint.rpartition("Error: ")[2]

@@ -1,7 +1,7 @@
 """Read the two ends of a pod's pair, and say how they differ from what `plug` builds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from socket import AF_INET, AF_INET6
 
 from pycni.kernel import podplan, wire_link, wire_route
@@ -9,7 +9,7 @@ from pycni.kernel.names import LinkIndexes
 from pycni.kernel.netlink import KernelError, NetlinkSocket
 from pycni.kernel.sysctl import read_sysctl
 from pycni.model.endpoints import GATEWAY_V6
-from pycni.model.network import IPInterface, Link, Route
+from pycni.model.network import MAIN_TABLE, IPInterface, Link, Route
 from pycni.plan.iproute import route_text
 from pycni.ports import PlugRequest
 
@@ -99,7 +99,8 @@ def differences(request: PlugRequest, *, host: Side, pod: Side) -> list[str]:
             for address in podplan.pod_addresses(request)
             if address not in pod.addresses
         ]
-        found += _missing_routes(podplan.pod_routes(request), have=pod.routes, where="the pod")
+        have = _of_any_table(pod.routes)
+        found += _missing_routes(podplan.pod_routes(request), have=have, where="the pod")
         found += _of_sysctls(podplan.pod_sysctls(request), have=pod.sysctls, where="in the pod")
     return found
 
@@ -115,6 +116,11 @@ def _of_link(name: str, *, link: Link | None, mtu: int) -> list[str]:
     if link.mtu != mtu:
         found.append(f"{name} has MTU {link.mtu} instead of {mtu}")
     return found
+
+
+def _of_any_table(routes: set[Route]) -> set[Route]:
+    """Return routes as if all were of the main table: `sbr`, chained behind us, moves them."""
+    return {replace(route, key=replace(route.key, table=MAIN_TABLE)) for route in routes}
 
 
 def _missing_routes(want: list[Route], *, have: set[Route], where: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from pycni.errors import AlreadyExists, InvalidInput, PycniError, TryAgain, WrongNamespace
+from pycni.errors import AlreadyExists, PycniError, TryAgain, WrongNamespace
 from pycni.kernel import netns, podcheck, podplan, podwire, wire_link, wire_route
 from pycni.kernel.birthmark import bears, birth_group
 from pycni.kernel.hostend import HostEnd
@@ -111,15 +111,11 @@ class LinuxPodNet:
             if (renamed := pairs_by_alias(self._host).get(request.alias)) is not None:
                 self._host.call(wire_link.delete_link(index=renamed))
                 return
-            raise InvalidInput(
-                f"interface {request.ifname} exists already in the pod's network namespace"
-            )
+            raise podplan.interface_exists(request)
         group = wire_link.read_group(replies[0].body)
         if holder.kind != "veth" or not bears(request.alias, found=holder.alias, group=group):
             owner = f"with alias {holder.alias!r}" if holder.alias else "without alias"
-            raise AlreadyExists(
-                f"cannot make {request.host_veth}: an interface of that name {owner} is not ours"
-            )
+            raise podplan.name_is_taken(request, owner=owner)
         self._host.call(wire_link.delete_link(index=holder.index))
 
     def _build(self, request: PlugRequest, *, index: int) -> None:
@@ -160,7 +156,7 @@ class LinuxPodNet:
             ways = ", ".join(sorted(have.oifs)) or have.type.name.lower()
             raise AlreadyExists(
                 f"cannot add route {route_text(route)}: "
-                f"a route to {route.key.dst} leads to {ways} already"
+                f"a route to {route.key.dst} leads to {ways} already; delete that one"
             )
 
     # --- unplug ---------------------------------------------------------------------------------
@@ -196,9 +192,13 @@ class LinuxPodNet:
         )
 
     def has_address(self, address: IPAddress) -> bool:
-        """Tell whether an interface of the host has an address."""
-        _, found = self._host.exchange([wire_route.lookup_request(ip_network(address))])
-        return any(wire_route.is_local(message.body) for message in found)
+        """Tell whether an interface of the host has an address.
+
+        By the addresses themselves: while IPv6 looks for duplicates of one, no route tells of it.
+        """
+        messages = self._host.dump(wire_link.dump_addresses())
+        found = (wire_link.read_address(message.body, name_of=str) for message in messages)
+        return any(one is not None and one.interface.ip == address for one in found)
 
     # --- check ----------------------------------------------------------------------------------
 

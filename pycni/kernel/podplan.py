@@ -9,7 +9,7 @@ from ipaddress import (
     ip_interface,
 )
 
-from pycni.errors import InvalidInput
+from pycni.errors import AlreadyExists, InvalidInput
 from pycni.model.endpoints import GATEWAY_V4, GATEWAY_V6
 from pycni.model.network import (
     IPV6_DEFAULT_PRIORITY,
@@ -53,6 +53,22 @@ def require_ifname(name: str) -> None:
             f"interface name {name!r} is invalid: 1 to {_MAX_IFNAME} bytes "
             "without '/', ':' and blanks"
         )
+
+
+def name_is_taken(request: PlugRequest, *, owner: str) -> AlreadyExists:
+    """Return the refusal of a host interface whose name a stranger has; `owner` says whose."""
+    return AlreadyExists(
+        f"cannot make {request.host_veth}: an interface of that name {owner} is not this pod's;"
+        " delete it, or give the pod another one (HOST_VETH in CNI_ARGS)"
+    )
+
+
+def interface_exists(request: PlugRequest) -> InvalidInput:
+    """Return the refusal of an interface that the pod has already, by somebody else."""
+    return InvalidInput(
+        f"interface {request.ifname} exists already in the pod's network namespace, for another"
+        " container or by another plugin; delete it there, or let the runtime name another"
+    )
 
 
 def second_default_route(request: PlugRequest) -> InvalidInput:
@@ -141,9 +157,13 @@ def checked_host_sysctls(request: PlugRequest) -> dict[str, str]:
 
 
 def pod_sysctls(request: PlugRequest) -> dict[str, str]:
-    """Return the settings of the pod's namespace and interface, to be made before it goes up."""
+    """Return the settings of the pod's namespace and interface, to be made before it goes up.
+
+    A further interface does not forbid what the first one's network has allowed the whole pod.
+    """
     forwarding = "1" if request.allow_ip_forwarding else "0"
-    wanted = {"net.ipv4.ip_forward": forwarding}
+    decides = request.has_default_route or request.allow_ip_forwarding
+    wanted = {"net.ipv4.ip_forward": forwarding} if decides else {}
     if has_version(request, 6):
         wanted |= {
             # Also for all: a runtime may have made the namespace without IPv6.
@@ -152,6 +172,7 @@ def pod_sysctls(request: PlugRequest) -> dict[str, str]:
             "net.ipv6.conf.lo.disable_ipv6": "0",
             interface_sysctl("ipv6", ifname=request.ifname, key="disable_ipv6"): "0",
             interface_sysctl("ipv6", ifname=request.ifname, key="accept_dad"): "0",
-            "net.ipv6.conf.all.forwarding": forwarding,
         }
+        if decides:
+            wanted["net.ipv6.conf.all.forwarding"] = forwarding
     return wanted

@@ -1,14 +1,26 @@
-"""Sysctls, read and written below /proc/sys of the calling thread's network namespace."""
+"""Sysctls, read and written below /proc/sys of the calling thread's network namespace.
+
+A container's own /proc/sys is read-only; those of the network can be mounted for it where `HOSTS`
+says.  Whose they are follows from the thread, not from the place.
+"""
 
 import errno
 import os
 
 from pycni.errors import InvalidInput
 
-_ROOT = "/proc/sys/"
+HOSTS = "/host/proc/sys/"
 _LONGEST = 4096
 _FORBIDDEN = frozenset({"", ".", ".."})
 _SWAP = str.maketrans("./", "/.")
+
+
+def find_root(hosts: str = HOSTS) -> str:
+    """Return where sysctls can be written: in a container, where its host's are mounted."""
+    return hosts if os.path.isdir(f"{hosts}net") else "/proc/sys/"  # noqa: PTH112  # as all here
+
+
+_ROOT = find_root()
 
 
 def sysctl_path(name: str) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from math import inf
+from time import monotonic
 
 from pycni.errors import PycniError
 from pycni.kernel import wire_link
@@ -24,9 +26,10 @@ from pycni.kernel.netlink import KernelError, NetlinkSocket, join_group, open_so
 from pycni.kernel.wire import messages
 
 # Group numbers of ours are drawn from here.  0 is every interface's default; administrators use
-# small ones.
-_FIRST_GROUP = 0x7079_0000
-_GROUPS = 0x1_0000
+# small ones, and pairs are born below (`pycni.kernel.birthmark`).
+FIRST_GROUP = 0x7000_0000
+_GROUPS = 0x1000_0000
+_GROUPS_AGE_S = 1.0
 
 WORKERS = 12
 """Deletions that wait at the same time; the kernel lets their grace periods overlap."""
@@ -48,12 +51,37 @@ class _Wish:
             self.done.set_result(was_there)
 
 
+class Groups:
+    """Draws group numbers that no interface has: whatever is in the group will be deleted."""
+
+    def __init__(self) -> None:
+        self._taken: frozenset[int] = frozenset()
+        self._listed_at = -inf
+
+    def draw(self, socket: NetlinkSocket) -> int:
+        """Return a number; several threads may draw at once.
+
+        Listing all interfaces costs more than deleting a few, so it is done once a second.
+        Meanwhile a stranger would have to begin using the very one of 2^28 numbers.
+        """
+        now = monotonic()
+        if now - self._listed_at > _GROUPS_AGE_S:
+            links = socket.dump(wire_link.dump_links())
+            self._taken = frozenset(wire_link.read_group(message.body) for message in links)
+            self._listed_at = now
+        while True:
+            group = FIRST_GROUP + secrets.randbelow(_GROUPS)
+            if group not in self._taken:
+                return group
+
+
 class GroupDelete:
     """Gathers deletions; only links whose alias was verified are ever touched."""
 
     def __init__(self) -> None:
         self._all_sockets: list[NetlinkSocket] = []
         self._idle_sockets: list[NetlinkSocket] = []
+        self._groups = Groups()
         self._threads = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="unplug")
         self._told = open_socket()
         # Every ADD makes half a dozen other messages about its links.
@@ -93,7 +121,8 @@ class GroupDelete:
         """Return a socket for one worker; None when as many work as may."""
         if self._idle_sockets:
             return self._idle_sockets.pop()
-        if len(self._all_sockets) == WORKERS:
+        # Not by the sockets: threads of an event loop that has ended may have some for a while.
+        if len(self._running) >= WORKERS:
             return None
         # Opened by the loop's thread, because that is in the right namespace.
         socket = NetlinkSocket()
@@ -101,25 +130,25 @@ class GroupDelete:
         return socket
 
     async def _work(self, socket: NetlinkSocket) -> None:
-        try:
-            while self._wishes:
-                batch, self._wishes = self._wishes, []
-                await self._delete(socket, batch)
-        finally:
-            self._idle_sockets.append(socket)
+        while self._wishes:
+            batch, self._wishes = self._wishes, []
+            await self._delete(socket, batch)
+        self._idle_sockets.append(socket)
 
     async def _delete(self, socket: NetlinkSocket, batch: Sequence[_Wish]) -> None:
         loop = asyncio.get_running_loop()
         targets = [(wish.name, wish.alias) for wish in batch]
+        expect = partial(self._expect, loop, batch)
+        job = self._threads.submit(delete_verified, socket, targets, self._groups, expect)
         try:
-            deleted = await loop.run_in_executor(
-                self._threads, delete_verified, socket, targets, partial(self._expect, loop, batch)
-            )
+            deleted = await asyncio.wrap_future(job)
         except (OSError, PycniError) as exc:
             _fail(batch, cause=exc)
             return
         except BaseException:
-            # Cancelled with the loop: nobody must wait for ever.
+            # Cancelled with the loop: nobody must wait for ever.  The thread goes on, and nobody
+            # else may read from its socket, or each would wait for what the other has read.
+            job.add_done_callback(lambda _: self._idle_sockets.append(socket))
             for wish in batch:
                 wish.done.cancel()
             raise
@@ -182,6 +211,7 @@ def _fail(batch: Sequence[_Wish], *, cause: Exception) -> None:
 def delete_verified(
     socket: NetlinkSocket,
     targets: Sequence[tuple[str, str]],
+    groups: Groups,
     expect: Callable[[Sequence[int | None]], None] = lambda _found: None,
 ) -> list[bool]:
     """Delete those (name, alias) pairs that exist with that alias; say for each whether it did.
@@ -194,7 +224,7 @@ def delete_verified(
     expect(found)
     indexes = sorted({index for index in found if index is not None})
     if len(indexes) > 1:
-        _delete_together(socket, indexes)
+        _delete_together(socket, indexes, groups)
     elif indexes:
         _delete_one(socket, indexes[0])
     return [index is not None for index in found]
@@ -202,15 +232,9 @@ def delete_verified(
 
 def _find(socket: NetlinkSocket, targets: Sequence[tuple[str, str]]) -> list[int | None]:
     found: list[int | None] = []
-    for name, alias in targets:
-        acks, replies = socket.exchange([wire_link.get_link(name=name)])
-        link = wire_link.read_link(replies[0].body) if not acks[0].errno and replies else None
-        is_ours = (
-            link is not None
-            and link.kind == "veth"
-            and bears(alias, found=link.alias, group=wire_link.read_group(replies[0].body))
-        )
-        found.append(link.index if link is not None and is_ours else None)
+    links = socket.ask([wire_link.get_link(name=name) for name, _ in targets])
+    for (_, alias), answer in zip(targets, links, strict=True):
+        found.append(None if answer is None else _index_of(answer.body, alias))
     if None in found:  # gone, mostly; but somebody may have renamed it
         indexes = pairs_by_alias(socket)
         return [
@@ -220,14 +244,23 @@ def _find(socket: NetlinkSocket, targets: Sequence[tuple[str, str]]) -> list[int
     return found
 
 
+def _index_of(body: bytes, alias: str) -> int | None:
+    """Return the index of the link that a message is about, if it is the pair of that alias."""
+    link = wire_link.read_link(body)
+    if link is None or link.kind != "veth":
+        return None
+    is_ours = bears(alias, found=link.alias, group=wire_link.read_group(body))
+    return link.index if is_ours else None
+
+
 def _delete_one(socket: NetlinkSocket, index: int) -> None:
     ack = socket.send([wire_link.delete_link(index=index)])[0]
     if ack.errno not in {0, errno.ENODEV}:
         raise KernelError(ack.errno, ack.text)
 
 
-def _delete_together(socket: NetlinkSocket, indexes: Sequence[int]) -> None:
-    group = _free_group(socket)
+def _delete_together(socket: NetlinkSocket, indexes: Sequence[int], groups: Groups) -> None:
+    group = groups.draw(socket)
     # By index, so that it is the verified link even if names change hands meanwhile; one that is
     # gone by now answers ENODEV, and that is as well.
     socket.send([wire_link.set_link(index=index, group=group) for index in indexes])
@@ -236,12 +269,3 @@ def _delete_together(socket: NetlinkSocket, indexes: Sequence[int]) -> None:
         # All gone already, or the kernel refused the group as a whole.
         for index in indexes:
             _delete_one(socket, index)
-
-
-def _free_group(socket: NetlinkSocket) -> int:
-    """Draw a group number that no interface has: whatever is in the group will be deleted."""
-    taken = {wire_link.read_group(message.body) for message in socket.dump(wire_link.dump_links())}
-    while True:
-        group = _FIRST_GROUP + secrets.randbelow(_GROUPS)
-        if group not in taken:
-            return group

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
 from socket import AF_INET, AF_INET6
 
@@ -26,12 +27,14 @@ RTM_GETLINK = 18
 RTM_NEWADDR = 20
 RTM_DELADDR = 21
 RTM_GETADDR = 22
+RTM_GETNSID = 90
 
 IFF_UP = 0x1
 
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
+_IFLA_LINK = 5
 _IFLA_LINKINFO = 18
 _IFLA_IFALIAS = 20
 _IFLA_GROUP = 27
@@ -40,19 +43,25 @@ _IFLA_EXT_MASK = 29
 _IFLA_NUM_TX_QUEUES = 31
 _IFLA_NUM_RX_QUEUES = 32
 _IFLA_CARRIER = 33
+_IFLA_LINK_NETNSID = 37
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _VETH_INFO_PEER = 1
 _EXT_MASK_SKIP_STATS = 8
 _AF_BRIDGE = 7
 
+_NETNSA_NSID = 1
+_NETNSA_FD = 3
+
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
+_IFA_F_TEMPORARY = 0x01  # of an IPv6 address; of an IPv4 one the same bit says "secondary"
 _IFA_F_NODAD = 0x02
 _IPV6_LENGTH = 16
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
+_RTGENMSG = struct.Struct("=Bxxx")
 
 
 def _link_body(*attributes_: bytes, index: int = 0, flags: int = 0, change: int = 0) -> bytes:
@@ -189,6 +198,33 @@ def read_group(body: bytes) -> int:
     return parse_u32(found[_IFLA_GROUP]) if _IFLA_GROUP in found else 0
 
 
+@dataclass(frozen=True, slots=True)
+class FarEnd:
+    """Where a link's peer is: its index, in the namespace that has this number here."""
+
+    index: int
+    netns_id: int
+
+
+def read_far_end(body: bytes) -> FarEnd | None:
+    """Return where the other end of a pair is; None where it is in the same namespace."""
+    found = attributes(body, start=_IFINFOMSG.size)
+    if not {_IFLA_LINK, _IFLA_LINK_NETNSID} <= found.keys():
+        return None
+    return FarEnd(parse_u32(found[_IFLA_LINK]), parse_u32(found[_IFLA_LINK_NETNSID]))
+
+
+def get_netns_id(fd: int) -> Request:
+    """Ask which number the namespace behind a descriptor has in the socket's own."""
+    return Request(RTM_GETNSID, 0, _RTGENMSG.pack(0) + u32(_NETNSA_FD, fd))
+
+
+def read_netns_id(body: bytes) -> int | None:
+    """Return that number; None: no link of the socket's namespace leads there."""
+    number = parse_u32(attributes(body, start=_RTGENMSG.size)[_NETNSA_NSID])
+    return None if number >> 31 else number
+
+
 def _address_body(interface: IPInterface, *, index: int, flags: int) -> bytes:
     ipv6 = interface.version == 6
     family = AF_INET6 if ipv6 else AF_INET
@@ -229,7 +265,7 @@ def dump_addresses(*, index: int = 0) -> Request:
 
 def read_address(body: bytes, *, name_of: Callable[[int], str | None]) -> Address | None:
     """Decode an address; None for other families and for an interface that is gone."""
-    family, prefix, _, _, index = _IFADDRMSG.unpack_from(body)
+    family, prefix, flags, _, index = _IFADDRMSG.unpack_from(body)
     found = attributes(body, start=_IFADDRMSG.size)
     # With a peer, IFA_ADDRESS is the peer's and IFA_LOCAL ours.
     packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
@@ -239,5 +275,5 @@ def read_address(body: bytes, *, name_of: Callable[[int], str | None]) -> Addres
     if family == AF_INET:
         return Address(name, IPv4Interface((packed, prefix)))
     if family == AF_INET6:
-        return Address(name, IPv6Interface((packed, prefix)))
+        return Address(name, IPv6Interface((packed, prefix)), bool(flags & _IFA_F_TEMPORARY))
     return None

@@ -5,6 +5,7 @@ Interfaces are names on one side and indexes on the other; whoever calls brings 
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from socket import AF_INET, AF_INET6
 
@@ -125,10 +126,19 @@ def lookup_request(dst: IPNetwork) -> Request:
     return Request(RTM_GETROUTE, 0, head + attribute(_RTA_DST, dst.network_address.packed))
 
 
-def is_local(body: bytes) -> bool:
-    """Tell whether a looked-up entry delivers to the host itself: one of its own addresses."""
-    kind: int = _RTMSG.unpack_from(body)[7]
-    return kind == RouteType.LOCAL
+def source_request(destination: IPAddress) -> Request:
+    """Ask how a packet to an address would be sent, by all rules and tables."""
+    family = AF_INET if destination.version == 4 else AF_INET6
+    head = _RTMSG.pack(family, destination.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    return Request(RTM_GETROUTE, 0, head + attribute(_RTA_DST, destination.packed))
+
+
+def read_source(body: bytes) -> IPAddress | None:
+    """Return the source address of such an answer; None where packets would be refused."""
+    kind = _RTMSG.unpack_from(body)[7]
+    found = attributes(body, start=_ENTRY_HEADER).get(_RTA_PREFSRC)
+    # IPv6 tells of a route that refuses as of any other.
+    return _address(found) if found and kind not in _WITHOUT_NEXT_HOP else None
 
 
 def _encode(route: Route, *, index_of: IndexOf) -> bytes:
@@ -202,7 +212,7 @@ class RouteReader:
             return None
         priority = parse_u32(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else 0
         metrics = attributes(found[_RTA_METRICS]) if _RTA_METRICS in found else {}
-        dst = _network(family, packed=found.get(_RTA_DST), prefix=prefix)
+        dst = _network(family, found.get(_RTA_DST), prefix)
         return Route(
             RouteKey(dst, table, tos, priority),
             RouteType(kind),
@@ -261,7 +271,10 @@ def _address(packed: bytes) -> IPAddress:
     return IPv6Address(packed[-_SIZE_V6:])
 
 
-def _network(family: int, *, packed: bytes | None, prefix: int) -> IPNetwork:
+# The same few come again and again, with each pod and each dump; equal ones that are one object
+# also compare at once.
+@lru_cache(maxsize=1 << 14)
+def _network(family: int, packed: bytes | None, prefix: int) -> IPNetwork:
     # Given an integer and a length, `ipaddress` parses no text: a third of the time of a dump.
     if family == AF_INET:
         return IPv4Network((int.from_bytes(packed or b"", "big"), prefix))

@@ -119,6 +119,12 @@ class Agents:
                 " it was killed"
             ) from None
 
+    def way_on(self, node: str) -> str:
+        """Say what to do about an agent that doesn't answer."""
+        return (
+            f"start it with  {self._command('start', node)}, or see  {self._command('log', node)}"
+        )
+
     def _command(self, verb: str, node: str) -> str:
         return command(f"agent {verb} {node}", self._layout.name)
 
@@ -137,10 +143,7 @@ class Agents:
         except TimeoutError as exc:
             raise TryAgain(f"the agent of {node} gave no answer in {ASK_TIMEOUT_S:g} s") from exc
         except OSError as exc:
-            raise TryAgain(
-                f"the agent of {node} does not answer: start it with"
-                f"  {self._command('start', node)}, or see  {self._command('log', node)}"
-            ) from exc
+            raise TryAgain(f"the agent of {node} does not answer: {self.way_on(node)}") from exc
         except (ValueError, KeyError) as exc:
             raise TryAgain(f"the agent of {node} answered nonsense: {exc!r}") from exc
         return answer

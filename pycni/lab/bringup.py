@@ -7,7 +7,7 @@ from pycni.lab import checks, degraded, probes, tables, waiting
 from pycni.lab.cluster import Cluster
 from pycni.lab.session import Session
 from pycni.model.network import IPAddress
-from pycni.topology.model import TopologyPod
+from pycni.topology.model import Topology, TopologyPod
 
 TUNNEL_TEXT = {
     "ipip": "the kernel's own IP-in-IP",
@@ -21,10 +21,10 @@ async def come_up(cluster: Cluster, *, session: Session) -> bool:
     await cluster.fill_datastore()
     await cluster.build_underlay()
     await session.step(
-        f"underlay: {_count(topology.nodes, 'node')} and {_count(topology.hosts, 'host')}"
-        f" behind a router; {TUNNEL_TEXT[cluster.plan.tunnel]}"
+        f"underlay: {_members(topology)} behind a router; {TUNNEL_TEXT[cluster.plan.tunnel]}"
     )
     await cluster.prepare_nodes()
+    await cluster.start_routers()
     await cluster.start_agents()
     await cluster.start_webs()
     await waiting.for_agents(cluster, session=session)
@@ -36,6 +36,13 @@ async def come_up(cluster: Cluster, *, session: Session) -> bool:
     await waiting.for_convergence(cluster, session=session)
     await session.step("converged: all BGP sessions up, all routes as predicted")
     return await _show(cluster, session=session)
+
+
+def _members(topology: Topology) -> str:
+    kinds = [_count(topology.nodes, "node")]
+    kinds += [_count(topology.hosts, "host")] if topology.hosts else []
+    kinds += [f"{_count(topology.routers, 'router')} of others"] if topology.routers else []
+    return " and ".join(kinds)
 
 
 def _count(things: object, noun: str) -> str:
@@ -75,9 +82,9 @@ async def _ping_all(cluster: Cluster, *, session: Session) -> bool:
     are_answered = True
     for family in cluster.topology.pod_versions:
         count = len(checks.pairs_of(cluster, family=family))
-        await session.progress(f"pinging {count} pairs of pods")
-        silent = await checks.unanswered_pings(cluster, family=family)
         name = "ping" if family == 4 else "ping -6"
+        await session.progress(f"{name}: {count} pairs of pods")
+        silent = await checks.unanswered_pings(cluster, family=family)
         await session.say(f"{name}: {count - len(silent)} of {count} pairs of pods answer")
         for pair in silent:
             await session.say(f"  no answer: {pair.source.full_name} -> {pair.target.full_name}")
@@ -113,7 +120,8 @@ async def _ask_from_a_node(cluster: Cluster, *, session: Session) -> bool:
 async def _ask(
     cluster: Cluster, node: str, *, pod: TopologyPod, address: IPAddress, session: Session
 ) -> bool:
-    expected = checks.expected_source(await cluster.prediction(), node=node, target=address)
+    prediction = await cluster.prediction()
+    expected = checks.expected_source(prediction, node=node, target=address)
     url = probes.url(address)
     try:
         seen = await probes.seen_source(node, address=address)
@@ -121,8 +129,9 @@ async def _ask(
         await session.say(f"curl: {exc}")
         return False
     is_right = expected is None or seen == str(expected)
-    # IPv6 has no tunnel: a node asks by the address of its underlay.
-    whose = "tunnel" if address.version == 4 else "own"
+    own = prediction.inputs[node].node
+    # Without a tunnel a node asks by the address of its underlay.
+    whose = "tunnel" if own is not None and seen == str(own.ipip_tunnel_address) else "own"
     known = f"{node}'s {whose} address" if is_right else f"expected was {expected}"
     await session.say(
         f"curl: {node} asks {url} ({pod.full_name} on {pod.node}),"

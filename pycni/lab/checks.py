@@ -142,7 +142,7 @@ async def pods_reach_each_other(cluster: Cluster) -> AsyncIterator[Row]:
         if silent:
             names = (f"{p.source.full_name} -> {p.target.full_name}" for p in silent)
             seen += f"; silent: {', '.join(names)}"
-        yield Row(PINGS if family == 4 else f"{PINGS} (IPv6)", verdict(not silent), seen)
+        yield Row(f"{PINGS}{_note(family)}", verdict(not silent), seen)
 
 
 async def packets_are_encapsulated(cluster: Cluster) -> AsyncIterator[Row]:
@@ -155,12 +155,8 @@ async def packets_are_encapsulated(cluster: Cluster) -> AsyncIterator[Row]:
         yield Row(what, Verdict.SKIP, "no two pods have a tunnel between them here")
         return
     nodes = {node.name: node.address.ip for node in cluster.topology.nodes}
-    outer = f"{nodes[pair.source.node]} > {nodes[pair.target.node]}"
-    expression = f"ip proto 4 and src {nodes[pair.source.node]} and dst {nodes[pair.target.node]}"
-    async with probes.sniffing(expression, count=1) as sniffed:
-        await probes.answers(pod_place(pair.source.full_name), address=pair.address)
-    found = next((line for line in sniffed.lines if outer in line), "")
-    yield Row(what, verdict(bool(found)), " ".join(found.split()) or f"no packet {outer} seen")
+    ends = nodes[pair.source.node], nodes[pair.target.node]
+    yield await _is_seen_outside(what, pair, protocol="ip proto 4", ends=ends)
 
 
 def _is_tunnelled(pair: Pair, *, prediction: Prediction) -> bool:
@@ -177,14 +173,21 @@ async def ipv6_packets_are_plain(cluster: Cluster) -> AsyncIterator[Row]:
     if pair is None:
         yield Row(PLAIN_IPV6, Verdict.SKIP, "no two pods with IPv6 are on different nodes")
         return
-    flow = f"{pair.source_address} > {pair.address}"
-    # Only what has the pods' addresses in its outermost header comes through this.
-    expression = f"icmp6 and src {pair.source_address} and dst {pair.address}"
+    ends = pair.source_address, pair.address
+    yield await _is_seen_outside(PLAIN_IPV6, pair, protocol="icmp6", ends=ends)
+
+
+async def _is_seen_outside(
+    what: str, pair: Pair, *, protocol: str, ends: tuple[IPAddress, IPAddress]
+) -> Row:
+    """Let a pod ping another, and look on the underlay for a packet with these outermost ends."""
+    source, destination = ends
+    expression = f"{protocol} and src {source} and dst {destination}"
     async with probes.sniffing(expression, count=1) as sniffed:
         await probes.answers(pod_place(pair.source.full_name), address=pair.address)
+    flow = f"{source} > {destination}"
     found = next((line for line in sniffed.lines if flow in line), "")
-    seen = " ".join(found.split()) or f"no packet {flow} seen"
-    yield Row(PLAIN_IPV6, verdict(bool(found)), seen)
+    return Row(what, verdict(bool(found)), " ".join(found.split()) or f"no packet {flow} seen")
 
 
 class SeenSource(Protocol):
@@ -333,6 +336,22 @@ CHECKS = (
     Check("pods ask outside (NAT)", pods_leave_by_their_nodes_address),
     Check("ExaBGP has no root", exabgp_is_unprivileged),
 )
+
+
+def title_width(cluster: Cluster) -> int:
+    """Return how wide the longest row's title may become, so that columns can be set at once."""
+    topology = cluster.topology
+    note = max((_note(family) for family in topology.versions), key=len)
+    outside = [f"asks {host.name} (NAT{note})" for host in topology.hosts]
+    titles = [
+        f"{asker} {question}"
+        for pod in topology.pods
+        for asker, question in (
+            *((node, f"asks {pod.full_name} on {pod.node}{note}") for node in cluster.node_names),
+            *((pod.full_name, question) for question in outside),
+        )
+    ]
+    return max(map(len, [PROTOCOL_4, *titles]))
 
 
 async def run_all(

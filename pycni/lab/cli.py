@@ -6,13 +6,18 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
+from pycni.ctl.files import read_input, source_name
 from pycni.ctl.output import add_output_argument
 from pycni.ctl.usage import exit_status_of
 from pycni.errors import AlreadyExists, InvalidInput, NotFound, PycniError, TryAgain
 from pycni.lab import client, launch, sockets
+from pycni.lab.blueprint import read_topology
 from pycni.lab.frames import Request
+from pycni.lab.kubeadm import cgroups, host
+from pycni.lab.kubeadm.blueprint import require_kubernetes
+from pycni.lab.kubeadm.kit import make_kit
 from pycni.lab.layout import TUNNELS
 from pycni.lab.uml_guest import CLONE
 from pycni.topology.model import parse_pod
@@ -21,7 +26,7 @@ DEFAULT_TOPOLOGY = CLONE / "examples" / "exercise.yaml"
 END_TIMEOUT_S = 30.0
 OK, FAILED, NOT_UP, ALREADY_UP, INTERRUPTED = 0, 1, 3, 4, 130
 BROKEN_PIPE = 141  # as of a program that SIGPIPE ends
-VERBS_HERE = ("up", "down", "show", "test", "shell", "exec", "agent", "node", "pod")
+VERBS_HERE = ("up", "down", "show", "test", "shell", "exec", "agent", "node", "pod", "kubectl")
 _NAME = re.compile(r"[a-z0-9][-a-z0-9_.]{0,31}\Z")
 
 EXIT_STATUS = """\
@@ -36,17 +41,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bin/lab",
         description="Run the exercise's cluster on this machine: nodes, router, agents, pods.",
-        epilog="example: sudo bin/lab && sudo bin/lab show && sudo bin/lab down\n\n" + EXIT_STATUS,
+        epilog="With  --kubernetes  its nodes become a real cluster, joined by kubeadm.\n"
+        "Several labs run side by side with  --name LAB,  which every verb takes.\n\n"
+        "example: sudo bin/lab && sudo bin/lab show && sudo bin/lab down\n\n" + EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     up = _verb(verbs, "up", "bring the cluster up, in the background (the default)",
                "sudo bin/lab up --tunnel bpf --topology examples/exercise.yaml")  # fmt: skip
-    up.add_argument("--topology", type=Path, default=DEFAULT_TOPOLOGY, metavar="FILE",
-                    help="what to build (default: examples/exercise.yaml)")  # fmt: skip
+    up.add_argument(
+        "--topology",
+        default=str(DEFAULT_TOPOLOGY),
+        metavar="FILE",
+        help="what to build (default: examples/exercise.yaml); - reads stdin",
+    )
     up.add_argument("--tunnel", choices=TUNNELS, default="auto",
                     help="ipip: the kernel's own; uml: in user-mode Linux; bpf: a stand-in by"
                     " tc-bpf; auto (default): ipip, where it is missing uml")  # fmt: skip
+    up.add_argument("--kubernetes", action="store_true",
+                    help="a real cluster: a machine with containerd and kubelet for each node,"
+                    " joined by kubeadm")  # fmt: skip
     show = _verb(verbs, "show", "draw it; show tables, agents and sessions", "sudo bin/lab show")
     test = _verb(verbs, "test", "check that it works, in a table", "sudo bin/lab test")
     for sub in (show, test):
@@ -57,17 +71,21 @@ def build_parser() -> argparse.ArgumentParser:
     execute = _verb(verbs, "exec", "a command, over pipes, never on a terminal",
                     "sudo bin/lab exec node-1 -- ip route")  # fmt: skip
     for sub in (shell, execute):
-        sub.add_argument("place", help="such as node-1, default/web, router")
-        sub.add_argument("command", nargs="*", metavar="CMD", help="after --")
+        sub.add_argument("place", metavar="PLACE", help="such as node-1, default/web, router")
+        # With a default argparse doesn't ask for words that need not be there.
+        sub.add_argument("command", nargs="*", default=(), metavar="CMD", help="after --")
     agent = _verb(verbs, "agent", "start, stop or kill a node's agent; show its log",
                   "sudo bin/lab agent kill node-1")  # fmt: skip
     agent.add_argument("action", choices=("start", "stop", "kill", "log"))
-    agent.add_argument("node")
+    agent.add_argument("node", metavar="NODE")
     node = _verb(verbs, "node", "plug a node's cable out (down) or in (up)",
                  "sudo bin/lab node down node-1")  # fmt: skip
     node.add_argument("action", choices=("up", "down"))
-    node.add_argument("node")
+    node.add_argument("node", metavar="NODE")
     _add_pod(verbs)
+    kubectl = _verb(verbs, "kubectl", "ask the cluster of a lab that came up with --kubernetes",
+                    "sudo bin/lab kubectl get pods -A -o wide")  # fmt: skip
+    kubectl.add_argument("command", nargs="*", default=(), metavar="WORD", help="kubectl's own")
     return parser
 
 
@@ -82,7 +100,10 @@ def _verb(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sub.add_argument(
-        "--name", default=sockets.DEFAULT_NAME, help="which lab (default: %(default)s)"
+        "--name",
+        default=sockets.DEFAULT_NAME,
+        metavar="LAB",
+        help="which lab (default: %(default)s)",
     )
     return sub
 
@@ -91,15 +112,17 @@ def _add_pod(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     pod = _verb(verbs, "pod", "add a pod, or delete one",
                 "sudo bin/lab pod add default/extra --node node-1")  # fmt: skip
     pod.add_argument("action", choices=("add", "del"))
-    pod.add_argument("pod", help="namespace/name")
+    pod.add_argument("pod", metavar="NAMESPACE/NAME")
     pod.add_argument("--node", help="where (add)")
     pod.add_argument("--address", help="which address (add; default: the next one)")
     pod.add_argument("--address6", help="which IPv6 address beside that (add)")
 
 
 def normalise(argv: Sequence[str]) -> list[str]:
-    """Put the default verb in where none is given."""
+    """Put the verb first: the default one where none is given, behind --name too."""
     words = list(argv)
+    if len(words) > 2 and words[0] == "--name" and words[2] in VERBS_HERE:
+        return [words[2], *words[:2], *words[3:]]
     if not words or (words[0] not in VERBS_HERE and words[0] not in ("-h", "--help")):
         if words and not words[0].startswith("-"):
             return words  # a typing error: argparse names the verbs
@@ -110,7 +133,7 @@ def normalise(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Be `bin/lab`."""
     parser = build_parser()
-    words, command = _split_command(normalise(argv))
+    words, command = split_command(normalise(argv))
     options = parser.parse_args(words)
     if command:
         options.command = [*getattr(options, "command", []), *command]
@@ -139,8 +162,13 @@ def main(argv: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _split_command(words: list[str]) -> tuple[list[str], list[str]]:
-    """Take what follows `--` away: those words are another program's."""
+def split_command(words: list[str]) -> tuple[list[str], list[str]]:
+    """Take away what are another program's words: after `--`, and all of kubectl's."""
+    if words and words[0] == "kubectl":
+        own = 3 if words[1:2] == ["--name"] else 1
+        rest = words[own:]
+        if rest[:1] not in (["-h"], ["--help"]):
+            return words[:own], rest[1:] if rest[:1] == ["--"] else rest
     if "--" not in words:
         return words, []
     place = words.index("--")
@@ -151,6 +179,8 @@ def _check_words(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     """End with wrong usage for what no lab could do, before one is asked."""
     if not _NAME.match(options.name):
         parser.error(f"--name {options.name!r}: use a-z, 0-9, '-', '_', '.', at most 32")
+    if options.verb == "up" and options.kubernetes and options.tunnel == "uml":
+        parser.error("user-mode Linux is too slow for --kubernetes: use --tunnel bpf")
     if options.verb == "exec" and not options.command:
         parser.error("exec needs a command: bin/lab exec PLACE -- CMD…")
     if options.verb != "pod":
@@ -181,6 +211,8 @@ def _dispatch(options: argparse.Namespace) -> int:
             return _down(options.name)
         case "shell" | "exec":
             return _execute(options)
+        case "kubectl":
+            return _kubectl(options)
         case "pod":
             arguments = {"action": options.action, **_pod_document(options)}
         case "show" | "test":
@@ -200,6 +232,13 @@ def _execute(options: argparse.Namespace) -> int:
     return client.perform(sockets.connect(options.name), request, has_input=True)
 
 
+def _kubectl(options: argparse.Namespace) -> int:
+    has_terminal = os.isatty(client.STDIN)
+    terminal = client.own_terminal() if has_terminal else None
+    request = Request("kubectl", {"command": list(options.command)}, terminal)
+    return client.perform(sockets.connect(options.name), request, has_input=True)
+
+
 def _say(text: str) -> None:
     print(text, flush=True)
 
@@ -211,8 +250,20 @@ def _up(options: argparse.Namespace) -> int:
             f"the lab {name!r} is up already: look at it with  {sockets.command('show', name)},"
             f" end it with  {sockets.command('down', name)}, or give this one another --name"
         )
-    tunnel, where = launch.decide_tunnel(options.tunnel, say=_say)
-    plan = launch.make_plan(options.topology, tunnel=tunnel, where=where)
+    # Before anything is tried, installed or started: a mistake is found at once.
+    text, source = read_input(options.topology), source_name(options.topology)
+    topology = read_topology(text, source=source)
+    if options.kubernetes:
+        require_kubernetes(topology, source=source)
+        host.require(nodes=len(topology.nodes))
+    cgroups.remove(name)  # of one that was killed
+    tunnel, where = launch.decide_tunnel(options.tunnel, has_uml=not options.kubernetes, say=_say)
+    has_routers = bool(topology.routers)
+    plan = launch.make_plan(
+        text, source=source, tunnel=tunnel, where=where, has_routers=has_routers
+    )
+    if options.kubernetes:
+        plan = replace(plan, kit=str(make_kit(say=_say).directory))
     holder = -1
     try:
         with launch.started(name, where=where, say=_say):
@@ -229,7 +280,10 @@ def _up(options: argparse.Namespace) -> int:
         _wait_for_end(holder, name)
         print("nothing was left running", file=sys.stderr)
         return status
-    _say(f"\nthe lab is up: bin/lab show | test | shell NODE|POD | down{_name_hint(name)}")
+    ways = (
+        "show | test | kubectl WORD… | shell NODE" if plan.kit else "show | test | shell NODE|POD"
+    )
+    _say(f"\nthe lab is up: bin/lab {ways} | down{_name_hint(name)}")
     return status
 
 
@@ -238,7 +292,13 @@ def _name_hint(name: str) -> str:
 
 
 def _down(name: str) -> int:
-    holder = sockets.open_holder(name)
+    try:
+        holder = sockets.open_holder(name)
+    except NotFound:
+        if not cgroups.remove(name):
+            raise
+        _say(f"the lab {name!r} had been killed; nothing is left of it now")
+        return OK
     try:
         status = client.perform(sockets.connect(name), Request("down"), has_input=False)
     except TryAgain:
@@ -251,3 +311,4 @@ def _down(name: str) -> int:
 def _wait_for_end(holder: int, name: str) -> None:
     if not sockets.wait_for_end(holder, seconds=END_TIMEOUT_S):
         raise TryAgain(f"the lab {name!r} has not ended within {END_TIMEOUT_S:g} s: try again")
+    cgroups.remove(name)

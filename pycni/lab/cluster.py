@@ -10,42 +10,17 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
 
-import yaml
-
 from pycni.ctl.usage import WrongUsage
 from pycni.datastore.sqlite import open_sqlite
 from pycni.errors import InvalidInput, TryAgain
-from pycni.lab import bpf, commands, isolate, nodetools, tables, underlay
+from pycni.lab import bird, blueprint, bpf, commands, isolate, nodetools, tables, underlay
 from pycni.lab.agents import Agents, can_drop_privileges, write_settings
 from pycni.lab.layout import ROUTER, Layout, Plan, netns_path, pod_place
 from pycni.lab.pods import Runtime, install_plugins
+from pycni.lab.sockets import command
 from pycni.model.network import IPAddress
-from pycni.model.resources import Node
-from pycni.model.schema_config import Config
-from pycni.model.schema_rules import mistakes_of
-from pycni.model.schema_yaml import Manifest
-from pycni.topology.model import UNDERLAY, Topology, TopologyPod, parse_topology
+from pycni.topology.model import UNDERLAY, Topology, TopologyPod
 from pycni.topology.predict import Prediction, predict
-
-
-def read_topology(plan: Plan) -> Topology:
-    """Check the topology that `up` was given, for the lab's needs as well."""
-    try:
-        topology = parse_topology(yaml.safe_load(plan.topology))
-        _check_places(topology)
-    except yaml.YAMLError as exc:
-        raise InvalidInput(f"{plan.source} is no YAML: {exc}") from exc
-    except InvalidInput as exc:
-        raise InvalidInput(f"{plan.source}: {exc}") from exc
-    return topology
-
-
-def _check_places(topology: Topology) -> None:
-    seen: set[str] = set()
-    for place in underlay.places(topology):
-        if place in seen:
-            raise InvalidInput(f"two things would be called {place!r}: rename one of them")
-        seen.add(place)
 
 
 class Cluster:
@@ -73,18 +48,11 @@ class Cluster:
 
     async def fill_datastore(self) -> None:
         """Write the topology's objects, by the rules of `pycnictl apply`."""
-        found: list[Manifest] = []
-        for number, resource in enumerate(self.topology.resources):
-            if not isinstance(resource, Config):
-                raise InvalidInput(f"resources[{number}] is kept by pycni itself: leave it out")
-            found.append(Manifest(resource, f"resources[{number}]"))
-        nodes = [Node(n.name, ipv4=n.address, ipv6=n.address6) for n in self.topology.nodes]
-        if mistakes := mistakes_of(found, existing=nodes):
-            raise InvalidInput("\n".join(mistakes))
+        found = blueprint.config_of(self.topology)
         datastore = await open_sqlite(self.layout.datastore)
         try:
-            for manifest in found:
-                await datastore.create(manifest.value)
+            for value in found:
+                await datastore.create(value)
         finally:
             await datastore.close()
 
@@ -102,6 +70,10 @@ class Cluster:
         for node in self.topology.nodes:
             await self.agents.start(node.name)
 
+    async def start_routers(self) -> None:
+        """Start others' routers."""
+        await bird.start(self.topology, layout=self.layout)
+
     async def start_webs(self) -> None:
         """Start a web server in every pod and host."""
         for host in self.topology.hosts:
@@ -117,7 +89,12 @@ class Cluster:
 
     async def make_pod(self, pod: TopologyPod) -> tuple[IPAddress, ...]:
         """Make one more pod, namespace and all."""
-        _check_places(replace(self.topology, pods=(*self.topology.pods, pod)))
+        if any(pod.full_name == other.full_name for other in self.topology.pods):
+            raise InvalidInput(
+                f"there is a pod {pod.full_name!r} already: choose another name, or delete it with"
+                f"  {command(f'pod del {pod.full_name}', self.layout.name)}"
+            )
+        blueprint.require_places(replace(self.topology, pods=(*self.topology.pods, pod)))
         place = pod_place(pod.full_name)
         await underlay.make_place(place)
         try:
@@ -156,11 +133,9 @@ class Cluster:
         self._prediction = None
 
     async def set_cable(self, node: str, *, is_up: bool) -> None:
-        """Plug the node's cable in or out, at the router's end: the node only loses its carrier."""
-        legs = {leg.member.name: leg.port for leg in underlay.legs_of(self.topology)}
+        """Plug the node's cable in or out."""
         self.require_node(node)
-        state = "up" if is_up else "down"
-        await commands.must("ip", "-n", ROUTER, "link", "set", legs[node], state)
+        await underlay.set_cable(self.topology, node, is_up=is_up)
 
     # --- questions ------------------------------------------------------------------------------
 
@@ -189,13 +164,14 @@ class Cluster:
         return found[0]
 
     def find_place(self, name: str) -> str:
-        """Return the network namespace of a node, host, pod or the router."""
-        if name in (ROUTER, *self.node_names, *(h.name for h in self.topology.hosts)):
+        """Return the network namespace of a node, host, router or pod."""
+        members = [member.name for member in self.topology.members]
+        if name in (ROUTER, *members):
             return name
         found = [p for p in self.topology.pods if name in (p.full_name, p.name)]
         if len(found) != 1:
             pods = [p.full_name for p in self.topology.pods]
-            known = ", ".join([*self.node_names, *(h.name for h in self.topology.hosts), *pods])
+            known = ", ".join([*members, *pods])
             raise WrongUsage(f"there is no {name!r} here: use one of {ROUTER}, {known}")
         return pod_place(found[0].full_name)
 

@@ -25,11 +25,8 @@ def shell_command(place: str) -> tuple[list[str], dict[str, str]]:
     return shell, {"PS1": f"{place}# "}
 
 
-async def run(
-    session: Session, *, place: str, command: Sequence[str], env: Mapping[str, str]
-) -> int:
+async def run(session: Session, *, words: Sequence[str], env: Mapping[str, str]) -> int:
     """Run the program to its end; return its exit status as a shell gives it."""
-    words = commands.inside(place, command)
     terminal = session.request.terminal
     if terminal is not None:
         status = await _run_on_terminal(session, words, {**env, "TERM": terminal.kind})
@@ -38,7 +35,7 @@ async def run(
     return status if status >= 0 else SIGNALLED - status
 
 
-async def _run_on_terminal(session: Session, words: list[str], env: Mapping[str, str]) -> int:
+async def _run_on_terminal(session: Session, words: Sequence[str], env: Mapping[str, str]) -> int:
     master, slave = os.openpty()
     assert session.request.terminal is not None  # noqa: S101 - the caller looked
     _set_size(master, session.request.terminal)
@@ -112,7 +109,7 @@ def _set_size(master: int, terminal: Terminal) -> None:
     fcntl.ioctl(master, termios.TIOCSWINSZ, packed)
 
 
-async def _run_on_pipes(session: Session, words: list[str], env: Mapping[str, str]) -> int:
+async def _run_on_pipes(session: Session, words: Sequence[str], env: Mapping[str, str]) -> int:
     process = await asyncio.create_subprocess_exec(
         *words,
         stdin=asyncio.subprocess.PIPE,

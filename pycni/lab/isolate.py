@@ -18,10 +18,15 @@ from pycni.errors import TryAgain
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_MS_RDONLY = 1
+_MS_REMOUNT = 32
 _MS_BIND = 4096
 _MS_REC = 16384
 _MS_PRIVATE = 1 << 18
+_MS_SHARED = 1 << 20
+_MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -37,16 +42,36 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "make namespaces of the lab's own")
 
 
-def mount(source: str, target: Path | str, *, kind: str = "", flags: int = 0) -> None:
+def mount(
+    source: str, target: Path | str, *, kind: str = "", flags: int = 0, options: str = ""
+) -> None:
     """Mount a file system."""
     arguments = (source.encode(), str(target).encode(), kind.encode() or None)
-    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), None), f"mount {target}")
+    data = options.encode() or None
+    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), data), f"mount {target}")
 
 
-def bind(source: Path, target: Path) -> None:
+def unmount(target: Path) -> None:
+    """Take a file system out of sight; it goes when nobody uses it any more."""
+    _check(_libc.umount2(str(target).encode(), _MNT_DETACH), f"unmount {target}")
+
+
+def bind(source: Path, target: Path, *, is_writable: bool = True) -> None:
     """Show a directory at a second place."""
     target.mkdir(parents=True, exist_ok=True)
     mount(str(source), target, flags=_MS_BIND | _MS_REC)
+    if not is_writable:
+        mount("none", target, flags=_MS_BIND | _MS_REMOUNT | _MS_RDONLY)
+
+
+def bind_file(source: Path, target: Path) -> None:
+    """Show a file in another's place."""
+    mount(str(source), target, flags=_MS_BIND)
+
+
+def share_mounts() -> None:
+    """Let what is mounted from now on be seen in copies of this mount namespace."""
+    mount("none", "/", flags=_MS_REC | _MS_SHARED)
 
 
 def make_mounts_private() -> None:
@@ -79,6 +104,11 @@ def cover_child(parent: Path, child: str, *, store: Path) -> None:
     for name in names:
         (parent / name).symlink_to(store / name)
     (parent / child).mkdir()
+
+
+def die_with_parent() -> None:
+    """Have the kernel end the calling process when its parent ends."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "tie processes together")
 
 
 def adopt_orphans() -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pycni.errors import InvalidInput, PycniError, TryAgain
+from pycni.errors import PycniError, TryAgain
 from pycni.lab import bpf
 from pycni.lab.layout import Plan
 from pycni.lab.uml_guest import CLONE, cache_directory
@@ -26,13 +26,13 @@ def kernel_has_ipip() -> bool:
     return ran.returncode == 0
 
 
-def ensure(thing: str) -> str:
+def ensure(*words: str) -> str:
     """Let bin/ensure install or build something; return what it printed, where that is."""
-    ran = subprocess.run(
-        [str(CLONE / "bin" / "ensure"), thing], stdout=subprocess.PIPE, text=True, check=False
-    )
+    command = [str(CLONE / "bin" / "ensure"), *words]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ran.returncode != 0:
-        raise TryAgain(f"cannot prepare {thing}, see above: try again with  bin/ensure {thing}")
+        asked = " ".join(words)
+        raise TryAgain(f"cannot prepare {words[0]}, see above: try again with  bin/ensure {asked}")
     return ran.stdout.strip()
 
 
@@ -61,12 +61,17 @@ def find_relay() -> str:
     return newest(f"relay/2-{digest}/pycni")
 
 
-def decide_tunnel(asked: str, *, say: Callable[[str], None]) -> tuple[str, str]:
+def decide_tunnel(
+    asked: str, *, has_uml: bool = True, say: Callable[[str], None]
+) -> tuple[str, str]:
     """Return the tunnel ("ipip" or "bpf") and where to run ("host" or "uml")."""
     if asked == "auto":
         if kernel_has_ipip():
             say("tunnel: this machine's kernel has IP-in-IP")
             return "ipip", "host"
+        if not has_uml:
+            say(f"tunnel: this machine's kernel ({os.uname().release}) has no IP-in-IP; by tc-bpf")
+            return "bpf", "host"
         say(
             f"tunnel: this machine's kernel ({os.uname().release}) has no IP-in-IP;"
             " running in user-mode Linux, whose kernel has it (--tunnel bpf is faster and has NAT)"
@@ -80,22 +85,20 @@ def decide_tunnel(asked: str, *, say: Callable[[str], None]) -> tuple[str, str]:
     return ("bpf" if asked == "bpf" else "ipip"), ("uml" if asked == "uml" else "host")
 
 
-def make_plan(topology: Path, *, tunnel: str, where: str) -> Plan:
+def make_plan(
+    topology: str, *, source: str, tunnel: str, where: str, has_routers: bool = False
+) -> Plan:
     """Gather what the supervisor has to know."""
-    try:
-        text = topology.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise InvalidInput(f"cannot read {topology}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise InvalidInput(f"{topology} is no YAML: {exc}") from exc
     bpf_object = ""
     if tunnel == "bpf":
         bpf_object = ensure("bpf")
         if obstacle := bpf.find_obstacle(Path(bpf_object)):
             raise TryAgain(f"this kernel can't run the tc programs ({obstacle}): use --tunnel uml")
+    if has_routers:
+        ensure("bird")
     return Plan(
-        topology=text,
-        source=str(topology),
+        topology=topology,
+        source=source,
         tunnel=tunnel,
         where=where,
         clone=str(CLONE),

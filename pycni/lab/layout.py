@@ -23,7 +23,8 @@ class Plan:
     """What `up` asks for: the topology's text, and the programs to use.
 
     `tunnel` is "ipip" (the kernel's own) or "bpf" (`bpf_object` holds the programs).  `cnitool`
-    and `relay` are "" where there is none: the lab's own runtime and bin/pycni stand in.
+    and `relay` are "" where there is none: the lab's own runtime and bin/pycni stand in.  `kit` is
+    the directory of what Kubernetes's machines are given, "" for a lab without Kubernetes.
     """
 
     topology: str
@@ -34,6 +35,7 @@ class Plan:
     cnitool: str = ""
     relay: str = ""
     bpf_object: str = ""
+    kit: str = ""
 
     def document(self) -> dict[str, Any]:
         """Return what travels in the request."""

@@ -1,4 +1,7 @@
-"""What a person finds at hand in a node's shell: pycnictl, cnitool, and their variables set."""
+"""What a person finds at hand in a node's shell, with its variables set.
+
+pycnictl, cnitool where there is one, and `lab-runtime`, which takes cnitool's words.
+"""
 
 import shlex
 import sys
@@ -12,8 +15,12 @@ PYCNICTL = """\
 #!/bin/sh
 # pycnictl of this node: its agent's socket, the lab's datastore.
 case ${{1:-}} in
-    status | routes) set -- "$@" --run-dir {run_dir} ;;
+    status | routes | node) set -- "$@" --run-dir {run_dir} ;;
     -* | predict | '') ;;
+    check)
+        shift
+        set -- --datastore {datastore} check --node {node} --net-dir {net_dir} "$@"
+        ;;
     ipam)
         case ${{2:-}} in
             check | explain | release) set -- "$@" --run-dir {run_dir} ;;
@@ -25,18 +32,26 @@ esac
 exec {python} -I -m pycni.ctl "$@"
 """
 
+RUNTIME = """\
+#!/bin/sh
+exec {python} -I -m pycni.lab.runtime "$@"
+"""
+
 
 def write_tools(node: str, *, plan: Plan, layout: Layout) -> None:
     """Fill a node's own bin directory."""
     directory = layout.node(node) / "bin"
     directory.mkdir()
-    text = PYCNICTL.format(
-        run_dir=shlex.quote(str(layout.run_dir(node))),
-        datastore=shlex.quote(str(layout.datastore)),
-        python=shlex.quote(sys.executable),
-    )
-    (directory / "pycnictl").write_text(text, encoding="utf-8")
-    (directory / "pycnictl").chmod(0o755)
+    words = {
+        "run_dir": shlex.quote(str(layout.run_dir(node))),
+        "datastore": shlex.quote(str(layout.datastore)),
+        "node": shlex.quote(node),
+        "net_dir": shlex.quote(str(layout.net_dir(node))),
+        "python": shlex.quote(sys.executable),
+    }
+    for name, text in (("pycnictl", PYCNICTL), ("lab-runtime", RUNTIME)):
+        (directory / name).write_text(text.format(**words), encoding="utf-8")
+        (directory / name).chmod(0o755)
     if Path(plan.cnitool).is_file():
         (directory / "cnitool").symlink_to(plan.cnitool)
 

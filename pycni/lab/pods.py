@@ -78,7 +78,7 @@ class Runtime:
     @property
     def name(self) -> str:
         """Say by what pods are added."""
-        return "cnitool" if self._cnitool else "pycni.lab.runtime"
+        return "cnitool" if self._cnitool else "lab-runtime"
 
     def write_configuration(self, node: str, *, versions: Collection[int]) -> None:
         """Write a node's network configuration."""

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pycni.cni.netconf import RUNTIMES_SUFFIXES
 from pycni.errors import InvalidInput, NotFound, PycniError
 
 CACHE = Path("/var/lib/cni")
 CACHE_KIND = "cniCacheV1"
 DEFAULT_CONFIGURATION = "/etc/cni/net.d"
-SUFFIXES = (".conflist", ".conf", ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def parse_list(text: str) -> NetworkList:
 
 def load_list(directory: Path, *, name: str) -> NetworkList:
     """Return the first configuration of that name, lists before single ones, by file name."""
-    for suffix in SUFFIXES:
+    for suffix in RUNTIMES_SUFFIXES:
         for path in sorted(directory.glob(f"*{suffix}")):
             try:
                 found = parse_list(path.read_text(encoding="utf-8"))
@@ -355,10 +355,9 @@ def perform(verb: str, network: str, netns: str, *, environment: Mapping[str, st
 def main(argv: Sequence[str]) -> int:
     """Be the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m pycni.lab.runtime",
+        prog="lab-runtime",
         description="A minimal CNI runtime with cnitool's arguments and variables.",
-        epilog="example: CNI_PATH=/opt/cni/bin python -m pycni.lab.runtime"
-        " add k8s-pod-network /run/netns/pod-1",
+        epilog="example: CNI_PATH=/opt/cni/bin lab-runtime add k8s-pod-network /run/netns/pod-1",
     )
     parser.add_argument("verb", choices=("add", "check", "del", "gc", "status"))
     parser.add_argument("network", help="the name in the configuration")

@@ -14,17 +14,22 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from pycni.ctl.usage import EXIT_FAILED, exit_status_of
+from pycni.ctl.usage import EXIT_FAILED, WrongUsage, exit_status_of
 from pycni.errors import PycniError, TryAgain
-from pycni.lab import bringup, isolate, mux, sockets
-from pycni.lab.cluster import Cluster, read_topology
+from pycni.lab import bringup, isolate, mux, sockets, verbs
+from pycni.lab.blueprint import read_topology
+from pycni.lab.cluster import Cluster
 from pycni.lab.frames import Request
-from pycni.lab.layout import CNI_CACHE, RUN, Layout, parse_plan
+from pycni.lab.kubeadm import bringup as kubernetes_bringup
+from pycni.lab.kubeadm import verbs as kubernetes_verbs
+from pycni.lab.kubeadm.cluster import KubernetesCluster
+from pycni.lab.layout import CNI_CACHE, RUN, Layout, Plan, parse_plan
 from pycni.lab.session import Session, accept_request
-from pycni.lab.verbs import VERBS
 
 READY = b"ready\n"
 FIRST_REQUEST_TIMEOUT_S = 60.0
@@ -33,12 +38,40 @@ LINE_END_TIMEOUT_S = 3.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A cluster of one kind or the other: how it comes up, and what can be asked of it."""
+
+    come_up: Callable[..., Awaitable[bool]]
+    show_logs: Callable[..., Awaitable[None]]
+    verbs: Mapping[str, Callable[[Session], Awaitable[int]]]
+
+
+def running_of(plan: Plan, *, layout: Layout) -> Running:
+    """Return the cluster that a plan asks for."""
+    topology = read_topology(plan.topology, source=plan.source)
+    if plan.kit:
+        machines = KubernetesCluster(plan, layout=layout, topology=topology)
+        return Running(
+            partial(kubernetes_bringup.come_up, machines),
+            partial(kubernetes_bringup.show_logs, machines),
+            {name: partial(verb, machines) for name, verb in kubernetes_verbs.VERBS.items()},
+        )
+    cluster = Cluster(plan, layout=layout, topology=topology)
+    return Running(
+        partial(bringup.come_up, cluster),
+        partial(bringup.show_logs, cluster),
+        {name: partial(verb, cluster) for name, verb in verbs.VERBS.items()},
+    )
+
+
 class Supervisor:
     """Serves the verbs; `run` returns when the lab is to end."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._cluster: Cluster | None = None
+        self._running: Running | None = None
+        self._first: Session | None = None
         self._is_up = False
         self._has_begun = asyncio.Event()
         self._end = asyncio.Event()
@@ -100,6 +133,15 @@ class Supervisor:
         await session.finish(status if isinstance(status, int) else 1)
 
     async def _perform(self, session: Session) -> int:
+        """Do what a request asks for."""
+        try:
+            return await self._answer(session)
+        finally:
+            # Nothing stays of an `up` that failed, once all is said of that, or whose client left.
+            if session is self._first and not self._is_up:
+                self._end.set()
+
+    async def _answer(self, session: Session) -> int:
         """Do what a request asks for; errors become words and a status."""
         request = session.request
         try:
@@ -108,37 +150,49 @@ class Supervisor:
             if request.verb == "down":
                 self._end.set()
                 return 0
-            return await VERBS[request.verb](self._required(request), session)
+            return await self._required(request)(session)
         except PycniError as exc:
             said, status = str(exc), exit_status_of(exc)
         except Exception as exc:  # noqa: BLE001  # border: the request dispatcher
             _log.exception("%s met a defect", request.verb)
             said = f"{request.verb} met a defect: {exc!r}; please report it"
             status = EXIT_FAILED
-        if request.verb == "up" and self._cluster is not None:
-            await bringup.show_logs(self._cluster, session=session)
+        if session is self._first and self._running is not None:
+            await self._running.show_logs(session=session)
         await session.complain(f"error: {said}")
         return status
 
-    def _required(self, request: Request) -> Cluster:
-        if self._cluster is None or not self._is_up:
+    def _required(self, request: Request) -> Callable[[Session], Awaitable[int]]:
+        if self._running is None or not self._is_up:
             raise TryAgain(f"the lab is still coming up: try {request.verb} again in a moment")
-        return self._cluster
+        if request.verb not in self._running.verbs:
+            raise WrongUsage(_why_not(request.verb))
+        return self._running.verbs[request.verb]
 
     async def _up(self, session: Session) -> int:
         if self._has_begun.is_set():
             raise TryAgain("the lab is up, or on its way up, already")
         self._has_begun.set()
-        try:
-            plan = parse_plan(session.request.arguments)
-            cluster = Cluster(plan, layout=self._layout, topology=read_topology(plan))
-            self._cluster = cluster
-            self._is_up = await bringup.come_up(cluster, session=session)
-            return 0 if self._is_up else 1
-        finally:
-            # Nothing stays of an `up` that failed or whose client left.
-            if not self._is_up:
-                self._end.set()
+        self._first = session
+        plan = parse_plan(session.request.arguments)
+        self._running = running_of(plan, layout=self._layout)
+        self._is_up = await self._running.come_up(session=session)
+        return 0 if self._is_up else 1
+
+
+def _why_not(verb: str) -> str:
+    """Return why a running lab has not this verb, which only labs of the other kind have."""
+    if verb == "kubectl":
+        return (
+            "kubectl is for labs that came up with --kubernetes, and this one has no Kubernetes:"
+            " end it with  bin/lab down, then  bin/lab --kubernetes"
+        )
+    return (
+        f"{verb} is not for labs that came up with --kubernetes: there pods are made by"
+        "  bin/lab kubectl, and agents are pycni-agent on the first node"
+        " (bin/lab exec NODE -- systemctl stop pycni-agent) and the pods of the DaemonSet"
+        " kube-system/pycni-node on the others"
+    )
 
 
 # --- process ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The lab's underlay: a router with a leg in every subnet, nodes and hosts behind it.
+"""The lab's underlay: a router with a leg in every subnet; nodes, hosts and others' routers behind.
 
 The commands are composed by pure functions; one `ip -batch` per namespace performs them, because
 a process costs 50 ms in user-mode Linux.
@@ -14,8 +14,18 @@ from pycni.kernel import netns, sysctl, wire_link
 from pycni.kernel.netlink import NetlinkSocket
 from pycni.lab import commands
 from pycni.lab.layout import ROUTER, netns_path, pod_place
-from pycni.model.network import IPAddress, IPNetwork
-from pycni.topology.model import UNDERLAY, Member, Topology, TopologyNode, addresses_of
+from pycni.model.network import IPAddress, IPInterface, IPNetwork
+from pycni.topology.model import (
+    UNDERLAY,
+    Member,
+    Topology,
+    TopologyNode,
+    TopologyRouter,
+    addresses_of,
+)
+
+UPLINK = "eth1"
+"""Another's router has a second interface, for a subnet in which the one in the middle is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +34,37 @@ class Leg:
 
     number: int
     member: Member
+    interface: str = UNDERLAY
 
     @property
     def port(self) -> str:
         """Return its name at the router."""
         return f"to{self.number}"
 
+    @property
+    def gateways(self) -> list[tuple[IPInterface, IPAddress]]:
+        """Return the member's addresses at the far end, with the router's own beside each."""
+        return addresses_of(self.member) if self.interface == UNDERLAY else []
 
-def members_of(topology: Topology) -> tuple[Member, ...]:
-    """Return all who hang on the router."""
-    return (*topology.nodes, *topology.hosts)
+    @property
+    def subnets(self) -> set[IPNetwork]:
+        """Return the subnets of the far end."""
+        if self.interface == UNDERLAY:
+            return {address.network for address, _ in addresses_of(self.member)}
+        return {uplink.network for uplink in uplinks_of(self.member)}
+
+
+def uplinks_of(member: Member) -> list[IPInterface]:
+    """Return the address at the second interface, of those that have one."""
+    uplink = member.uplink if isinstance(member, TopologyRouter) else None
+    return [] if uplink is None else [uplink]
 
 
 def legs_of(topology: Topology) -> tuple[Leg, ...]:
     """Return the router's cables, named by their order: to0, to1 and so on."""
-    return tuple(Leg(number, member) for number, member in enumerate(members_of(topology)))
+    ends = [(member, UNDERLAY) for member in topology.members]
+    ends += [(member, UPLINK) for member in topology.members if uplinks_of(member)]
+    return tuple(Leg(number, *end) for number, end in enumerate(ends))
 
 
 def segments_of(topology: Topology) -> list[list[Leg]]:
@@ -57,16 +83,13 @@ def segments_of(topology: Topology) -> list[list[Leg]]:
 
 
 def _are_near(one: Leg, other: Leg) -> bool:
-    return bool(_subnets(one.member) & _subnets(other.member))
-
-
-def _subnets(member: Member) -> set[IPNetwork]:
-    return {address.network for address, _ in addresses_of(member)}
+    return bool(one.subnets & other.subnets)
 
 
 def has_ipv6(topology: Topology) -> bool:
     """Say whether anybody has an IPv6 address."""
-    return any(member.address6 is not None for member in members_of(topology))
+    owned = (own for member in topology.members for own, _ in addresses_of(member))
+    return any(own.version == 6 for own in owned)
 
 
 def mtu_of(member: Member) -> int:
@@ -76,7 +99,7 @@ def mtu_of(member: Member) -> int:
 
 def places(topology: Topology) -> list[str]:
     """Return the names of all network namespaces of a lab."""
-    members = [m.name for m in members_of(topology)]
+    members = [m.name for m in topology.members]
     return [ROUTER, *members, *(pod_place(p.full_name) for p in topology.pods)]
 
 
@@ -85,7 +108,7 @@ def router_commands(topology: Topology) -> Iterator[str]:
     for leg in legs_of(topology):
         yield (
             f"link add {leg.port} mtu {mtu_of(leg.member)} type veth"
-            f" peer name {UNDERLAY} mtu {mtu_of(leg.member)} netns {leg.member.name}"
+            f" peer name {leg.interface} mtu {mtu_of(leg.member)} netns {leg.member.name}"
         )
         yield f"link set {leg.port} up"
     for number, legs in enumerate(segments_of(topology)):
@@ -95,7 +118,7 @@ def router_commands(topology: Topology) -> Iterator[str]:
             yield f"link add {device} type bridge"
             yield from (f"link set {leg.port} master {device}" for leg in legs)
             yield f"link set {device} up"
-        owned = (own for leg in legs for own in addresses_of(leg.member))
+        owned = (own for leg in legs for own in leg.gateways)
         gateways = {f"{gateway}/{own.network.prefixlen}": gateway for own, gateway in owned}
         for text, gateway in gateways.items():
             yield f"addr add {text} dev {device}{_at_once(gateway)}"
@@ -112,6 +135,9 @@ def member_commands(member: Member) -> Iterator[str]:
     for address, _ in addresses_of(member):
         yield f"addr add {address} dev {UNDERLAY}{_at_once(address.ip)}"
     yield f"link set {UNDERLAY} up"
+    for address in uplinks_of(member):
+        yield f"addr add {address} dev {UPLINK}"
+        yield f"link set {UPLINK} up"
     for _, gateway in addresses_of(member):
         yield f"route add default via {gateway} dev {UNDERLAY}"
 
@@ -122,7 +148,7 @@ def sysctls(topology: Topology, place: str) -> dict[str, str]:
     if has_ipv6(topology):
         # Link-local addresses, by which neighbours are asked for, are of use at once.
         wanted["net.ipv6.conf.default.accept_dad"] = "0"
-    if place == ROUTER:
+    if place in (ROUTER, *(router.name for router in topology.routers)):
         wanted["net.ipv4.ip_forward"] = "1"
         if has_ipv6(topology):
             wanted["net.ipv6.conf.all.forwarding"] = "1"
@@ -136,16 +162,23 @@ async def build(topology: Topology) -> None:
     """Make all namespaces and cables."""
     names = "".join(f"netns add {place}\n" for place in places(topology))
     await commands.must("ip", "-batch", "-", stdin=names)
-    for place in (ROUTER, *(member.name for member in members_of(topology))):
+    for place in (ROUTER, *(member.name for member in topology.members)):
         for name, value in sysctls(topology, place).items():
             write_sysctl(place, name=name, value=value)
     router = "\n".join(["link set lo up", *router_commands(topology), ""])
     await commands.must("ip", "-n", ROUTER, "-batch", "-", stdin=router)
-    for member in members_of(topology):
+    for member in topology.members:
         lines = "\n".join([*member_commands(member), ""])
         await commands.must("ip", "-n", member.name, "-batch", "-", stdin=lines)
     for pod in topology.pods:
         bring_up_loopback(pod_place(pod.full_name))
+
+
+async def set_cable(topology: Topology, member: str, *, is_up: bool) -> None:
+    """Plug a cable in or out, at the router's end: the member only loses its carrier."""
+    legs = {leg.member.name: leg.port for leg in legs_of(topology) if leg.interface == UNDERLAY}
+    state = "up" if is_up else "down"
+    await commands.must("ip", "-n", ROUTER, "link", "set", legs[member], state)
 
 
 async def make_place(place: str) -> None:

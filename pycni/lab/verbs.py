@@ -3,12 +3,13 @@
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pycni.ctl.output import documents_text
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import PycniError
-from pycni.lab import bringup, checks, degraded, documents, interactive, nodetools, picture, tables
+from pycni.lab import bringup, checks, commands, documents, interactive, nodetools, picture
 from pycni.lab.cluster import Cluster
 from pycni.lab.session import Session
 from pycni.topology.model import TopologyPod, parse_pod
@@ -42,9 +43,9 @@ async def _draw(cluster: Cluster, session: Session, statuses: Statuses) -> bool:
     for node in cluster.node_names:
         await session.say("")
         if node not in statuses:
-            await session.say(f"{node}: no agent answers")
+            await session.say(f"{node}: no agent answers: {cluster.agents.way_on(node)}")
             continue
-        await session.say(*_status_lines(node, statuses[node]))
+        await session.say(*picture.status_lines(node, statuses[node]))
     await bringup.show_degraded(cluster, session=session)
     return are_equal
 
@@ -70,33 +71,39 @@ def _output(session: Session) -> str:
     return str(session.request.arguments.get("output", "table"))
 
 
-def _status_lines(node: str, status: Mapping[str, object]) -> list[str]:
-    state = "converged" if status["converged"] else "NOT converged"
-    nat = degraded.nat_word(str(status["nat"]))
-    lines = [f"{node}: agent {state}, up for {status['uptime_s']} s, NAT {nat}"]
-    lines += [f"  problem: {problem}" for problem in status["problems"]]  # type: ignore[attr-defined]
-    rows = [
-        [f"  BGP {p['peer']}", p["node"] or "-", p["state"], f"{p['paths']} paths", p["last_error"]]
-        for p in status["peers"]  # type: ignore[attr-defined]
-    ]
-    return lines + tables.columns(rows)
-
-
 async def test(cluster: Cluster, session: Session) -> int:
     """Make all checks."""
+    run_all = partial(checks.run_all, cluster)
+    show_more = partial(bringup.show_degraded, cluster)
+    width = checks.title_width(cluster)
+    return await tell(session, run_all, width=width, show_more=show_more)
+
+
+async def _nothing_more(**_: object) -> None:
+    pass
+
+
+async def tell(
+    session: Session,
+    run_all: Callable[..., Awaitable[bool]],
+    *,
+    width: int,
+    show_more: Callable[..., Awaitable[None]] = _nothing_more,
+) -> int:
+    """Make checks and print their rows and the sum of them; return the exit status."""
     rows: list[checks.Row] = []
     is_table = _output(session) == "table"
 
     async def print_row(row: checks.Row) -> None:
         rows.append(row)
         if is_table:
-            await session.say(f"{row.verdict.value}  {row.what:64}  {row.seen}".rstrip())
+            await session.say(f"{row.verdict.value}  {row.what:{width}}  {row.seen}".rstrip())
 
-    is_right = await checks.run_all(cluster, show=print_row)
+    is_right = await run_all(show=print_row)
     if not is_table:
         await _say_document(session, documents.test_document(rows, is_right=is_right))
         return 0 if is_right else 1
-    await bringup.show_degraded(cluster, session=session)
+    await show_more(session=session)
     numbers = ", ".join(f"{sum(r.verdict is v for r in rows)} {v.value}" for v in checks.Verdict)
     await session.say("", f"{'all is well' if is_right else 'NOT all is well'}: {numbers}")
     return 0 if is_right else 1
@@ -105,13 +112,13 @@ async def test(cluster: Cluster, session: Session) -> int:
 async def execute(cluster: Cluster, session: Session) -> int:
     """Run a program, or a shell, in a node, pod, host or the router."""
     place = cluster.find_place(str(session.request.arguments["place"]))
-    command = [str(word) for word in session.request.arguments["command"]]
+    words = [str(word) for word in session.request.arguments["command"]]
     env: dict[str, str] = {}
-    if not command:
-        command, env = interactive.shell_command(str(session.request.arguments["place"]))
+    if not words:
+        words, env = interactive.shell_command(str(session.request.arguments["place"]))
     if place in cluster.node_names:
         env |= nodetools.environment(place, layout=cluster.layout)
-    return await interactive.run(session, place=place, command=command, env=env)
+    return await interactive.run(session, words=commands.inside(place, words), env=env)
 
 
 async def agent(cluster: Cluster, session: Session) -> int:

@@ -21,14 +21,19 @@ def patience_s() -> float:
 
 
 async def until_nothing_is_missing(
-    missing: Callable[[], Awaitable[list[str]]], *, what: str, session: Session
+    missing: Callable[[], Awaitable[list[str]]],
+    *,
+    what: str,
+    session: Session,
+    within_s: float | None = None,
 ) -> None:
     """Ask until the answer is empty, showing it meanwhile."""
-    deadline = time.monotonic() + patience_s()
+    within_s = within_s or patience_s()
+    deadline = time.monotonic() + within_s
     while found := await missing():
         if time.monotonic() > deadline:
             raise TryAgain(
-                f"{what} took longer than {patience_s():g} s; still missing: {'; '.join(found)}"
+                f"{what} took longer than {within_s:g} s; still missing: {'; '.join(found)}"
             )
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         await session.progress(f"{what}: waiting for {found[0]}{more}")

@@ -1,9 +1,14 @@
 """BGP as values: paths, neighbours and what a session tells, without any engine's spelling."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
+from pycni.errors import InvalidInput
 from pycni.model.network import IPAddress, IPNetwork
+
+MAX_TTL = 255
+_COMMUNITY_LIMITS = {2: 1 << 16, 3: 1 << 32}
 
 
 class Family(Enum):
@@ -24,6 +29,26 @@ class Origin(Enum):
     IGP = 0
     EGP = 1
     INCOMPLETE = 2
+
+
+def parse_community(text: str) -> str:
+    """Return a community as it is usually written, "AA:NN" (RFC 1997) or "AA:NN:MM" (RFC 8092).
+
+    Raise `InvalidInput` when it is neither.
+    """
+    parts = text.split(":")
+    limit = _COMMUNITY_LIMITS.get(len(parts), 0)
+    if not all(part.isascii() and part.isdecimal() and int(part) < limit for part in parts):
+        raise InvalidInput(
+            f"{text!r} is no community: write AA:NN, of numbers up to 65535, or AA:NN:MM, of"
+            " numbers up to 4294967295"
+        )
+    return ":".join(str(int(part)) for part in parts)
+
+
+def is_large(community: str) -> bool:
+    """Tell a large community (RFC 8092) from a standard one."""
+    return community.count(":") == 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +81,42 @@ class Neighbour:
     password: str | None = None
     is_passive: bool = False
     families: frozenset[Family] = frozenset({Family.IPV4, Family.IPV6})
+    hops: int | None = None
+    """How far away the peer may be, where its packets' TTL proves that (GTSM, RFC 5082)."""
+
+    @property
+    def least_ttl(self) -> int | None:
+        """Return the lowest TTL that the peer's packets may have, None for any."""
+        return None if self.hops is None else MAX_TTL + 1 - self.hops
 
 
 @dataclass(frozen=True, slots=True)
 class Advertisement:
-    """A prefix of ours, announced with this next hop to every neighbour that takes its family."""
+    """A prefix of ours, announced with this next hop and these communities."""
 
     nlri: IPNetwork
     next_hop: IPAddress
+    communities: frozenset[str] = frozenset()
 
     @property
     def family(self) -> Family:
         """Return the family whose sessions carry it."""
         return Family.of(self.nlri)
+
+
+@dataclass(frozen=True, slots=True)
+class AdjRibsOut:
+    """What each neighbour is to hear (RFC 4271, 1.1), of the families that its session carries.
+
+    Nearly always that is the same for all, however many there are; `particular` has the others.
+    """
+
+    common: frozenset[Advertisement] = frozenset()
+    particular: Mapping[IPAddress, frozenset[Advertisement]] = field(default_factory=dict)
+
+    def to(self, peer: IPAddress) -> frozenset[Advertisement]:
+        """Return what one neighbour is to hear."""
+        return self.particular.get(peer, self.common)
 
 
 # --- what the speaker tells ---------------------------------------------------------------------

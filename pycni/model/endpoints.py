@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv6Interface
 from pycni.model.network import IPAddress, IPInterface
 
 HOST_VETH_PREFIX = "cali"
+POD_ANNOTATION = "cni.projectcalico.org/"
+"""What Calico\'s annotations of pods and of their namespaces begin with."""
 """What the host interface of every pod begins with, and nothing else's."""
 
 GATEWAY_V4 = IPv4Address("169.254.1.1")
@@ -48,6 +50,18 @@ class EndpointState(Enum):
 
     INTENT = "intent"
     READY = "ready"
+
+
+class Subnet(Enum):
+    """What an address for another plugin shares its prefix with.
+
+    NONE: nothing, it stands alone as our pods' do; BLOCK: its block, in which a gateway is held,
+    too; POOL: its pool, as on a link that leads to all nodes.
+    """
+
+    NONE = "none"
+    BLOCK = "block"
+    POOL = "pool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +129,12 @@ class WorkloadEndpoint:
     def has_interface(self) -> bool:
         """Whether the interface is of our making."""
         return bool(self.host_veth)
+
+
+def pod_of(endpoint: WorkloadEndpoint) -> str:
+    """Return what people call an endpoint: its pod, or else its key."""
+    pod = f"{endpoint.pod_namespace}/{endpoint.pod_name}"
+    return pod if endpoint.pod_name else str(endpoint.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,10 +131,14 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address on an interface, with its prefix length."""
+    """An address on an interface, with its prefix length.
+
+    A temporary one is the kernel's own (RFC 8981): it draws another every day or so.
+    """
 
     ifname: str
     interface: IPInterface
+    is_temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,7 @@ class SetLink:
 
 @dataclass(frozen=True, slots=True)
 class DeleteLink:
-    """Delete an interface of ours; absent is success."""
+    """Delete an interface of ours, or set it down where it can't be; absent is success."""
 
     name: str
 

@@ -5,11 +5,13 @@ in-process engine imports it for each request.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pycni.errors import DatastoreUnusable, InvalidInput
 from pycni.model.resources import (
     BGPConfiguration,
+    BGPFilter,
     BGPPeer,
     Block,
     BlockAffinity,
@@ -21,17 +23,17 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
+from pycni.model.schema_bgp import parse_bgp_configuration, parse_peer
 from pycni.model.schema_config import (
     config_spec,
     node_document,
-    parse_bgp_configuration,
     parse_ipam_config,
-    parse_peer,
     parse_pool,
     parse_reservation,
     parse_stored_node,
 )
 from pycni.model.schema_fields import Fields
+from pycni.model.schema_filter import parse_filter
 from pycni.model.schema_ipam import (
     affinity_document,
     block_spec,
@@ -53,6 +55,7 @@ KIND_NAMES: dict[type[object], str] = {
     IPReservation: "IPReservation",
     Node: "Node",
     BGPPeer: "BGPPeer",
+    BGPFilter: "BGPFilter",
     BGPConfiguration: "BGPConfiguration",
     IPAMConfig: "IPAMConfig",
     BlockAffinity: "BlockAffinity",
@@ -99,8 +102,17 @@ def decode(kind: type[T], text: str | bytes, *, name: str) -> T:
 
     The stored name counts as part of the truth: a document under another's name is corrupt.
     """
+    return _checked(kind, name, lambda: _from_text(kind, text))
+
+
+def decode_document(kind: type[T], document: dict[str, Any], *, name: str) -> T:
+    """Read what is stored under a name, as `decode` does, where it has been parsed already."""
+    return _checked(kind, name, lambda: from_stored(kind, document))
+
+
+def _checked(kind: type[T], name: str, read: Callable[[], T]) -> T:
     try:
-        value = _from_text(kind, text)
+        value = read()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise _unreadable(kind, name, f"{type(exc).__name__}: {exc}") from exc
     except InvalidInput as exc:
@@ -145,7 +157,7 @@ def _from_config(kind: type[object], document: dict[str, Any]) -> Resource:
     metadata = Fields(document["metadata"], path="metadata")
     name = metadata.need("name")
     if kind is Node:
-        return parse_stored_node(name, metadata)
+        return parse_stored_node(name, metadata, status=Fields(document, path="").child("status"))
     spec = Fields(document["spec"], path="spec")
     value: Resource
     if kind is IPPool:
@@ -154,6 +166,8 @@ def _from_config(kind: type[object], document: dict[str, Any]) -> Resource:
         value = parse_reservation(name, spec)
     elif kind is BGPPeer:
         value = parse_peer(name, spec)
+    elif kind is BGPFilter:
+        value = parse_filter(name, spec)
     elif kind is BGPConfiguration:
         value = parse_bgp_configuration(name, spec)
     else:

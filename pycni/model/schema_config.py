@@ -4,15 +4,18 @@
 (as annotations of Kubernetes's own Node).  A field that is not read here is refused by name.
 """
 
-import re
+import contextlib
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any, assert_never
 
 from pycni.errors import InvalidInput
+from pycni.model.network import IPAddress
 from pycni.model.resources import (
-    DEFAULT_AS_NUMBER,
     DEFAULT_BLOCK_SIZE,
     AssignmentMode,
     BGPConfiguration,
+    BGPFilter,
     BGPPeer,
     IPAMConfig,
     IPPool,
@@ -21,26 +24,22 @@ from pycni.model.resources import (
     PoolUse,
     TunnelMode,
 )
+from pycni.model.schema_bgp import bgp_configuration_spec, peer_spec
 from pycni.model.schema_fields import (
     Fields,
-    check_password,
-    parse_address,
+    check_selector,
+    only_default,
     parse_choice,
     parse_network,
 )
-from pycni.model.selector import selector
+from pycni.model.schema_filter import filter_spec
 
-Config = IPPool | IPReservation | Node | BGPPeer | BGPConfiguration | IPAMConfig
+Config = IPPool | IPReservation | Node | BGPPeer | BGPFilter | BGPConfiguration | IPAMConfig
 
 _ANNOTATION = "projectcalico.org/"
-_MAX_PORT = 65535
-_BGP_PORT = 179
 _MAX_BLOCKS = 2**31
 _MAX_COOLDOWN_S = 1200
 _DEFAULT_USES = (PoolUse.WORKLOAD, PoolUse.TUNNEL)
-_PEER = re.compile(
-    r"\[(?P<v6>[^\[\]]+)\](?::(?P<v6port>\d{1,5}))?|(?P<v4>[^:]+):(?P<v4port>\d{1,5})"
-)
 
 
 def config_spec(value: Config) -> dict[str, Any]:
@@ -53,13 +52,11 @@ def config_spec(value: Config) -> dict[str, Any]:
         case Node():
             return _node_spec(value)
         case BGPPeer():
-            return _peer_spec(value)
+            return peer_spec(value)
+        case BGPFilter():
+            return filter_spec(value)
         case BGPConfiguration():
-            return {
-                "asNumber": value.as_number,
-                "nodeToNodeMeshEnabled": value.is_node_mesh_enabled,
-                "listenPort": value.listen_port,
-            }
+            return bgp_configuration_spec(value)
         case IPAMConfig():
             return {
                 "strictAffinity": value.is_strict_affinity,
@@ -75,11 +72,6 @@ def parse_pool(name: str, spec: Fields) -> IPPool:
     cidr = spec.network("cidr")
     sizes = range(cidr.max_prefixlen + 1)
     vxlan_mode = spec.choice("vxlanMode", TunnelMode, default=TunnelMode.NEVER)
-    node_selector = spec.text("nodeSelector") or "all()"
-    try:
-        selector(node_selector)
-    except InvalidInput as exc:
-        raise InvalidInput(f"{spec.at('nodeSelector')}: {exc}") from None
     uses = [
         parse_choice(use, PoolUse, path=f"{spec.at('allowedUses')}[{index}]")
         for index, use in enumerate(spec.items("allowedUses"))
@@ -94,7 +86,7 @@ def parse_pool(name: str, spec: Fields) -> IPPool:
         nat_outgoing=spec.boolean("natOutgoing", default=False),
         is_disabled=spec.boolean("disabled", default=False),
         disable_bgp_export=spec.boolean("disableBGPExport", default=False),
-        node_selector=node_selector,
+        node_selector=check_selector(spec, "nodeSelector") or "all()",
         allowed_uses=frozenset(uses or _DEFAULT_USES),
         assignment_mode=spec.choice(
             "assignmentMode", AssignmentMode, default=AssignmentMode.AUTOMATIC
@@ -130,71 +122,10 @@ def _pool_spec(pool: IPPool) -> dict[str, Any]:
     return spec
 
 
-def parse_peer(name: str, spec: Fields) -> BGPPeer:
-    """Read a BGPPeer; `peerIP` may carry a port ("10.0.0.1:1179", "[fd00::1]:1179")."""
-    text = spec.need("peerIP")
-    match = _PEER.fullmatch(text)
-    host = (match["v6"] or match["v4"]) if match else text
-    port = (match["v6port"] or match["v4port"] or _BGP_PORT) if match else _BGP_PORT
-    if not 0 < int(port) <= _MAX_PORT:
-        raise InvalidInput(f"{spec.at('peerIP')}: port {port} is outside 1 to {_MAX_PORT}")
-    as_number = spec.as_number("asNumber")
-    if as_number is None:
-        raise InvalidInput(f"{spec.at('asNumber')}: is missing")
-    return BGPPeer(
-        name=name,
-        peer_ip=parse_address(host, path=spec.at("peerIP")),
-        as_number=as_number,
-        node=spec.name("node"),
-        port=int(port),
-        password=_password(spec),
-    )
-
-
-def _password(spec: Fields) -> str | None:
-    if isinstance(spec.get("password"), dict):
-        raise InvalidInput(
-            f"{spec.at('password')}: references to secrets are not supported; give the text"
-        )
-    text = spec.text("password")
-    return None if text is None else check_password(text, path=spec.at("password"))
-
-
-def _peer_spec(peer: BGPPeer) -> dict[str, Any]:
-    address = f"[{peer.peer_ip}]" if peer.peer_ip.version == 6 else str(peer.peer_ip)
-    has_port = peer.port != _BGP_PORT
-    spec: dict[str, Any] = {
-        "peerIP": f"{address}:{peer.port}" if has_port else str(peer.peer_ip),
-        "asNumber": peer.as_number,
-    }
-    if peer.node is not None:
-        spec["node"] = peer.node
-    if peer.password is not None:
-        spec["password"] = peer.password
-    return spec
-
-
-def _only_default(name: str) -> str:
-    if name != "default":
-        raise InvalidInput(f"metadata.name: {name!r} is not supported; the name must be default")
-    return name
-
-
-def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
-    """Read a BGPConfiguration."""
-    port = spec.integer("listenPort", within=range(1, _MAX_PORT + 1))
-    return BGPConfiguration(
-        name=_only_default(name),
-        as_number=spec.as_number("asNumber") or DEFAULT_AS_NUMBER,
-        is_node_mesh_enabled=spec.boolean("nodeToNodeMeshEnabled", default=True),
-        listen_port=_BGP_PORT if port is None else port,
-    )
-
-
 def parse_ipam_config(name: str, spec: Fields) -> IPAMConfig:
     """Read an IPAMConfig (IPAMConfiguration in v3)."""
     return IPAMConfig(
-        name=_only_default(name),
+        name=only_default(name),
         is_strict_affinity=spec.boolean("strictAffinity", default=False),
         is_auto_allocating_blocks=spec.boolean("autoAllocateBlocks", default=True),
         max_blocks_per_host=spec.integer("maxBlocksPerHost", within=range(_MAX_BLOCKS)) or 0,
@@ -212,6 +143,7 @@ def parse_node(name: str, spec: Fields, *, labels: tuple[tuple[str, str], ...] =
         as_number=bgp.as_number("asNumber"),
         ipip_tunnel_address=bgp.address("ipv4IPIPTunnelAddr"),
         labels=labels,
+        reflector_cluster_id=bgp.address("routeReflectorClusterID", version=4),
     )
     bgp.finish()
     return node
@@ -223,6 +155,7 @@ def _node_settings(node: Node) -> dict[str, Any]:
         "ipv6Address": node.ipv6,
         "asNumber": node.as_number,
         "ipv4IPIPTunnelAddr": node.ipip_tunnel_address,
+        "routeReflectorClusterID": node.reflector_cluster_id,
     }
     return {key: value for key, value in settings.items() if value is not None}
 
@@ -238,6 +171,7 @@ _NODE_ANNOTATIONS = {
     "ipv6Address": "IPv6Address",
     "asNumber": "ASNumber",
     "ipv4IPIPTunnelAddr": "IPv4IPIPTunnelAddr",
+    "routeReflectorClusterID": "RouteReflectorClusterID",
 }
 
 
@@ -249,24 +183,64 @@ def node_document(node: Node) -> dict[str, Any]:
         "metadata": {
             "name": node.name,
             "labels": dict(node.labels),
-            "annotations": {
-                _ANNOTATION + _NODE_ANNOTATIONS[key]: str(value)
-                for key, value in _node_settings(node).items()
-            },
+            "annotations": {k: v for k, v in node_annotations(node).items() if v is not None},
         },
     }
 
 
-def parse_stored_node(name: str, metadata: Fields) -> Node:
-    """Read a stored Node; annotations and labels of others are none of our business."""
-    annotations = metadata.child("annotations")
-    bgp = {
-        key: text
+def node_annotations(node: Node) -> dict[str, str | None]:
+    """Return the annotations that say what a node is; None: it has none of that name.
+
+    One that can't be read is its writer's to correct, unless there is a value for it.
+    """
+    settings = _node_settings(node)
+    return {
+        _ANNOTATION + annotation: str(settings[key]) if key in settings else None
         for key, annotation in _NODE_ANNOTATIONS.items()
-        if (text := annotations.text(_ANNOTATION + annotation))
+        if key in settings or _ANNOTATION + annotation not in node.unread
     }
-    spec = Fields({"bgp": bgp}, path="metadata.annotations")
-    return parse_node(name, spec, labels=parse_labels(metadata))
+
+
+def parse_stored_node(name: str, metadata: Fields, *, status: Fields) -> Node:
+    """Read a stored Node; annotations and labels of others are none of our business.
+
+    Each node's kubelet may annotate its Node: one node's mistake must not hide the others from
+    everybody, so what says nothing that can be is left out, and named.
+    """
+    annotations = metadata.child("annotations")
+    settings: dict[str, str] = {}
+    unread = []
+    for key, annotation in _NODE_ANNOTATIONS.items():
+        try:
+            settings |= _node_setting(name, key, annotations.text(_ANNOTATION + annotation))
+        except InvalidInput:
+            unread.append(_ANNOTATION + annotation)
+    node = parse_node(name, _bgp_fields(settings), labels=parse_labels(metadata))
+    uid = metadata.text("uid") or ""
+    internal_ips = _internal_ips(status.get("addresses"))
+    return replace(node, internal_ips=internal_ips, uid=uid, unread=tuple(unread))
+
+
+def _node_setting(name: str, key: str, text: str | None) -> dict[str, str]:
+    """Return one setting of a Node as it is spelled, if there is one and it can be."""
+    said = {key: text} if text else {}
+    parse_node(name, _bgp_fields(said))
+    return said
+
+
+def _bgp_fields(settings: dict[str, str]) -> Fields:
+    return Fields({"bgp": settings}, path="metadata.annotations")
+
+
+def _internal_ips(addresses: object) -> tuple[IPAddress, ...]:
+    """Return the first InternalIP of each IP version, IPv4's first; what is none is left out."""
+    first: dict[int, IPAddress] = {}
+    for one in addresses if isinstance(addresses, list) else ():
+        if isinstance(one, dict) and one.get("type") == "InternalIP":
+            with contextlib.suppress(ValueError):
+                address = ip_address(str(one.get("address")))
+                first.setdefault(address.version, address)
+    return tuple(first[version] for version in sorted(first))
 
 
 def parse_labels(metadata: Fields) -> tuple[tuple[str, str], ...]:

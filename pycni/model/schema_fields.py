@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pycni.errors import InvalidInput
 from pycni.model.network import IPAddress, IPInterface, IPNetwork
+from pycni.model.selector import selector
 
 E = TypeVar("E", bound=Enum)
 
@@ -167,10 +168,13 @@ class Fields:
             raise InvalidInput(f"{self.at(name)}: {text} is no IPv{version} address")
         return value
 
-    def address(self, name: str) -> IPAddress | None:
-        """Return an address, or None."""
+    def address(self, name: str, *, version: int | None = None) -> IPAddress | None:
+        """Return an address (of one IP version, where that is given), or None."""
         text = self.text(name)
-        return None if text is None else parse_address(text, path=self.at(name))
+        value = None if text is None else parse_address(text, path=self.at(name))
+        if value is not None and version not in (None, value.version):
+            raise InvalidInput(f"{self.at(name)}: {text} is no IPv{version} address")
+        return value
 
 
 def parse_address(text: str, *, path: str) -> IPAddress:
@@ -206,3 +210,20 @@ def parse_choice(value: object, kind: type[E], *, path: str) -> E:
 
 def _say(value: object) -> str:
     return "nothing" if value is None else f"{value!r:.60}"
+
+
+def check_selector(spec: Fields, name: str) -> str | None:
+    """Return a selector, or None; raise `InvalidInput` where it is none."""
+    text = spec.text(name)
+    try:
+        selector(text or "")
+    except InvalidInput as exc:
+        raise InvalidInput(f"{spec.at(name)}: {exc}") from None
+    return text or None
+
+
+def only_default(name: str) -> str:
+    """Return the name of an object of which a cluster has one."""
+    if name != "default":
+        raise InvalidInput(f"metadata.name: {name!r} is not supported; the name must be default")
+    return name

@@ -6,6 +6,7 @@ newer version has put there.
 """
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
@@ -37,6 +38,8 @@ _BLOCK_FIELDS = frozenset(
     }
 )
 _ATTRIBUTE_FIELDS = frozenset({"handle_id", "releasedAt", "secondary"})
+_TEXT: frozenset[type] = frozenset({str})
+_NAME: frozenset[type] = frozenset({str, type(None)})
 _HANDLE_FIELDS = frozenset({"handleID", "block", "deleted"})
 _MAX_ORDINALS = 4096
 
@@ -86,7 +89,7 @@ def _block_spec(block: Block) -> dict[str, Any]:
 
 
 def parse_block(spec: dict[str, Any]) -> Block:
-    """Read the `spec` of an IPAMBlock; `pycni.ipam.block.verify` checks that it is consistent."""
+    """Read the `spec` of an IPAMBlock; `pycni.ipam.soundness` checks that it is consistent."""
     return _parse_block(spec, tuple(_attribute(one) for one in spec["attributes"]))
 
 
@@ -97,7 +100,8 @@ def _parse_block(spec: dict[str, Any], attributes: tuple[AllocationAttribute, ..
     if cidr.num_addresses > _MAX_ORDINALS:
         raise InvalidInput(f"spec.cidr: {cidr} is too large for a block")
     numbers: list[int | None] = [None] * cidr.num_addresses
-    for ordinal, number in (spec.get("sequenceNumberForAllocation") or {}).items():
+    given = spec.get("sequenceNumberForAllocation") or {}
+    for ordinal, number in given.items():
         numbers[int(ordinal)] = number
     return Block(
         cidr=cidr,
@@ -109,6 +113,13 @@ def _parse_block(spec: dict[str, Any], attributes: tuple[AllocationAttribute, ..
         sequence_numbers=tuple(numbers),
         is_deleted=spec.get("deleted", False) is True,
     )
+
+
+def _require(values: Iterable[object], types: frozenset[type], *, path: str) -> None:
+    """Raise `InvalidInput` unless values are of some types: no schema of a server's says so."""
+    if not types.issuperset(map(type, values)):
+        wrong = next(value for value in values if type(value) not in types)
+        raise InvalidInput(f"{path}: {wrong!r} has no place there")
 
 
 # --- the text of a block ------------------------------------------------------------------------
@@ -192,6 +203,8 @@ def _attribute(document: dict[str, Any]) -> AllocationAttribute:
         raise InvalidInput(f"spec.attributes: releasedAt: {released_at!r} is no point in time")
     # Keys arrive sorted, from Go as from us; attributes that are equal therefore compare equal.
     secondary = document.get("secondary")
+    _require((document.get("handle_id"),), _NAME, path="spec.attributes.handle_id")
+    _require((secondary or {}).values(), _TEXT, path="spec.attributes.secondary")
     return AllocationAttribute(
         handle_id=document.get("handle_id"),
         secondary=tuple(secondary.items()) if secondary else (),

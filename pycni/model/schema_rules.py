@@ -5,7 +5,7 @@ A single object's own rules are in `pycni.model.resources` and the readers; thes
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from pycni.model.network import IPNetwork
 from pycni.model.resources import IPPool, Node
@@ -80,8 +80,10 @@ def _pool_mistakes(pool: IPPool, pools: Sequence[IPPool], nodes: Sequence[Node])
 
 
 def subnets_of(node: Node) -> list[IPNetwork]:
-    """Return the subnets that a node stands in."""
-    return [one.network for one in (node.ipv4, node.ipv6) if one is not None]
+    """Return the subnets that a node stands in, or of one that is not known yet the address."""
+    known: list[IPNetwork] = [one.network for one in (node.ipv4, node.ipv6) if one is not None]
+    alone = (ip_network(address) for address in node.internal_ips)
+    return known + [one for one in alone if not any(one.version == k.version for k in known)]
 
 
 def merged(value: Config, *, existing: Config | None) -> Config:

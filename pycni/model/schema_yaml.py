@@ -5,15 +5,12 @@ once, each with file, number of the document and path of the field.  Not importe
 an ADD: YAML is slow to load.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from pycni.errors import InvalidInput
 from pycni.model.resources import (
-    BGPPeer,
     Block,
     BlockAffinity,
     Handle,
@@ -25,22 +22,24 @@ from pycni.model.resources import (
     resource_name,
 )
 from pycni.model.schema import KIND_NAMES, to_stored
+from pycni.model.schema_bgp import parse_bgp_configuration, parse_peer
 from pycni.model.schema_config import (
     Config,
     config_spec,
-    parse_bgp_configuration,
     parse_ipam_config,
     parse_labels,
     parse_node,
-    parse_peer,
     parse_pool,
     parse_reservation,
 )
 from pycni.model.schema_fields import Fields, check_name
+from pycni.model.schema_filter import parse_filter
+from pycni.yamltext import read_documents
 
 VERSION = "projectcalico.org/v3"
 HIDDEN_PASSWORD = "********"  # noqa: S105 - what is shown instead of one.
 
+_PASSWORDS = ("password", "nodeMeshPassword")
 # What a server adds to an object when it is read: harmless in a file, of no meaning to us.
 _SERVER_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp")
 
@@ -48,6 +47,7 @@ _PARSERS: dict[str, Callable[[str, Fields], Config]] = {
     "IPPool": parse_pool,
     "IPReservation": parse_reservation,
     "BGPPeer": parse_peer,
+    "BGPFilter": parse_filter,
     "BGPConfiguration": parse_bgp_configuration,
     "IPAMConfig": parse_ipam_config,
     "IPAMConfiguration": parse_ipam_config,
@@ -62,36 +62,9 @@ class Manifest:
     where: str
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, of which YAML would silently keep the last."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    loader.flatten_mapping(node)
-    result: dict[Hashable, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is no string", key_node.start_mark
-            )
-        if key in result:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is given twice", key_node.start_mark
-            )
-        result[key] = loader.construct_object(value_node, deep=True)
-    return result
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def parse_manifests(text: str, *, source: str) -> tuple[Manifest, ...]:
     """Read all objects of a file; raise one `InvalidInput` that lists every mistake in it."""
-    try:
-        documents = list(yaml.load_all(text, Loader=_Loader))
-    except (yaml.YAMLError, RecursionError, ValueError) as exc:
-        raise InvalidInput(f"cannot read {source}: {_one_line(exc)}") from exc
+    documents = read_documents(text, source=source)
     found: list[Manifest] = []
     mistakes: list[str] = []
     seen: dict[tuple[str, str], str] = {}
@@ -109,10 +82,6 @@ def parse_manifests(text: str, *, source: str) -> tuple[Manifest, ...]:
     if mistakes:
         raise InvalidInput("\n".join(mistakes))
     return tuple(found)
-
-
-def _one_line(exc: Exception) -> str:
-    return " ".join(str(exc).split()) or type(exc).__name__
 
 
 def _objects(documents: list[object], source: str) -> Iterator[tuple[str, object]]:
@@ -136,7 +105,9 @@ def parse_document(document: object) -> Config:
             "  bin/lab up --topology"
         )
     fields = Fields(document, path="")
-    version = fields.need("apiVersion")
+    version = fields.text("apiVersion")
+    if not version:
+        raise InvalidInput(f"apiVersion: is missing; write {VERSION}")
     if version != VERSION:
         raise InvalidInput(f"apiVersion: {version!r} is not supported; use {VERSION}")
     kind = fields.need("kind")
@@ -163,8 +134,9 @@ def _refuse_unsupported(value: Config) -> None:
         raise InvalidInput(
             f"spec.vxlanMode: {value.vxlan_mode.value} is not supported; use Never, and ipipMode"
         )
-    if isinstance(value, BGPPeer) and value.password == HIDDEN_PASSWORD:
-        raise InvalidInput("spec.password: stars stand for a hidden password; give the real one")
+    for name in _PASSWORDS:
+        if config_spec(value).get(name) == HIDDEN_PASSWORD:
+            raise InvalidInput(f"spec.{name}: stars stand for a hidden password; give the real one")
 
 
 def to_document(value: Resource) -> dict[str, Any]:
@@ -180,6 +152,5 @@ def to_document(value: Resource) -> dict[str, Any]:
         metadata["labels"] = dict(value.labels)
     if isinstance(value, IPAMConfig):
         kind = "IPAMConfiguration"
-    if "password" in spec:
-        spec["password"] = HIDDEN_PASSWORD
+    spec |= {name: HIDDEN_PASSWORD for name in _PASSWORDS if name in spec}
     return {"apiVersion": VERSION, "kind": kind, "metadata": metadata, "spec": spec}

@@ -30,7 +30,7 @@ from pycni.model.network import (
     SetRuleset,
     SetSysctl,
 )
-from pycni.plan.desired import Desired
+from pycni.plan.desired import TUNNEL_KIND, Desired
 from pycni.plan.ownership import Ownership
 
 
@@ -166,16 +166,21 @@ def plan_gateways(want: Desired, have: KernelState) -> list[Op]:
 
 
 def plan_old_tunnels(want: Desired, have: KernelState, *, ownership: Ownership) -> list[Op]:
-    """Delete our tunnel when no pool needs one and it still carries an address of ours.
+    """Delete our tunnel when none is wanted and it still carries an address of ours.
 
-    `tunl0` itself can't be deleted while the ipip module is loaded: the kernel refuses, and the
-    adapter sets it down instead.
+    `tunl0` itself can't be deleted while the ipip module is loaded: the adapter sets it down
+    instead, and it must not keep the address.  With somebody else's address on it, it stays up,
+    as does what is no tunnel of a kind that we make.
     """
     name = ownership.tunnel_name
     if name in want.tunnels or name not in have.links:
         return []
-    ours = any(a.ifname == name and _lies_in(ownership.pools, a) for a in have.addresses)
-    return [DeleteLink(name)] if ours else []
+    there = sorted((a for a in have.addresses if a.ifname == name), key=str)
+    ours = [a for a in there if _lies_in(ownership.pools, a)]
+    ops: list[Op] = [DeleteAddress(a) for a in ours]
+    if ours and ours == there and have.links[name].kind == TUNNEL_KIND:
+        ops.append(DeleteLink(name))
+    return ops
 
 
 def plan_new_addresses(want: Desired, have: KernelState) -> list[Op]:

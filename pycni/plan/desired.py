@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
-from pycni.model.bgp import Advertisement, Family, Neighbour
 from pycni.model.endpoints import WorkloadEndpoint
 from pycni.model.network import (
     Address,
-    IPAddress,
     Route,
     RouteKey,
     RouteType,
     Ruleset,
     Tunnel,
 )
-from pycni.model.resources import BGPPeer
 from pycni.plan.imports import Rejected, judge_prefix
 from pycni.plan.inputs import IPIP_OVERHEAD, Inputs, route_key
 from pycni.plan.nat import NatInputs, render
+from pycni.plan.peering import close_peers
 from pycni.plan.podroute import pod_route
 from pycni.plan.podsysctls import host_veth_sysctls, interface_sysctl
+
+TUNNEL_KIND = "ipip"
 
 
 @dataclass(slots=True)
@@ -62,11 +62,15 @@ def compute(inputs: Inputs) -> Desired:
 def wanted_tunnels(inputs: Inputs) -> dict[str, Tunnel]:
     """Return the tunnel device, when a pool needs one and the underlay is known.
 
-    One that is there stays while the underlay's address is away, as in the middle of a renewal.
+    One that is there stays while the underlay's address is away, as in the middle of a renewal;
+    of a node that leaves, until its address is given back.
     """
     name = inputs.settings.tunnel_name
-    mtu = _tunnel_mtu(inputs) if inputs.has_tunnel() else None
-    return {name: Tunnel(name=name, kind="ipip", mtu=mtu)} if mtu is not None else {}
+    node = inputs.node
+    has_left = inputs.is_leaving and (node is None or node.ipip_tunnel_address is None)
+    is_needed = inputs.has_tunnel() and not (has_left and not inputs.endpoints)
+    mtu = _tunnel_mtu(inputs) if is_needed else None
+    return {name: Tunnel(name=name, kind=TUNNEL_KIND, mtu=mtu)} if mtu is not None else {}
 
 
 def _tunnel_mtu(inputs: Inputs) -> int | None:
@@ -188,67 +192,6 @@ def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
             nat_pools=frozenset(p.cidr for p in inputs.pools.values() if p.nat_outgoing),
             nodes=frozenset(inputs.nodes_by_address),
             has_ipip=inputs.has_tunnel(),
+            close_peers=close_peers(inputs),
         )
     )
-
-
-# --- BGP ----------------------------------------------------------------------------------------
-
-_FAMILIES = {4: frozenset({Family.IPV4}), 6: frozenset({Family.IPV6})}
-
-
-def wanted_advertisements(inputs: Inputs) -> frozenset[Advertisement]:
-    """Return what we announce: own blocks, and addresses of ours in others' blocks."""
-    prefixes = set(inputs.own_blocks())
-    prefixes |= {p for p in inputs.pods if inputs.borrowed.get(p) == inputs.settings.node}
-    wanted = set()
-    for prefix in prefixes:
-        pool = inputs.pool_of(prefix)
-        own = inputs.own_interface(prefix.version)
-        if pool is not None and not pool.disable_bgp_export and own is not None:
-            wanted.add(Advertisement(nlri=prefix, next_hop=own.ip))
-    return frozenset(wanted)
-
-
-def wanted_neighbours(inputs: Inputs) -> tuple[Neighbour, ...]:
-    """Return the sessions: every other node while the mesh is on, and the configured peers.
-
-    Each IP version has sessions of its own, between addresses of that version, and a session
-    carries the prefixes of its version alone.  The IPv4 address is the router ID of all.
-    """
-    node = inputs.node
-    if node is None or node.ipv4 is None:
-        return ()
-    ends = {own.version: own.ip for own in (node.ipv4, node.ipv6) if own is not None}
-    wanted: dict[IPAddress, Neighbour] = {}
-    for peer in _peers(inputs):
-        local = ends.get(peer.peer_ip.version)
-        if local is not None and local != peer.peer_ip:
-            wanted[peer.peer_ip] = Neighbour(
-                peer=peer.peer_ip,
-                local=local,
-                local_as=node.as_number or inputs.bgp.as_number,
-                peer_as=peer.as_number,
-                router_id=node.ipv4.ip,
-                hold_time_s=inputs.settings.hold_time_s,
-                restart_time_s=inputs.settings.restart_time_s,
-                port=peer.port,
-                password=peer.password,
-                families=_FAMILIES[local.version],
-            )
-    return tuple(wanted[address] for address in sorted(wanted, key=lambda a: (a.version, int(a))))
-
-
-def _peers(inputs: Inputs) -> Iterator[BGPPeer]:
-    """Yield whom to call; a configured peer comes after the mesh, to take its place."""
-    if inputs.bgp.is_node_mesh_enabled:
-        for node in inputs.nodes.values():
-            if node.name == inputs.settings.node:
-                continue
-            for address in (node.ipv4, node.ipv6):
-                if address is not None:
-                    number = node.as_number or inputs.bgp.as_number
-                    yield BGPPeer(node.name, address.ip, number, port=inputs.bgp.listen_port)
-    for peer in inputs.peers.values():
-        if peer.node in (None, inputs.settings.node):
-            yield peer

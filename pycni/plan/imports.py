@@ -1,17 +1,21 @@
 """What may come in by BGP: judge one learned path, and choose among several.
 
-Nobody can inject a default route, capture a node's subnet or take over a pod: a mesh peer may
-announce just its own blocks (as the datastore's affinities record them) and addresses that it
-borrowed.  Judgement depends on the inputs of this moment only; a path that comes before its
-affinity is judged again when that arrives.
+Nobody can inject a default route, capture a node's subnet or take over a pod: what is announced has
+to be a node's block (as the datastore's affinities record them) or an address that it borrowed.
+A mesh peer speaks for itself alone.  A reflector, or a router that a BGPPeer names, passes on what
+other nodes have: by their next hop, or a router by its own.  Filters come last: they take away
+from what the rest admits, and admit nothing themselves.  Judgement depends on the inputs of
+this moment only; a path that comes before its affinity is judged again when that arrives.
 """
 
 from dataclasses import dataclass
 
 from pycni.model.bgp import Path
 from pycni.model.network import IPNetwork, NextHop, Route
-from pycni.model.resources import IPPool, Node, TunnelMode
+from pycni.model.resources import IPPool, TunnelMode
+from pycni.plan.filters import kept_out
 from pycni.plan.inputs import Inputs, host_prefix, is_confirmed, route_key
+from pycni.plan.peering import is_internal, own_as, passes_on, peering_with
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,9 @@ def judge_prefix(inputs: Inputs, nlri: IPNetwork) -> Verdict:
             rejected.append(verdict)
     if not accepted:
         return Verdict(route=None, rejected=tuple(rejected))
-    best_rank = min(rank(inputs, a.path) for a in accepted)
-    best = [a for a in accepted if rank(inputs, a.path) == best_rank]
+    ranks = [rank(inputs, a.path) for a in accepted]
+    lowest = min(ranks)
+    best = [a for a, its in zip(accepted, ranks, strict=True) if its == lowest]
     rejected += [
         Rejected(a.path, "another path is better (RFC 4271, 9.1.2.2)")
         for a in accepted
@@ -72,29 +77,61 @@ def rank(inputs: Inputs, path: Path) -> tuple[int, int, int, int, bool]:
     Router id and peer address, which would break ties, are left out on purpose: equal paths are
     all used.
     """
-    is_internal = not path.as_path or path.as_path[0] == inputs.bgp.as_number
-    return (-path.local_pref, len(path.as_path), path.origin.value, path.med, is_internal)
+    internal = is_internal(inputs, path.peer)
+    return (-path.local_pref, len(path.as_path), path.origin.value, path.med, internal)
 
 
 def judge(inputs: Inputs, path: Path) -> Accepted | Rejected:
     """Decide whether one path may be used, and by which way out."""
-    own_reason = _conflict_with_own(inputs, path.nlri)
-    if own_reason is not None:
-        return Rejected(path, own_reason)
+    why = _conflict_with_own(inputs, path.nlri)
+    if why is not None:
+        return Rejected(path, why)
     pool = inputs.pool_of(path.nlri)
     if pool is None:
-        return Rejected(path, "it lies in no pool, and no filter admits it")
-    sender = inputs.nodes_by_address.get(path.peer)
-    if sender is None:
-        return Rejected(path, f"peer {path.peer} is no node, and no filter admits it")
+        return Rejected(path, "it lies in no pool")
     if path.next_hop.version != path.nlri.version:
         return Rejected(path, f"next hop {path.next_hop} is of another IP version (RFC 8950)")
-    if inputs.nodes_by_address.get(path.next_hop) is not sender:
-        return Rejected(path, f"next hop {path.next_hop} is not the address of {sender.name}")
-    right = _right_to_announce(inputs, path, sender)
-    if right is not None:
-        return Rejected(path, right)
-    return _way_out(inputs, path, pool)
+    why = _misplaced(inputs, path) or _loop(inputs, path) or _wrong(inputs, path)
+    if why is not None:
+        return Rejected(path, why)
+    verdict = _way_out(inputs, path, pool)
+    # Last, so that a filter can only take away from what the rest admits.
+    why = _filtered(inputs, verdict) if isinstance(verdict, Accepted) else None
+    return verdict if why is None else Rejected(path, why)
+
+
+def _filtered(inputs: Inputs, accepted: Accepted) -> str | None:
+    """Return why a filter of the sender's BGPPeer rejects a path, None when none does."""
+    path, oif = accepted.path, accepted.next_hop.oif
+    peering = peering_with(inputs, path.peer)
+    return None if peering is None else kept_out(inputs, peering, path.nlri, interface=oif)
+
+
+def _misplaced(inputs: Inputs, path: Path) -> str | None:
+    """Return why a peer may not name this next hop, None when it may."""
+    sender = inputs.nodes_by_address.get(path.peer)
+    behind = inputs.nodes_by_address.get(path.next_hop)
+    if passes_on(inputs, path.peer):
+        if behind is None and path.next_hop != path.peer:
+            return f"next hop {path.next_hop} is no node's address, and not the peer's own"
+        return None
+    if sender is None:
+        return f"peer {path.peer} is no node, and no BGPPeer of this node names it"
+    if behind is not sender:
+        return f"next hop {path.next_hop} is not the address of {sender.name}"
+    return None
+
+
+def _loop(inputs: Inputs, path: Path) -> str | None:
+    """Return why a path is refused that has been in our own AS (RFC 4271, 9.1.2)."""
+    if not path.as_path:
+        return None
+    peering = peering_with(inputs, path.peer)
+    own = {own_as(inputs)} | ({peering.local_as} if peering is not None else set())
+    count = sum(number in own for number in path.as_path)
+    if count <= (peering.allowed_own_as if peering is not None else 0):
+        return None
+    return f"its AS path holds our own AS {count} times (RFC 4271, 9.1.2; numAllowedLocalASNumbers)"
 
 
 def _conflict_with_own(inputs: Inputs, nlri: IPNetwork) -> str | None:
@@ -110,21 +147,21 @@ def _conflict_with_own(inputs: Inputs, nlri: IPNetwork) -> str | None:
     return None
 
 
-def _right_to_announce(inputs: Inputs, path: Path, sender: Node) -> str | None:
-    """Return why the sender may not announce this prefix, None when it may."""
+def _wrong(inputs: Inputs, path: Path) -> str | None:
+    """Return why the prefix is not that node's who is said to have it, None when it is."""
     affinity = inputs.affinities.get(path.nlri)
-    if affinity is not None:
-        if affinity.node != sender.name:
-            return f"the block belongs to {affinity.node}, not to {sender.name}"
-        if not is_confirmed(affinity):
-            return f"the block's affinity is {affinity.state.value}, not confirmed"
-        return None
-    holder = inputs.borrowed.get(path.nlri)
-    if holder == sender.name:
-        return None
-    if holder is not None:
-        return f"the address is held by {holder}, not by {sender.name}"
-    return f"no block affinity of {sender.name} covers it (yet)"
+    holder = affinity.node if affinity is not None else inputs.borrowed.get(path.nlri)
+    # By a router's own next hop it may be anybody's: who has it has told the router.
+    behind = inputs.nodes_by_address.get(path.next_hop)
+    if holder is None:
+        whose = f" of {behind.name}" if behind is not None else ""
+        return f"no block affinity{whose} covers it (yet)"
+    if behind is not None and holder != behind.name:
+        what = "block belongs to" if affinity is not None else "address is held by"
+        return f"the {what} {holder}, not {'to' if affinity is not None else 'by'} {behind.name}"
+    if affinity is not None and not is_confirmed(affinity):
+        return f"the block's affinity is {affinity.state.value}, not confirmed"
+    return None
 
 
 def _way_out(inputs: Inputs, path: Path, pool: IPPool) -> Accepted | Rejected:
@@ -136,9 +173,11 @@ def _way_out(inputs: Inputs, path: Path, pool: IPPool) -> Accepted | Rejected:
     if path.next_hop == own.ip:
         return Rejected(path, "its next hop is this node")
     is_near = path.next_hop in own.network
-    if pool.ipip_mode is TunnelMode.ALWAYS or (
-        pool.ipip_mode is TunnelMode.CROSS_SUBNET and not is_near
-    ):
+    mode = inputs.mode_of(pool)
+    if mode is TunnelMode.ALWAYS or (mode is TunnelMode.CROSS_SUBNET and not is_near):
+        if path.next_hop not in inputs.nodes_by_address:
+            why = f"pool {pool.name} tunnels to nodes, and next hop {path.next_hop} is none"
+            return Rejected(path, why)
         hop = NextHop(oif=inputs.settings.tunnel_name, gateway=path.next_hop, is_onlink=True)
         return Accepted(path, hop)
     underlay = inputs.underlay(version)

@@ -4,10 +4,12 @@ Values are immutable; the mappings that hold them belong to the reconciler's tas
 changes them as events arrive.  Everything else only reads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import ip_network
 
+from pycni.ipam.pools import holds
 from pycni.model.bgp import Path
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
@@ -24,6 +26,7 @@ from pycni.model.network import (
 from pycni.model.resources import (
     AffinityState,
     BGPConfiguration,
+    BGPFilter,
     BGPPeer,
     Block,
     BlockAffinity,
@@ -53,6 +56,16 @@ class Settings:
     restart_time_s: int = 120
 
 
+class TunnelPhase(Enum):
+    """Whether the pools' modes alone say if there is a tunnel, see `agent.tunnel_change`."""
+
+    SETTLED = "settled"
+    COMING = "coming"
+    """It is there already, and routes do not lead to it yet."""
+    GOING = "going"
+    """No pool needs it, and it is there still."""
+
+
 @dataclass(slots=True)
 class Inputs:
     """Everything known that matters to this node.
@@ -60,6 +73,7 @@ class Inputs:
     `borrowed` maps an address (as /32 or /128) to the node that holds it, for addresses that lie
     in another node's block.  `pool_history` has every pool that ever was, so that leftovers of a
     deleted one are still recognised as ours.  `links` and `addresses` are the host's own.
+    `is_leaving`: the node is to be out of the network for good.
     `pods`, `host_veths` and `nodes_by_address` are indexes, kept by `set_endpoint` and `set_node`.
     """
 
@@ -69,6 +83,7 @@ class Inputs:
     nodes: dict[str, Node] = field(default_factory=dict)
     nodes_by_address: dict[IPAddress, Node] = field(default_factory=dict)
     peers: dict[str, BGPPeer] = field(default_factory=dict)
+    filters: dict[str, BGPFilter] = field(default_factory=dict)
     bgp: BGPConfiguration = field(default_factory=BGPConfiguration)
     affinities: dict[IPNetwork, BlockAffinity] = field(default_factory=dict)
     borrowed: dict[IPNetwork, str] = field(default_factory=dict)
@@ -77,7 +92,9 @@ class Inputs:
     host_veths: dict[str, WorkloadEndpoint] = field(default_factory=dict)
     paths: dict[IPNetwork, tuple[Path, ...]] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
+    tunnel_phase: TunnelPhase = TunnelPhase.SETTLED
     addresses: set[Address] = field(default_factory=set)
+    is_leaving: bool = False
 
     @property
     def node(self) -> Node | None:
@@ -87,7 +104,7 @@ class Inputs:
     def pool_of(self, prefix: IPNetwork) -> IPPool | None:
         """Return the pool that contains a prefix; pools never overlap."""
         for pool in self.pools.values():
-            if pool.cidr.version == prefix.version and prefix.subnet_of(pool.cidr):  # type: ignore[arg-type]  # same version
+            if holds(pool.cidr, prefix):
                 return pool
         return None
 
@@ -206,9 +223,19 @@ class Inputs:
         """Yield the blocks that this node owns for certain."""
         return (cidr for cidr in self.affinities if self.is_own_block(cidr))
 
+    def mode_of(self, pool: IPPool) -> TunnelMode:
+        """Return when packets to a pool are encapsulated, as of now."""
+        is_coming = self.tunnel_phase is TunnelPhase.COMING
+        return TunnelMode.NEVER if is_coming else pool.ipip_mode
+
     def has_tunnel(self) -> bool:
-        """Tell whether any pool needs the IPIP device."""
-        return any(pool.ipip_mode is not TunnelMode.NEVER for pool in self.pools.values())
+        """Tell whether any pool needs the IPIP device, or somebody may still send by it."""
+        return self.tunnel_phase is TunnelPhase.GOING or need_tunnel(self.pools.values())
+
+
+def need_tunnel(pools: Iterable[IPPool]) -> bool:
+    """Tell whether the modes of any of these pools ask for the IPIP device."""
+    return any(pool.ipip_mode is not TunnelMode.NEVER for pool in pools)
 
 
 def _underlay_addresses(node: Node | None) -> tuple[IPAddress, ...]:

@@ -6,7 +6,7 @@ Pure; every text in it comes from a typed value.  The table is always written wh
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 
 from pycni.errors import InvalidInput
 from pycni.model.endpoints import HOST_VETH_PREFIX
@@ -16,9 +16,10 @@ TABLE = "pycni"
 DIGEST_PREFIX = "digest_"
 """An empty chain of that name and the digest marks the table: readable without the nft program."""
 
-COUNTERS = ("spoofed", "pod_tunnel", "foreign_ipip", "foreign_vxlan")
+COUNTERS = ("spoofed", "pod_tunnel", "foreign_ipip", "foreign_vxlan", "distant_bgp")
 _DIGEST_LENGTH = 32
 _MAX_PORT = 65535
+_BGP_PORT = 179
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class NatInputs:
     """What the table depends on.
 
     `pools` are all pools (traffic to them keeps its source), `nat_pools` those with natOutgoing;
-    `nodes` the addresses of all nodes, this one's included; `vxlan_port` None without VXLAN.
+    `nodes` the addresses of all nodes, this one's included; `vxlan_port` None without VXLAN;
+    `close_peers` the BGP peers that must be near: address, port and the least TTL (RFC 5082).
     """
 
     pools: frozenset[IPNetwork] = frozenset()
@@ -35,6 +37,7 @@ class NatInputs:
     has_ipip: bool = True
     vxlan_port: int | None = None
     blocks_spoofing: bool = True
+    close_peers: frozenset[tuple[IPAddress, int, int]] = frozenset()
 
     def __post_init__(self) -> None:
         if self.vxlan_port is not None and not 0 < self.vxlan_port <= _MAX_PORT:
@@ -137,12 +140,27 @@ def _input(inputs: NatInputs) -> list[str]:
             f"{port} ip saddr != @nodes4 counter name foreign_vxlan drop",
             f"{port} ip6 saddr != @nodes6 counter name foreign_vxlan drop",
         ]
+    rules += _distant(inputs)
     return [
         "\tchain input {",
         "\t\ttype filter hook input priority filter; policy accept;",
         *(f"\t\t{rule}" for rule in rules),
         "\t}",
     ]
+
+
+def _distant(inputs: NatInputs) -> list[str]:
+    """Refuse BGP packets in a near peer's name that have come from afar.
+
+    ExaBGP asks the kernel for this on the connections that it makes, and not on those it accepts.
+    """
+    rules = []
+    for address, port, least in sorted(inputs.close_peers, key=str):
+        ip, ttl = ("ip", "ttl") if address.version == 4 else ("ip6", "hoplimit")
+        for side in (f"dport {_BGP_PORT}", f"sport {port}"):
+            far = f"{ip} saddr {address} tcp {side} {ip} {ttl} < {least}"
+            rules.append(f"{far} counter name distant_bgp drop")
+    return rules
 
 
 def _postrouting() -> list[str]:
@@ -157,5 +175,10 @@ def _postrouting() -> list[str]:
     ]
 
 
-PROBE = render(NatInputs(vxlan_port=4789)).text
+PROBE = render(
+    NatInputs(
+        vxlan_port=4789,
+        close_peers=frozenset((ip_address(a), 179, 255) for a in ("192.0.2.1", "2001:db8::1")),
+    )
+).text
 """A table with every kind of expression that we use, for asking a kernel whether it knows them."""

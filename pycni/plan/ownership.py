@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pycni.ipam.pools import holds
 from pycni.model.endpoints import EndpointKey
 from pycni.model.network import MAIN_TABLE, IPNetwork, KernelState, Route
 
@@ -38,10 +39,7 @@ class Ownership:
         return self.tunnel_name in route.oifs or self._lies_in_pool(route.key.dst)
 
     def _lies_in_pool(self, prefix: IPNetwork) -> bool:
-        return any(
-            pool.version == prefix.version and prefix.subnet_of(pool)  # type: ignore[arg-type]  # same version
-            for pool in self.pools
-        )
+        return any(holds(pool, prefix) for pool in self.pools)
 
 
 def host_veths(have: KernelState, *, recorded: Iterable[str]) -> frozenset[str]:

@@ -5,30 +5,27 @@ Nodes, hosts and pods have IPv4, and IPv6 as well where the file says so (`addre
 
 import re
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
     IPv6Address,
     IPv6Interface,
-    ip_address,
-    ip_interface,
 )
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from pycni.errors import InvalidInput
 from pycni.model.endpoints import host_veth_name
 from pycni.model.network import IPAddress, IPInterface
 from pycni.model.resources import IPPool, Resource
 from pycni.model.schema_yaml import parse_document
+from pycni.topology.section import NAME, Section
+from pycni.yamltext import read_documents
 
 UNDERLAY = "eth0"
 DEFAULT_UNDERLAY_MTU = 1500
 MIN_MTU_V6 = 1280
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?\Z")
 _VETH = re.compile(r"cali[0-9a-zA-Z_.-]{1,11}\Z")
 
 
@@ -55,13 +52,37 @@ class TopologyHost:
     gateway6: IPv6Address | None = None
 
 
-Member = TopologyNode | TopologyHost
-"""Who hangs on the router."""
+@dataclass(frozen=True, slots=True)
+class TopologyRouter:
+    """Another's BGP router: it learns the blocks from its peers and leads to them.
+
+    `uplink` is its address at a second interface; with `cluster_id` it reflects (RFC 4456) to the
+    peers of its own AS; `peers` are names of nodes and routers.
+    """
+
+    name: str
+    address: IPv4Interface
+    gateway: IPv4Address
+    as_number: int
+    peers: tuple[str, ...]
+    uplink: IPv4Interface | None = None
+    cluster_id: IPv4Address | None = None
+
+    @property
+    def ends(self) -> tuple[IPv4Interface, ...]:
+        """Return its addresses; the first one is its router ID, too."""
+        return (self.address,) if self.uplink is None else (self.address, self.uplink)
+
+
+Member = TopologyNode | TopologyHost | TopologyRouter
+"""Who hangs on the router in the middle."""
 
 
 def addresses_of(member: Member) -> list[tuple[IPInterface, IPAddress]]:
     """Return a member's addresses, each with the gateway of its IP version."""
     found: list[tuple[IPInterface, IPAddress]] = [(member.address, member.gateway)]
+    if isinstance(member, TopologyRouter):
+        return found
     if member.address6 is not None and member.gateway6 is not None:
         found.append((member.address6, member.gateway6))
     return found
@@ -106,29 +127,39 @@ class Topology:
     name: str
     nodes: tuple[TopologyNode, ...]
     hosts: tuple[TopologyHost, ...] = ()
+    routers: tuple[TopologyRouter, ...] = ()
     resources: tuple[Resource, ...] = ()
     pods: tuple[TopologyPod, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.nodes:
             raise InvalidInput("nodes: at least one is needed")
-        _require_unique([n.name for n in self.nodes] + [h.name for h in self.hosts], "name")
+        _require_unique([m.name for m in self.members], "name")
         _require_unique([p.full_name for p in self.pods], "pod")
         _require_unique([p.interface for p in self.pods], "pod interface")
         _require_unique([str(a) for p in self.pods for a in p.addresses], "pod address")
-        members: tuple[Member, ...] = (*self.nodes, *self.hosts)
-        _require_unique([str(a.ip) for m in members for a, _ in addresses_of(m)], "address")
+        used = [str(a.ip) for m in self.members for a, _ in addresses_of(m)]
+        used += [str(r.uplink.ip) for r in self.routers if r.uplink is not None]
+        _require_unique(used, "address")
         known = {n.name for n in self.nodes}
         for pod in self.pods:
             if pod.node not in known:
                 raise InvalidInput(f"pod {pod.full_name}: there is no node {pod.node!r}")
-        for member in members:
+        for member in self.members:
             _require_gateways(member)
+        peering = [n.name for n in self.nodes] + [r.name for r in self.routers]
+        for router in self.routers:
+            _require_peers(router, {name for name in peering if name != router.name})
         for node in self.nodes:
             if node.address6 is not None and node.mtu < MIN_MTU_V6:
                 raise InvalidInput(
                     f"{node.name}: mtu {node.mtu} is below {MIN_MTU_V6}, the least for IPv6"
                 )
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Return all who hang on the router in the middle."""
+        return (*self.nodes, *self.hosts, *self.routers)
 
     @property
     def pools(self) -> tuple[IPPool, ...]:
@@ -148,8 +179,18 @@ class Topology:
         return (4, 6) if has_six or 6 in self.pod_versions else (4,)
 
 
+def _require_peers(router: TopologyRouter, known: AbstractSet[str]) -> None:
+    for name in router.peers:
+        if name not in known:
+            raise InvalidInput(f"router {router.name}: no node or router {name!r} to peer with")
+    if router.uplink is not None and router.uplink.network.overlaps(router.address.network):
+        raise InvalidInput(f"router {router.name}: uplink is to be in another subnet than address")
+
+
 def _require_gateways(member: Member) -> None:
-    if (member.address6 is None) is not (member.gateway6 is None):
+    if not isinstance(member, TopologyRouter) and (
+        (member.address6 is None) is not (member.gateway6 is None)
+    ):
         raise InvalidInput(f"{member.name}: address6 and gateway6 need each other: give both")
     for address, gateway in addresses_of(member):
         if gateway not in address.network or gateway == address.ip:
@@ -182,10 +223,7 @@ def load_topology(path: Path) -> Topology:
 
 def read_topology(text: str, *, source: str) -> Topology:
     """Read a topology; errors name where it came from, and the place."""
-    try:
-        documents = list(yaml.safe_load_all(text))
-    except yaml.YAMLError as exc:
-        raise InvalidInput(f"{source} is no YAML: {exc}") from exc
+    documents = read_documents(text, source=source)
     try:
         for document in documents:
             _refuse_manifest(document)
@@ -206,11 +244,12 @@ def _refuse_manifest(document: object) -> None:
 
 def parse_topology(document: object) -> Topology:
     """Check a document."""
-    top = _Section(document, "topology")
+    top = Section(document, "topology")
     topology = Topology(
         name=top.name("name", default="lab"),
         nodes=tuple(_node(s) for s in top.sections("nodes")),
         hosts=tuple(_host(s) for s in top.sections("hosts")),
+        routers=tuple(_router(s) for s in top.sections("routers")),
         resources=tuple(parse_document(d) for d in top.items("resources")),
         pods=tuple(_pod(s) for s in top.sections("pods")),
     )
@@ -218,7 +257,7 @@ def parse_topology(document: object) -> Topology:
     return topology
 
 
-def _node(section: "_Section") -> TopologyNode:
+def _node(section: Section) -> TopologyNode:
     node = TopologyNode(
         name=section.name("name"),
         address=section.interface("address"),
@@ -231,7 +270,7 @@ def _node(section: "_Section") -> TopologyNode:
     return node
 
 
-def _host(section: "_Section") -> TopologyHost:
+def _host(section: Section) -> TopologyHost:
     host = TopologyHost(
         name=section.name("name"),
         address=section.interface("address"),
@@ -243,14 +282,28 @@ def _host(section: "_Section") -> TopologyHost:
     return host
 
 
+def _router(section: Section) -> TopologyRouter:
+    router = TopologyRouter(
+        name=section.name("name"),
+        address=section.interface("address"),
+        gateway=section.ipv4("gateway"),
+        as_number=section.number("asNumber", within=(1, 2**32 - 1)),
+        peers=tuple(section.names("peers")),
+        uplink=section.interface("uplink") if "uplink" in section else None,
+        cluster_id=section.ipv4("clusterID") if "clusterID" in section else None,
+    )
+    section.finish()
+    return router
+
+
 def parse_pod(document: object) -> TopologyPod:
     """Check one pod's document; that its node exists is for the caller to see."""
-    return _pod(_Section(document, "pod"))
+    return _pod(Section(document, "pod"))
 
 
-def _pod(section: "_Section") -> TopologyPod:
+def _pod(section: Section) -> TopologyPod:
     namespace, slash, name = section.text("name").partition("/")
-    if not slash or not _NAME.match(namespace) or not _NAME.match(name):
+    if not slash or not NAME.match(namespace) or not NAME.match(name):
         raise InvalidInput(f"{section.place}.name must be namespace/name")
     address, address6 = section.optional_ip("address"), section.ipv6("address6")
     if address6 is not None and address is not None and address.version == 6:
@@ -268,97 +321,3 @@ def _pod(section: "_Section") -> TopologyPod:
     )
     section.finish()
     return pod
-
-
-class _Section:
-    """One mapping of the file: reads keys by type, and refuses those that nobody read."""
-
-    def __init__(self, value: object, place: str) -> None:
-        if not isinstance(value, dict):
-            raise InvalidInput(f"{place} must be a mapping")
-        self.place = place
-        self._value: dict[Any, Any] = value
-        self._unread = set(value)
-
-    def _take(self, key: str, default: object = None) -> object:
-        self._unread.discard(key)
-        value = self._value.get(key, default)
-        if value is None:
-            raise InvalidInput(f"{self.place}.{key} is missing")
-        return value
-
-    def text(self, key: str, *, default: str | None = None) -> str:
-        value = self._take(key, default)
-        if not isinstance(value, str):
-            raise InvalidInput(f"{self.place}.{key} must be a string")
-        return value
-
-    def name(self, key: str, *, default: str | None = None) -> str:
-        text = self.text(key, default=default)
-        if not _NAME.match(text):
-            raise InvalidInput(f"{self.place}.{key}: {text!r} is no name (a-z, 0-9, '-', '.')")
-        return text
-
-    def number(self, key: str, *, default: int) -> int:
-        value = self._take(key, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise InvalidInput(f"{self.place}.{key} must be a number")
-        return value
-
-    def interface(self, key: str) -> IPv4Interface:
-        value = self._interface(key, self.text(key))
-        if not isinstance(value, IPv4Interface):
-            raise InvalidInput(f"{self.place}.{key} must be IPv4 with prefix, like 10.0.0.1/24")
-        return value
-
-    def interface6(self, key: str) -> IPv6Interface | None:
-        text = self.text(key, default="")
-        if not text:
-            return None
-        value = self._interface(key, text)
-        if not isinstance(value, IPv6Interface) or value.is_link_local:
-            raise InvalidInput(
-                f"{self.place}.{key} must be IPv6 with prefix, like fd00:10::1/64,"
-                " and not link-local"
-            )
-        return value
-
-    def _interface(self, key: str, text: str) -> IPInterface | None:
-        """Read an address with its prefix; None: the prefix is missing."""
-        try:
-            value = ip_interface(text)
-        except ValueError as exc:
-            raise InvalidInput(f"{self.place}.{key}: {exc}") from exc
-        return value if "/" in text else None
-
-    def ipv4(self, key: str) -> IPv4Address:
-        try:
-            return IPv4Address(self.text(key))
-        except ValueError as exc:
-            raise InvalidInput(f"{self.place}.{key}: {exc}") from exc
-
-    def ipv6(self, key: str) -> IPv6Address | None:
-        value = self.optional_ip(key)
-        if value is not None and not isinstance(value, IPv6Address):
-            raise InvalidInput(f"{self.place}.{key} must be IPv6, like fd00:10::1")
-        return value
-
-    def optional_ip(self, key: str) -> IPAddress | None:
-        text = self.text(key, default="")
-        try:
-            return ip_address(text) if text else None
-        except ValueError as exc:
-            raise InvalidInput(f"{self.place}.{key}: {exc}") from exc
-
-    def items(self, key: str) -> list[Any]:
-        value = self._take(key, [])
-        if not isinstance(value, list):
-            raise InvalidInput(f"{self.place}.{key} must be a list")
-        return value
-
-    def sections(self, key: str) -> list["_Section"]:
-        return [_Section(v, f"{self.place}.{key}[{i}]") for i, v in enumerate(self.items(key))]
-
-    def finish(self) -> None:
-        if self._unread:
-            raise InvalidInput(f"{self.place}: unknown key {', '.join(map(repr, self._unread))}")

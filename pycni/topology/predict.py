@@ -29,6 +29,7 @@ from pycni.model.network import (
 )
 from pycni.model.resources import (
     BGPConfiguration,
+    BGPFilter,
     BGPPeer,
     Block,
     BlockAffinity,
@@ -36,11 +37,14 @@ from pycni.model.resources import (
     Node,
     Resource,
 )
-from pycni.plan.desired import compute, wanted_advertisements, wanted_neighbours
+from pycni.plan.desired import compute
+from pycni.plan.exports import wanted_adj_ribs_out
 from pycni.plan.inputs import Inputs, Settings, borrowed_in, route_key
 from pycni.plan.iproute import ip_route_lines
 from pycni.plan.mtu import pod_mtu
+from pycni.plan.peering import wanted_neighbours
 from pycni.ports import Datastore
+from pycni.topology import routers
 from pycni.topology.model import UNDERLAY, Topology, TopologyNode, TopologyPod, addresses_of
 
 T = TypeVar("T", bound=Resource)
@@ -74,6 +78,7 @@ async def predict(topology: Topology, *, departed: Iterable[TopologyPod] = ()) -
     endpoints = [await _add_pod(topology, pod, datastore) for pod in topology.pods]
     inputs = {n.name: await _inputs(n, datastore, endpoints) for n in topology.nodes}
     _exchange(inputs)
+    _hear_routers(topology, inputs)
     return Prediction(
         inputs=inputs,
         states={n.name: _state(n, inputs[n.name]) for n in topology.nodes},
@@ -130,6 +135,7 @@ async def _inputs(
     inputs = Inputs(Settings(node=node.name))
     inputs.pools = {p.name: p for p in await _values(datastore, IPPool)}
     inputs.peers = {p.name: p for p in await _values(datastore, BGPPeer)}
+    inputs.filters = {f.name: f for f in await _values(datastore, BGPFilter)}
     for configuration in await _values(datastore, BGPConfiguration):
         inputs.bgp = configuration
     for known in await _values(datastore, Node):
@@ -166,10 +172,28 @@ def _exchange(inputs: dict[str, Inputs]) -> None:
         if back is None or (back.local_as, back.peer_as) != (neighbour.peer_as, neighbour.local_as):
             continue
         receiver = owners[peer]
-        for advertisement in wanted_advertisements(owners[local]):
+        for advertisement in wanted_adj_ribs_out(owners[local], [neighbour]).to(peer):
             if advertisement.family in neighbour.families & back.families:
-                path = Path(advertisement.nlri, advertisement.next_hop, peer=local)
+                path = Path(
+                    advertisement.nlri,
+                    advertisement.next_hop,
+                    peer=local,
+                    communities=advertisement.communities,
+                )
                 receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
+
+
+def _hear_routers(topology: Topology, inputs: dict[str, Inputs]) -> None:
+    """Let every node know what others' routers pass on."""
+    if not topology.routers:
+        return
+    neighbours = {name: wanted_neighbours(one) for name, one in inputs.items()}
+    announced = {name: wanted_adj_ribs_out(one, neighbours[name]) for name, one in inputs.items()}
+    heard = routers.tell(topology, neighbours=neighbours, announced=announced)
+    for name, paths in heard.items():
+        known = inputs[name].paths
+        for path in paths:
+            known[path.nlri] = (*known.get(path.nlri, ()), path)
 
 
 def _state(node: TopologyNode, inputs: Inputs) -> KernelState:

@@ -21,7 +21,7 @@ from pycni.cni.tools import Engine
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
 from pycni.endpoints import FileEndpoints
-from pycni.errors import EventsLost, TryAgain
+from pycni.errors import EventsLost, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_podnet import FakePodNet
@@ -57,10 +57,11 @@ class Switch:
     """Whether the datastore can be reached."""
 
     is_away: bool = False
+    error: type[PycniError] = TryAgain
 
     async def check(self, call: Call) -> None:
         if self.is_away:
-            raise TryAgain(f"cannot {call.verb}: the datastore can't be reached")
+            raise self.error(f"cannot {call.verb}: the datastore can't be reached")
 
 
 class MoodyKernel(FakeKernel):
@@ -166,13 +167,13 @@ class NodeAgent:
                 self.kernel, names=lambda: list(reconciler.want.sysctls), post=post
             ),
             *(
-                watchers.watch_kind(self.datastore, kind, post=post, report=self._report)
+                watchers.watch_kind(self.datastore, kind, post=post, report=self.report)
                 for kind in WATCHED_KINDS
             ),
         ]
         if watches_records:
             coroutines.append(
-                watchers.watch_endpoints(self.endpoints, post=post, report=self._report)
+                watchers.watch_endpoints(self.endpoints, post=post, report=self.report)
             )
         else:
             post(EndpointsListed(self.endpoints.list()))
@@ -208,7 +209,7 @@ class NodeAgent:
         assert self.reconciler is not None
         self.reconciler.resync("a test asks")
 
-    def _report(self, what: str, why: str) -> None:
+    def report(self, what: str, why: str) -> None:
         self.troubles[what] = why
 
     async def _default_mtu(self) -> int:

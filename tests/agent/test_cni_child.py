@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from pycni.agent.cni_child import CniChild
+from pycni.cni import service
 from pycni.config import AgentConfig
 from pycni.datastore import sqlite_file
 from pycni.endpoints import FileEndpoints
 from pycni.model.endpoints import EndpointKey, PendingRelease
 from pycni.unix import listen_private
 from tests.agent.own_node import needs_root
+from tests.waiting import until
 
 pytestmark = [needs_root, pytest.mark.timeout(60)]
 STATUS = json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "pycni"}).encode()
@@ -40,12 +42,13 @@ class World:
         self.served: list[tuple[str, int]] = []
         self.events: Counter[str] = Counter()
         self.reports: list[tuple[str, str]] = []
-        self.config.datastore_path.parent.mkdir(exist_ok=True)
-        sqlite_file.create_file(self.config.datastore_path)
+        self.datastore = Path(self.config.datastore_place)
+        self.datastore.parent.mkdir(exist_ok=True)
+        sqlite_file.create_file(self.datastore)
         self.child = CniChild(
             self.config,
             node="node-0",
-            datastore_file=sqlite_file.identity(str(self.config.datastore_path)),
+            datastore_identity=sqlite_file.identity(self.config.datastore_place),
             count=self.count,
             count_ipam=self.count_ipam,
             report=self.report,
@@ -75,12 +78,6 @@ def ask_status(path: Path) -> int:
         client.sendall(len(environment).to_bytes(4, "big") + environment + STATUS)
         client.shutdown(socket.SHUT_WR)
         return client.recv(1 << 16)[0]
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not is_so():  # noqa: ASYNC110  # it comes from another process
-            await asyncio.sleep(0.005)
 
 
 def exists(pid: int) -> bool:
@@ -118,6 +115,25 @@ def test_requests_are_served_and_counted(tmp_path: Path) -> None:
     play(tmp_path, story)
 
     assert not (tmp_path / "run" / "cni.sock").exists()
+
+
+def test_the_server_goes_before_others_and_the_agent_does_not(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.status()
+        assert world.child.pid is not None
+        assert os.getpriority(os.PRIO_PROCESS, world.child.pid) == service.NICE < 0
+        assert os.getpriority(os.PRIO_PROCESS, 0) == 0
+
+    play(tmp_path, story)
+
+
+def test_a_server_that_may_not_go_first_waits_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+
+    service.go_first()
 
 
 def test_refusals_are_counted_across_servers(tmp_path: Path) -> None:
@@ -168,7 +184,7 @@ def test_another_datastore_than_the_agents_is_refused_by_a_new_server_too(
 ) -> None:
     async def story(world: World) -> None:
         assert await world.status() == 0
-        path = world.config.datastore_path
+        path = world.datastore
         if damage == "overwritten":
             path.write_bytes(b"this is no datastore" * 1000)
         else:
@@ -227,14 +243,14 @@ def test_more_debts_than_a_packet_holds_are_summed_up(tmp_path: Path) -> None:
         endpoints = FileEndpoints(
             run_dir=Path(world.config.run_dir), state_dir=Path(world.config.state_dir)
         )
-        for number in range(1000):
+        for number in range(400):
             key = EndpointKey("net", f"c{number}", "eth0")
             async with endpoints.lock(key, timeout_s=5):
                 endpoints.journal(PendingRelease(key, handle_id="h" * 100))
-        world.config.datastore_path.unlink()
+        world.datastore.unlink()
         os.kill(world.child.pid or 0, signal.SIGKILL)
 
-        await until(lambda: any("and 997 more" in why for _, why in world.reports))
+        await until(lambda: any("and 397 more" in why for _, why in world.reports))
 
     async def served_first(world: World) -> None:
         assert await world.status() == 0
@@ -290,8 +306,8 @@ def test_a_killed_agent_takes_its_server_with_it(tmp_path: Path) -> None:
         "from pycni.config import AgentConfig\n"
         "config = AgentConfig(node='node-0', run_dir=sys.argv[1], state_dir=sys.argv[2])\n"
         "import os\n"
-        "file = os.stat(config.datastore_path)\n"
-        "child = CniChild(config, node='node-0', datastore_file=(file.st_dev, file.st_ino),"
+        "file = os.stat(config.datastore_place)\n"
+        "child = CniChild(config, node='node-0', datastore_identity=(file.st_dev, file.st_ino),"
         " count=lambda *a, **k: None, count_ipam=lambda *a: None,"
         " report=lambda what, why: print(what, child.pid, flush=True))\n"
         "asyncio.run(child.run())\n"

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from pycni.agent.daemon import Agent, claim_run_dir, main
+from pycni.agent.claim import claim_run_dir
+from pycni.agent.daemon import Agent, main
+from pycni.cni.defaults import own_name
 from pycni.config import AgentConfig
 from pycni.ctl import main as ctl
 from pycni.ctl.agentlink import ask
@@ -47,7 +49,7 @@ def config(tmp_path: Path) -> AgentConfig:
 async def with_agent(tmp_path: Path, story: Callable[[Agent, Path], Awaitable[None]]) -> None:
     """Run an agent for as long as a story takes, and end it by SIGTERM."""
     settings = config(tmp_path)
-    datastore = await open_sqlite(settings.datastore_path)
+    datastore = await open_sqlite(Path(settings.datastore_place))
     await datastore.create(
         IPPool("pool", ip_network("192.168.0.0/16"), ipip_mode=TunnelMode.ALWAYS, nat_outgoing=True)
     )
@@ -148,6 +150,7 @@ def test_agent_serves_pods_and_says_how_it_is(
         status, _ = await call(run_dir, "CHECK", node, prevResult=result)
         assert status == 0
         assert (await call(run_dir, "STATUS", node))[0] == 0
+        await wanted_say(run_dir, "192.168.39.193 dev ")
         await agent.reconciler.settled()
         said = await asyncio.to_thread(ask, run_dir, "status")
         assert said["node"] == "node-0"
@@ -155,7 +158,6 @@ def test_agent_serves_pods_and_says_how_it_is(
         assert said["blocks"] == ["192.168.39.192/26"]
         assert (said["address"], said["address6"]) == ("10.10.7.20/20", "fd00:10::20/64")
         assert [p["state"] for p in said["peers"]] == ["down"]
-        await wanted_say(run_dir, "192.168.39.193 dev ")
         with pytest.raises(InvalidInput, match="known questions"):
             await asyncio.to_thread(ask, run_dir, "nonsense")
         for verb in ("status", "routes"):
@@ -188,7 +190,7 @@ def test_leak_is_found_by_the_agents_records_and_released(
 ) -> None:
     async def story(agent: Agent, run_dir: Path) -> None:
         async def ipam(*words: str) -> int:
-            where = ["--datastore", str(agent.config.datastore_path), "ipam"]
+            where = ["--datastore", str(agent.config.datastore_place), "ipam"]
             return await asyncio.to_thread(ctl.main, [*where, *words, "--run-dir", str(run_dir)])
 
         status, _ = await call(run_dir, "ADD", node)
@@ -290,7 +292,7 @@ def test_status_names_a_strangers_route(tmp_path: Path) -> None:
 def test_second_agent_in_one_run_directory_is_refused(tmp_path: Path) -> None:
     lock = claim_run_dir(tmp_path)
 
-    with pytest.raises(TryAgain, match="another agent"):
+    with pytest.raises(TryAgain, match="an agent runs"):
         claim_run_dir(tmp_path)
 
     os.close(lock)
@@ -303,7 +305,7 @@ def test_second_agent_in_one_run_directory_is_refused(tmp_path: Path) -> None:
         ("hold_time_s: 1", "hold_time_s"),
         ("run_dir: here", "absolute path"),
         ("log_level: loud", "log_level"),
-        ("node: [", "no YAML"),
+        ("node: [", "line 1, column 8: expected"),
         ("- a", "mapping"),
         ("node: 5", "type str"),
     ],
@@ -319,3 +321,49 @@ def test_bad_configuration_is_refused(
 
     assert end.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_a_method_of_the_environment_is_looked_at_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "agent.yaml"
+    settings.write_text(f"run_dir: {tmp_path}/run\nstate_dir: {tmp_path}/state\n")
+    monkeypatch.setenv("IP6_AUTODETECTION_METHOD", "eth0")
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["--config", str(settings)])
+
+    said = capsys.readouterr().err
+    assert "IP6_AUTODETECTION_METHOD 'eth0' is no method; possible are first-found" in said
+    assert list(tmp_path.iterdir()) == [settings]
+
+
+@pytest.mark.parametrize(
+    ("stated", "environment", "name"),
+    [
+        ("node-1", {"NODE_NAME": "node-2"}, "node-1"),
+        ("", {"NODE_NAME": "node-2"}, "node-2"),
+        ("", {"NODE_NAME": ""}, "my-host.example"),
+        ("", {}, "my-host.example"),
+    ],
+)
+def test_a_node_is_called_as_stated_or_as_its_pod_or_host_is(
+    stated: str, environment: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "My-Host.example")
+
+    assert own_name(stated, environment) == name
+
+
+def test_a_name_that_no_node_can_have_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "agent.yaml"
+    settings.write_text(f"run_dir: {tmp_path}/run\nstate_dir: {tmp_path}/state\n")
+    monkeypatch.setenv("NODE_NAME", "node_0")
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["--config", str(settings)])
+
+    assert "'node_0' can be no node's name: state one" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [settings]

@@ -144,3 +144,16 @@ def test_main_reads_the_environment_and_standard_input(
     said = json.loads(capfdbinary.readouterr().out)
     assert said["cniVersion"] == "1.0.0"
     assert "1.1.0" in said["supportedVersions"]
+
+
+@needs_root
+def test_what_others_owe_fails_no_pod_that_is_made(node: int, tmp_path: Path) -> None:
+    """After the pod, debts are paid; a disk that refuses that is no defect of the pod's."""
+    prepare(tmp_path)
+    entry = tmp_path / "state" / "journal" / f"{'0' * 40}.json"
+    entry.mkdir(parents=True)  # which nobody can read
+
+    status, result = call(tmp_path, "ADD", netns=path_of(node))
+
+    assert status == 0, result
+    call(tmp_path, "DEL", netns=path_of(node))

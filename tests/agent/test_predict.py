@@ -9,7 +9,18 @@ import hypothesis.strategies as st
 from hypothesis import assume, given, reject, settings
 
 from pycni.errors import PycniError
-from pycni.model.resources import BGPConfiguration, BGPPeer, IPPool, Resource, TunnelMode
+from pycni.model.resources import (
+    BGPConfiguration,
+    BGPFilter,
+    BGPPeer,
+    FilterAction,
+    FilterRule,
+    IPPool,
+    MatchOperator,
+    PrefixMatch,
+    Resource,
+    TunnelMode,
+)
 from pycni.topology.model import Topology, TopologyNode, TopologyPod
 from pycni.topology.predict import predict
 from tests.agent.cluster import Cluster
@@ -31,6 +42,21 @@ class PodPlan:
     host_veth: str | None
 
 
+rules = st.lists(
+    st.builds(
+        FilterRule,
+        action=st.sampled_from(FilterAction),
+        prefixes=st.none()
+        | st.builds(
+            PrefixMatch,
+            cidr=st.sampled_from([ip_network("192.168.0.0/25"), ip_network("192.168.0.64/26")]),
+            operator=st.sampled_from(MatchOperator),
+        ),
+        interface=st.sampled_from([None, None, "cali*", "eth0", "tunl*"]),
+        is_for_learned=st.booleans(),
+    ),
+    max_size=2,
+).map(tuple)
 pods = st.lists(
     st.builds(
         PodPlan,
@@ -102,6 +128,12 @@ def topologies(draw: st.DrawFn) -> Topology:
                 BGPPeer(f"peer-{index}", address, as_number=number)
                 for index, address in enumerate(peers)
             ]
+    if draw(st.booleans()):
+        resources.append(BGPFilter("filter", export_v4=draw(rules), import_v4=draw(rules)))
+        names = draw(st.sampled_from([("filter",), ("filter", "missing")]))
+        resources.append(
+            BGPPeer("filtered", node=nodes[0].name, peer_selector="all()", filters=names)
+        )
     planned = draw(pods)
     for asked in ([p.ordinal for p in planned], [p.ordinal6 for p in planned if has_six]):
         taken = [ordinal for ordinal in asked if ordinal is not None]
@@ -162,7 +194,7 @@ def test_agents_make_what_was_predicted(topology: Topology) -> None:
             prediction = await predict(topology)
         except PycniError:
             reject()  # an address given twice, or a pool that is too small
-        with TemporaryDirectory() as directory:
+        with TemporaryDirectory(dir="/dev/shm") as directory:
             actual = await made_by_agents(topology, Path(directory))
 
         assert actual == {

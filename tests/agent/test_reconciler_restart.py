@@ -168,7 +168,9 @@ def test_peers_hear_of_no_session_before_all_our_routes_are_known(tmp_path: Path
 
             assert before == ()
             assert len(node.speaker.neighbours) == 2
-            assert [str(a.nlri) for a in node.speaker.advertisements] == ["192.168.39.192/26"]
+            assert [str(a.nlri) for a in node.speaker.advertisements.common] == [
+                "192.168.39.192/26"
+            ]
             assert await made.nodes["node-1"].routes() == [
                 "192.168.39.192/26 via 10.10.7.20 dev tunl0 proto bird onlink",
                 "blackhole 192.168.84.128/26 proto bird",

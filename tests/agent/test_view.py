@@ -102,6 +102,7 @@ def test_it_follows_what_is_made_changed_and_deleted() -> None:
 def test_what_it_remembers_costs_no_question() -> None:
     async def story(datastore: FaultyDatastore, view: WatchedView) -> None:
         await datastore.create(pool("a", "10.1.0.0/16"))
+        await datastore.create(Node("node-1"))
         await datastore.create(affinity("10.1.0.0/26"))
         calls: list[Call] = []
 
@@ -111,6 +112,7 @@ def test_what_it_remembers_costs_no_question() -> None:
         async def questions() -> int:
             before = len(calls)
             assert (await names(view), await blocks(view)) == (["a"], ["10.1.0.0/26"])
+            assert await view.nodes() == {"node-1"}
             return len(calls) - before
 
         datastore.before = note

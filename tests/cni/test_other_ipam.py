@@ -286,11 +286,25 @@ def test_addresses_of_another_plugin_than_before_go_back_to_the_one_that_gave_th
     play(tmp_path, story)
 
 
+def test_check_asks_the_plugin_that_gave_the_address(tmp_path: Path) -> None:
+    async def story(made: Plugged) -> None:
+        added = {"prevResult": json.loads((await made.ask("ADD")).output)}
+
+        assert (await made.ask("CHECK", ipam={"type": "newer-ipam"}, **added)).status == 0
+
+        assert made.calls == ["ADD", "CHECK"]
+
+    play(tmp_path, story)
+
+
 NO_RESULT = [
     ("echo nothing", "answered ADD with no result"),
     ("echo '[7]'", "answered ADD with no result"),
     ("echo 7", "answered ADD with no result"),
-    ("echo '{\"ips\": [{}]}'", "is no address with a prefix length"),
+    (
+        "echo '{\"ips\": [{}]}'",
+        "answered ADD with no result: None is no address with a prefix length",
+    ),
     ("echo '{}'", "answered ADD without an address"),
     ("exit 3", "ended with status 3, and said no error"),
     ("echo '[]'; exit 1", "ended with status 1, and said no error"),

@@ -33,4 +33,28 @@ def no_number(block: Block) -> Block:
     return replace(block, unallocated=(*block.unallocated, "0"))  # type: ignore[arg-type]  # as it may be stored
 
 
-SPOILS: tuple[Spoil, ...] = (points_nowhere, too_long, too_short, free_and_given, no_number)
+def a_list(block: Block) -> Block:
+    """Let an ordinal be something that can't even be compared."""
+    return replace(block, unallocated=(*block.unallocated[1:], [0]))  # type: ignore[arg-type]  # as it may be stored
+
+
+def a_truth(block: Block) -> Block:
+    """Let an allocation be true, which Python takes for a one."""
+    return replace(block, allocations=(True, *block.allocations[1:]))
+
+
+def no_sequence(block: Block) -> Block:
+    """Let a sequence number be a text."""
+    return replace(block, sequence_numbers=("1", *block.sequence_numbers[1:]))  # type: ignore[arg-type]  # as it may be stored
+
+
+SPOILS: tuple[Spoil, ...] = (
+    points_nowhere,
+    too_long,
+    too_short,
+    free_and_given,
+    no_number,
+    a_list,
+    a_truth,
+    no_sequence,
+)

@@ -1,6 +1,8 @@
 """Hearing of changes in a directory."""
 
 import asyncio
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,22 @@ def test_a_directory_that_goes_away_is_events_lost(tmp_path: Path) -> None:
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"cannot watch .*missing"):
         DirectoryWatch(tmp_path / "missing")
+
+
+def test_a_limit_is_told_with_what_raises_it(tmp_path: Path) -> None:
+    with DirectoryWatch(tmp_path):  # all that it needs is loaded now
+        pass
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(OSError, match="cannot watch") as caught:
+            DirectoryWatch(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert "sysctl -w fs.inotify.max_user_instances=1024" in str(caught.value)
 
 
 def test_iterating_waits_for_changes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiers
+from tests import tier_isolated, tier_run, tiers
+from tests.tier_context import Context
 from tests.tier_model import (
     Case,
     Outcome,
@@ -21,7 +23,7 @@ from tests.tier_model import (
     measure,
     render_report,
 )
-from tests.tier_run import TIMED_OUT, Processes, pytest_summary, read_junit, run
+from tests.tier_run import ROOT, TIMED_OUT, Processes, pytest_summary, read_junit, run
 
 PASSED = Case("a::one", "passed", 0.1)
 FAILED = Case("a::two", "failed", 0.3)
@@ -103,7 +105,7 @@ def test_unknown_tier_is_refused_with_the_known_ones(capsys: pytest.CaptureFixtu
 
 
 def test_coverage_without_data_fails(tmp_path: Path) -> None:
-    context = tiers.Context(tmp_path, dict(os.environ))
+    context = Context(tmp_path, dict(os.environ))
     context.coverage.mkdir()
 
     assert not tiers.coverage("coverage", context).is_ok
@@ -253,8 +255,70 @@ def test_end_of_the_run_ends_what_runs_and_what_comes_late(tmp_path: Path) -> No
 def test_outcomes_come_in_the_tiers_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, script in [("unit", "sleep 0.2"), ("contract", "true"), ("build", "true")]:
         monkeypatch.setitem(tiers.TIERS, name, tiers.commands(["sh", "-c", script]))
-    context = tiers.Context(tmp_path, dict(os.environ))
+    begun: list[str] = []
+    context = Context(tmp_path, dict(os.environ), begun.append)
 
     outcomes = list(tiers.run_tiers(["unit", "contract", "build"], context))
 
     assert [outcome.tier for outcome in outcomes] == ["unit", "contract", "build"]
+    assert sorted(begun) == ["build", "contract", "unit"]
+
+
+MEETS = """
+import pathlib, time
+import pytest
+
+pytestmark = {marks}
+HERE = pathlib.Path("{place}")
+
+def test_meets():
+    (HERE / "{name}").touch()
+    deadline = time.monotonic() + 3
+    while not (HERE / "{other}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    met = sorted(path.name for path in HERE.iterdir())
+    (HERE / "{name}.done").touch()
+    assert "{other}" in met
+"""
+TOGETHER = "[pytest.mark.together]"
+
+
+@pytest.mark.parametrize("marks", [TOGETHER, "[]"])
+def test_files_meet_only_where_they_allow_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], marks: str
+) -> None:
+    (tmp_path / "tests").mkdir()
+    place = tmp_path / "place"
+    place.mkdir()
+    for name, other, mine in [
+        ("one", "two", TOGETHER),
+        ("two", "one", marks),
+        ("three", "two.done", "[]"),
+    ]:
+        text = MEETS.format(marks=mine, place=place, name=name, other=other)
+        (tmp_path / "tests" / f"test_{name}.py").write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  together\n  uml\n")
+    monkeypatch.setattr(tier_run, "ROOT", tmp_path)
+    monkeypatch.setattr(tier_isolated, "ISOLATE", ())
+    monkeypatch.setattr(tier_isolated, "WORKERS", 2)
+    monkeypatch.setattr(Context, "find_obstacle", lambda _: "")
+    tier = tier_isolated.isolated("tests", markers="not uml", timeout_s=60, test_timeout_s=20)
+
+    outcome = tier("netns", Context(tmp_path, dict(os.environ)))
+
+    if marks == TOGETHER:
+        assert (outcome.is_ok, outcome.summary) == (True, "3 passed, 0 failed, 0 skipped")
+    else:
+        assert (outcome.is_ok, outcome.summary) == (False, "1 passed, 2 failed, 0 skipped")
+    assert capsys.readouterr().out.count("tests/test_one.py: 1 ") == 1
+
+
+def test_help_needs_no_environment(tmp_path: Path) -> None:
+    command = [str(ROOT / "bin" / "test"), "--help"]
+    env = {"PATH": os.environ["PATH"], "PYCNI_VENV": str(tmp_path / "venv")}
+
+    ran = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("usage: bin/test ")
+    assert not (tmp_path / "venv").exists()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
+from pycni.ipam.soundness import verify
 from pycni.ipam.tunnel import ensure_tunnel_address
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.resources import (
@@ -100,7 +101,7 @@ async def check_books(datastore: Datastore) -> None:
     }
     recorded: Counter[tuple[str | None, IPNetwork]] = Counter()
     for stored in (await datastore.list(Block)).items:
-        arithmetic.verify(stored.value)
+        verify(stored.value)
         recorded.update(
             (one.attribute.handle_id, stored.value.cidr) for one in arithmetic.given(stored.value)
         )

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from pycni.datastore.faulty import Call, FaultyDatastore
+from pycni.datastore.faulty import Call, FaultyDatastore, Hook
 from pycni.errors import PycniError, TryAgain
 from pycni.ipam.requests import AssignRequest
+from pycni.model.network import IPAddress
 from pycni.model.resources import Block, BlockAffinity, Handle
 from pycni.ports import Datastore
 from tests.agent.death import Died
@@ -87,6 +88,50 @@ def test_a_failed_release_can_be_repeated(
         pytest.fail("the release never got through")
 
     play([SMALL, SIX], story)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("reason", ["the other IP version", "the address itself"])
+def test_who_is_cancelled_while_undoing_a_failure_leaves_nothing(
+    play: Play, reason: str, *, late: bool
+) -> None:
+    address = SMALL.cidr[1]
+    request = AssignRequest("x", versions=(4, 6))
+    if reason == "the address itself":
+        request = AssignRequest("x", addresses=(address,))
+
+    async def story(store: Datastore) -> None:
+        await take(node(store), "resident")
+        for at in range(1, 40):
+            failing = Failing(store, at=at, error=asyncio.CancelledError, late=late)
+            if reason == "the address itself":
+                failing.datastore.before = taken_meanwhile(store, address, failing.datastore.before)
+
+            with pytest.raises((PycniError, asyncio.CancelledError)):
+                await node(failing.datastore).assign(request)
+
+            await node(store).release_by_handle("rival")
+            await check_books_unless(store, is_dead=False)
+            if not failing.is_over:
+                assert at > 5
+                return
+        pytest.fail("the request never got through")
+
+    play([SMALL], story)
+
+
+def taken_meanwhile(store: Datastore, address: IPAddress, then: Hook) -> Hook:
+    """Let somebody else have an address just before it is written for the first time."""
+    is_taken = False
+
+    async def hook(call: Call) -> None:
+        nonlocal is_taken
+        if (call.verb, call.kind) == ("update", Block) and not is_taken:
+            is_taken = True
+            await node(store).assign(AssignRequest("rival", addresses=(address,)))
+        await then(call)
+
+    return hook
 
 
 def test_a_failing_repair_is_told_beside_the_error(play: Play) -> None:

@@ -1,6 +1,6 @@
 """Stories of three nodes at once, with and without transactions, and of nodes that go for good.
 
-PYCNI_EXAMPLES says how many stories each machine plays (CI: 1,000; `make soak`: 100,000).
+PYCNI_EXAMPLES says how many stories each machine plays (CI: 1,000; `make soak`: ten times 10,000).
 """
 
 import os

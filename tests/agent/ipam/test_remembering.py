@@ -70,6 +70,9 @@ class Unchanging:
     async def labels(self, node: str) -> Labels:
         raise AssertionError(node)  # no pool asks for them
 
+    async def nodes(self) -> frozenset[str]:
+        raise AssertionError  # nobody looks for nodes that are gone
+
 
 ADD = [("create", Handle), ("update", Block)]
 DEL = [("update", Block), ("delete", Handle)]

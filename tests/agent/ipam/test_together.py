@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from pycni.datastore.faulty import Call, FaultyDatastore
-from pycni.errors import Exhausted, TryAgain
+from pycni.errors import Conflict, Exhausted, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.retries import Observe, observe_nothing
@@ -44,16 +44,34 @@ async def held(store: Datastore) -> set[str]:
 class Watched:
     """A datastore that notes its calls and may do something around one of them."""
 
-    def __init__(self, store: Datastore) -> None:
+    def __init__(self, store: Datastore, *, is_far: bool = False) -> None:
+        self.is_far = is_far
+        self.events: Counter[str] = Counter()
         self.calls: list[tuple[str, type[object]]] = []
         self.steps: dict[tuple[str, type[object]], Step] = {}
         self.late_steps: dict[tuple[str, type[object]], Step] = {}
         self.datastore = FaultyDatastore(store, before=self.before, after=self.after)
 
+    def allocator(self) -> Allocator:
+        """Return a server's allocator over it, whose events are counted."""
+        return allocator_in_company(
+            self.datastore, observe=lambda event: self.events.update([event])
+        )
+
+    async def warm_allocator(self) -> Allocator:
+        """Return one that knows its block; what that took doesn't count."""
+        allocator = self.allocator()
+        await take(allocator, "warm", is_first=True)
+        self.calls.clear()
+        self.events.clear()
+        return allocator
+
     async def before(self, call: Call) -> None:
         self.calls.append((call.verb, call.kind))
         if step := self.steps.pop((call.verb, call.kind), None):
             await step()
+        for _ in range(3 if self.is_far else 0):
+            await asyncio.sleep(0)
 
     async def after(self, call: Call) -> None:
         if step := self.late_steps.pop((call.verb, call.kind), None):
@@ -64,11 +82,7 @@ def test_a_block_is_written_once_for_all(play: Play) -> None:
     async def story(store: Datastore) -> None:
         (before,) = await take(node(store), "resident")
         watched = Watched(store)
-        events: Counter[str] = Counter()
-        allocator = allocator_in_company(watched.datastore, observe=lambda e: events.update([e]))
-        await take(allocator, "warm", is_first=True)
-        watched.calls.clear()
-        events.clear()
+        allocator = await watched.warm_allocator()
 
         results = await asyncio.gather(*ask(allocator, "abcdefgh"))
 
@@ -76,7 +90,50 @@ def test_a_block_is_written_once_for_all(play: Play) -> None:
         assert flat(results) == [f"192.168.39.{n}" for n in range(194, 202)]
         assert watched.calls.count(("update", Block)) == 1
         assert watched.calls.count(("create", Handle)) == 8
-        assert events == {"block-written": 1, "address-given": 8}
+        assert watched.events == {"block-written": 1, "address-given": 8}
+        await check_books(store)
+
+    play([POOL], story)
+
+
+def test_who_comes_while_the_block_is_written_shares_the_next_write(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        watched = Watched(store)
+        allocator = await watched.warm_allocator()
+        late: list[asyncio.Task[list[str]]] = []
+
+        async def others_come() -> None:
+            late.extend(ask(allocator, "defgh"))
+            for _ in range(20):  # a store that is far away takes its time
+                await asyncio.sleep(0)
+
+        watched.steps["update", Block] = others_come
+        early = await asyncio.gather(*ask(allocator, "abc"))
+        results = await asyncio.gather(*late)
+
+        assert len(set(flat(early) + flat(results))) == 8
+        assert watched.calls.count(("update", Block)) == 2
+        assert watched.events == {"block-written": 2, "address-given": 8}
+        await check_books(store)
+
+    play([POOL], story)
+
+
+def test_whoever_goes_the_careful_way_waits_for_its_turn(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        watched = Watched(store, is_far=True)
+        allocator = watched.allocator()
+        names = "abcdefgh"
+        for name in names:  # each has an address already, so none is a handle's first
+            await take(allocator, name)
+        watched.events.clear()
+
+        given = await asyncio.gather(*(take(allocator, name) for name in names))
+        taken = await asyncio.gather(*(allocator.release_by_handle(name) for name in names))
+
+        assert len({address for one in given for address in one}) == 8
+        assert sum(map(len, taken)) == 16
+        assert watched.events["conflict"] == 0
         await check_books(store)
 
     play([POOL], story)
@@ -185,6 +242,36 @@ def test_whoever_is_cancelled_in_the_middle_of_the_write_leaves_nothing(
 
         served = {"abcd"[n] for n, one in enumerate(results) if isinstance(one, list)}
         assert served == set("abcd") - {"abcd"[victim]}
+        assert await held(store) == served | {"warm"}
+        await check_books(store)
+
+    play([POOL], story)
+
+
+@pytest.mark.parametrize("error", [TryAgain, Conflict])
+@pytest.mark.parametrize("call", [("create", Handle), ("update", Block)])
+def test_whoever_is_cancelled_leaves_nothing_though_no_answer_comes(
+    play: Play, call: tuple[str, type[object]], error: type[Exception]
+) -> None:
+    """As beside an API server that takes longer than a request may: it is done all the same."""
+
+    async def story(store: Datastore) -> None:
+        watched = Watched(store)
+        allocator = allocator_in_company(watched.datastore)
+        await take(allocator, "warm", is_first=True)
+        tasks = ask(allocator, "abcd")
+
+        async def lose() -> None:
+            tasks[2].cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            raise error("no answer")
+
+        watched.late_steps[call] = lose
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+
+        served = {"abcd"[n] for n, one in enumerate(results) if isinstance(one, list)}
+        assert served >= {"b", "d"}
         assert await held(store) == served | {"warm"}
         await check_books(store)
 

@@ -1,7 +1,7 @@
 """A tunnel's address of before there were handles and details: nobody's, and yet in use."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -14,6 +14,8 @@ from pycni.model.resources import (
     Block,
     IPAMConfig,
     Node,
+    PoolUse,
+    Resource,
     TunnelMode,
     cidr_name,
 )
@@ -38,6 +40,12 @@ from tests.unit.written_books import SINCE
 OLD = CIDR[2]
 NODE = Node("node-0", ipip_tunnel_address=OLD)
 HANDLE = tunnel_handle("node-0")
+OTHER = replace(
+    TUNNELLED,
+    name="other",
+    cidr=IPv4Network("10.9.0.0/24"),
+    allowed_uses=frozenset({PoolUse.WORKLOAD}),
+)
 
 
 def old_block(attribute: AllocationAttribute | None = None, *, owner: str = "node-0") -> Block:
@@ -93,9 +101,8 @@ def test_where_no_pool_wants_a_tunnel_it_is_free_again(play: Play, *, has_owner:
     [
         AllocationAttribute("net.pod"),
         AllocationAttribute(None, (("pod", "web"),)),
-        AllocationAttribute(None, released_at=SINCE),
     ],
-    ids=["a handle", "a pod's details", "its rest"],
+    ids=["a handle", "a pod's details"],
 )
 def test_what_is_anybodys_stays_as_it_is(play: Play, attribute: AllocationAttribute) -> None:
     async def story(store: Datastore) -> None:
@@ -107,8 +114,7 @@ def test_what_is_anybodys_stays_as_it_is(play: Play, attribute: AllocationAttrib
         assert stored is not None
         assert attribute in stored.value.attributes
 
-    resting = IPAMConfig(cooldown_s=1200)
-    play([TUNNELLED, NODE, old_block(attribute), affinity(), resting], story)
+    play([TUNNELLED, NODE, old_block(attribute), affinity()], story)
 
 
 @pytest.mark.parametrize("named", [None, IPv4Address("10.0.0.7"), IPv4Address("172.16.0.1")])
@@ -120,6 +126,47 @@ def test_what_the_node_does_not_name_is_not_its_own(play: Play, named: IPv4Addre
 
     other = Node("node-0", ipip_tunnel_address=named)
     play([TUNNELLED, other, old_block(), affinity()], story)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [[], [old_block(AllocationAttribute(None, released_at=SINCE)), affinity()]],
+    ids=["without a block", "while it rests"],
+)
+def test_the_address_that_the_node_names_is_given_if_nobody_has_it(
+    play: Play, known: list[Resource]
+) -> None:
+    async def story(store: Datastore) -> None:
+        tunnel = await tunnel_of(store, "node-0")
+
+        assert tunnel is not None
+        assert await given(store) == [(str(OLD), HANDLE)]
+        assert tunnel.interface.ip == OLD
+        await check_books(store)
+
+    play([TUNNELLED, NODE, *known, IPAMConfig(cooldown_s=1200)], story)
+
+
+@pytest.mark.parametrize(
+    ("named", "others"),
+    [
+        (OLD, [old_block(AllocationAttribute("net.pod")), affinity()]),
+        (OLD, [new_block(owner="node-1"), IPAMConfig(is_strict_affinity=True)]),
+        (OTHER.cidr[9], [OTHER]),
+    ],
+    ids=["a pod's", "strictly another node's", "of a pool without tunnels"],
+)
+def test_another_is_given_where_the_one_that_the_node_names_cannot_be(
+    play: Play, named: IPv4Address, others: list[Resource]
+) -> None:
+    async def story(store: Datastore) -> None:
+        tunnel = await tunnel_of(store, "node-0")
+
+        assert tunnel is not None
+        assert tunnel.interface.ip in TUNNELLED.cidr
+        assert tunnel.interface.ip != named
+
+    play([TUNNELLED, replace(NODE, ipip_tunnel_address=named), *others], story)
 
 
 @pytest.mark.parametrize("is_atomic", [True, False])

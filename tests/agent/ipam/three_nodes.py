@@ -23,6 +23,7 @@ from pycni.ipam.audit import audit
 from pycni.ipam.books import Books
 from pycni.ipam.findings import Finding
 from pycni.ipam.requests import Assignment, AssignRequest
+from pycni.ipam.soundness import verify
 from pycni.model.network import IPNetwork
 from pycni.model.resources import (
     AffinityState,
@@ -40,6 +41,8 @@ from tests.agent.death import Died
 
 T = TypeVar("T", bound=Resource)
 POOL = IPPool("pool", IPv4Network("10.0.0.0/29"), block_size=30)
+LOOP = asyncio.new_event_loop()
+"""Never run: it only makes the futures on which operations wait for each other."""
 BLOCKS = list(POOL.cidr.subnets(new_prefix=30))
 NODES = ("a", "b", "c")
 
@@ -75,7 +78,8 @@ class Operation:
     """One request in flight.
 
     `handle` is to hold an address in the end, `concerns` is the handle that the request named;
-    `may_leave`: what was under it before may still be there after an error.
+    `may_leave`: what was under it before may still be there after an error.  `turn` is what it
+    waits for until another operation of its process is done with a block.
     """
 
     coroutine: Coroutine[Any, Any, Any]
@@ -84,6 +88,20 @@ class Operation:
     concerns: str = ""
     may_leave: bool = False
     is_cancelled: bool = False
+    turn: "asyncio.Future[None] | None" = None
+
+    @property
+    def waits(self) -> bool:
+        return self.turn is not None and not self.turn.done()
+
+    def go_on(self, error: BaseException | None) -> None:
+        """Run up to the next suspension."""
+        asyncio._set_running_loop(LOOP)  # noqa: SLF001 - asyncio's own way to say so
+        try:
+            step = self.coroutine
+            self.turn = step.send(None) if error is None else step.throw(error)
+        finally:
+            asyncio._set_running_loop(None)  # noqa: SLF001
 
 
 class ThreeNodes(RuleBasedStateMachine):
@@ -253,11 +271,12 @@ class ThreeNodes(RuleBasedStateMachine):
             self.step(operation, error=asyncio.CancelledError())
 
     def step(self, operation: Operation, *, error: BaseException | None = None) -> None:
+        if operation.waits and error is None:
+            # Whoever has the turn is of the same process, and may go on in its stead.
+            same = [one for one in self.running if one.process is operation.process]
+            operation = next(one for one in same if not one.waits)
         try:
-            if error is None:
-                operation.coroutine.send(None)
-            else:
-                operation.coroutine.throw(error)
+            operation.go_on(error)
         except StopIteration as stop:
             self.running.remove(operation)
             if operation.handle:
@@ -291,7 +310,7 @@ class ThreeNodes(RuleBasedStateMachine):
     @invariant()
     def blocks_are_sound_and_have_one_confirmed_owner(self) -> None:
         for block in self.blocks():
-            arithmetic.verify(block)
+            verify(block)
         owners = {block.cidr: block.affinity for block in self.blocks()}
         for affinity in self.all(BlockAffinity):
             if affinity.state is AffinityState.CONFIRMED:

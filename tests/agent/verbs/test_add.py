@@ -8,10 +8,24 @@ from typing import Any
 
 import pytest
 
+from pycni.cni.main import Reply
+from pycni.ipam.requests import AssignRequest
 from pycni.model.endpoints import EndpointState
 from pycni.model.resources import Block, IPPool
 from tests.agent.cluster import NETWORK, POOL, NodeAgent
-from tests.agent.verbs.stories import CONTAINER, KEY, POD, VETH, ask, held, leftovers, play, reason
+from tests.agent.verbs.lending import lend
+from tests.agent.verbs.stories import (
+    CONTAINER,
+    KEY,
+    POD,
+    VETH,
+    address_in,
+    ask,
+    held,
+    leftovers,
+    play,
+    reason,
+)
 
 SIX = IPPool("six", ip_network("fd00::/48"), block_size=122)
 
@@ -217,3 +231,34 @@ def test_an_exhausted_pool_says_try_again(tmp_path: Path) -> None:
 
     tiny = replace(POOL, cidr=ip_network("192.168.0.0/30"), block_size=30)
     play(tmp_path, story, pools=(tiny,))
+
+
+@pytest.mark.parametrize("is_lent", [False, True])
+def test_a_repeated_add_gives_no_address_that_is_no_longer_held(
+    tmp_path: Path, *, is_lent: bool
+) -> None:
+    """Such as after `pycnictl ipam release`: the next pod may have got it."""
+
+    async def story(node: NodeAgent) -> None:
+        async def add() -> Reply:
+            return await lend(node) if is_lent else await ask(node, "ADD")
+
+        await add()
+        record = node.endpoints.get(KEY)
+        assert record is not None
+        await node.allocator.release(record.addresses, handle_id=record.handle_id)
+        lost = [str(one.interface.ip) for one in record.addresses]
+        others = await node.allocator.assign(
+            AssignRequest("other", addresses=(ip_address(lost[0]),))
+        )
+        assert [str(one.interface.ip) for one in others.addresses] == lost
+
+        again = await add()
+
+        assert again.status == 0
+        assert address_in(again) not in lost
+        mine, theirs = sorted(await held(node), key=lambda line: line.endswith(" other"))
+        assert mine.startswith(f"{address_in(again)} ")
+        assert theirs == f"{lost[0]} other"
+
+    play(tmp_path, story)

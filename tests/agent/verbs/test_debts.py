@@ -1,11 +1,12 @@
 """Releases that the datastore did not hear of: owed, and paid once it is back."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
 from pycni.cni.debts import pay_debts
 from pycni.errors import TryAgain
-from pycni.model.endpoints import PendingRelease
+from pycni.model.endpoints import EndpointKey, PendingRelease
 from tests.agent.cluster import NETWORK, NodeAgent
 from tests.agent.verbs.crashes import crash
 from tests.agent.verbs.stories import (
@@ -125,5 +126,84 @@ def test_a_debt_waits_while_its_key_is_busy(tmp_path: Path) -> None:
 
         assert problems == []  # nothing is wrong: whoever holds the key settles it or leaves it
         assert len(node.endpoints.pending()) == 1
+
+    play(tmp_path, story)
+
+
+# --- whole DELs: what the relay journals where neither agent nor engine is there ----------------
+
+
+def owe_all(node: NodeAgent) -> None:
+    """Journal a DEL as the relay does, which knows names only."""
+    node.endpoints.journal(PendingRelease(KEY, handle_id=f"{NETWORK}.{CONTAINER}"))
+
+
+def test_a_whole_del_is_done_when_it_is_paid(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.add(POD)
+        owe_all(node)
+
+        problems = await pay_debts(node.engine)
+
+        assert problems == []
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+def test_a_whole_del_keeps_the_address_until_the_datastore_hears_of_it(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        address = await node.add(POD)
+        owe_all(node)
+        node.switch.is_away = True
+
+        problems = await pay_debts(node.engine)
+
+        assert len(problems) == 1
+        assert node.endpoints.get(KEY) is None
+        assert await node.routes() == []
+        assert await remembered(node) == [f"{KEY} {[address]}"]
+        node.switch.is_away = False
+        assert await pay_debts(node.engine) == []
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+def test_an_add_after_a_whole_del_that_is_owed_makes_all_of_it_anew(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.add(POD)
+        (before,) = node.endpoints.list()
+        owe_all(node)
+
+        address = await node.add(POD)
+        assert await pay_debts(node.engine) == []
+
+        (after,) = node.endpoints.list()
+        assert after.pod_mac != before.pod_mac
+        assert await remembered(node) == []
+        assert await held(node) == [f"{address} {NETWORK}.{CONTAINER}"]
+
+    play(tmp_path, story)
+
+
+def test_a_debt_that_the_kernel_refuses_holds_up_no_other(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        await node.add(POD)
+        node.endpoints.journal(PendingRelease(KEY, handle_id="x"))  # the relay's: of a whole DEL
+        others = [EndpointKey(NETWORK, f"c{number}", "eth0") for number in range(8)]
+        for other in others:
+            node.endpoints.journal(PendingRelease(other, handle_id="y"))
+
+        async def refused(**_: object) -> bool:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        node.engine.podnet = Proxy(node.podnet, unplug=refused)
+
+        problems = await pay_debts(node.engine)
+
+        assert [pending.key for pending in node.endpoints.pending()] == [KEY]
+        assert len(problems) == 1
+        assert "Too many open files" in problems[0]
 
     play(tmp_path, story)

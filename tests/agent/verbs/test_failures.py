@@ -12,6 +12,7 @@ from pycni.cni.main import execute
 from pycni.datastore.faulty import Call
 from pycni.errors import PycniError, TryAgain
 from pycni.model.endpoints import WorkloadEndpoint
+from pycni.ports import PlugRequest, PlugResult
 from tests.agent.cluster import POOL, Cluster, NodeAgent
 from tests.agent.verbs.stories import (
     KEY,
@@ -19,6 +20,7 @@ from tests.agent.verbs.stories import (
     VETH,
     Proxy,
     ask,
+    collect,
     faulty,
     held,
     leftovers,
@@ -151,7 +153,25 @@ def test_nothing_leaks_when_the_record_can_not_be_completed(tmp_path: Path) -> N
     play(tmp_path, story)
 
 
-def test_what_can_not_be_undone_stops_no_other_undoing(tmp_path: Path) -> None:
+def test_a_pod_goes_though_its_record_can_not_be_marked(tmp_path: Path) -> None:
+    """A full run directory gets no emptier by keeping what is to go."""
+
+    async def story(node: NodeAgent) -> None:
+        def full(_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        await node.add(POD)
+        node.engine.endpoints = Proxy(node.endpoints, put=full)
+
+        reply = await ask(node, "DEL")
+
+        assert reply.status == 0, reply.output
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+def test_an_interface_that_can_not_be_undone_keeps_its_address(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
         async def stuck(**_: Any) -> bool:  # noqa: ANN401 - an interface.
             raise PycniError("cannot delete the pair: busy")
@@ -161,9 +181,49 @@ def test_what_can_not_be_undone_stops_no_other_undoing(tmp_path: Path) -> None:
 
         reply = await ask(node, "ADD")
 
-        assert reason(reply) == (5, "cannot delete the pair: busy")
-        assert await held(node) == []
-        assert node.endpoints.get(KEY) is None
+        assert "No space left on device" in reason(reply)[1]
+        assert node.kernel.link(VETH) is not None
+        assert len(await held(node)) == 1
+        node.engine.podnet, node.engine.endpoints = node.podnet, node.endpoints
+        assert (await ask(node, "DEL")).status == 0
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+def test_what_a_failed_plug_has_left_is_undone(tmp_path: Path) -> None:
+    async def story(node: NodeAgent) -> None:
+        def half(request: PlugRequest) -> PlugResult:
+            node.podnet.plug(request)
+            raise PycniError("cannot take the pair back: busy")
+
+        node.engine.podnet = Proxy(node.podnet, plug=half)
+
+        assert (await ask(node, "ADD")).status == 1
+        assert await leftovers(node) == []
+
+    play(tmp_path, story)
+
+
+def test_an_address_that_is_neither_released_nor_journalled_keeps_its_record(
+    tmp_path: Path,
+) -> None:
+    async def story(node: NodeAgent) -> None:
+        def fail(_: object) -> None:
+            node.switch.is_away = True
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        node.engine.podnet = Proxy(node.podnet, plug=fail)
+        node.engine.endpoints = Proxy(node.endpoints, journal=fail)
+
+        assert (await ask(node, "ADD")).status == 1
+        node.switch.is_away = False
+        assert len(await held(node)) == 1
+        assert node.endpoints.get(KEY) is not None
+
+        node.engine.podnet, node.engine.endpoints = node.podnet, node.endpoints
+        assert (await collect(node)).status == 0
+        assert await leftovers(node) == []
 
     play(tmp_path, story)
 

@@ -31,16 +31,16 @@ from tests.agent.verbs.stories import (
 def test_gc_takes_a_gateway_back_only_when_no_pod_and_no_interface_has_it(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
         await lend(node, subnet="block")
-        bridge = Address("eth0", ip_interface("192.168.39.193/26"))
+        bridge = Address("eth0", ip_interface("192.168.39.194/26"))
         node.kernel.add_address(bridge)
 
         assert (await gc(node, CONTAINER)).status == 0
         assert len(await held(node)) == 2
         assert (await gc(node)).status == 0
-        assert await held(node) == [f"192.168.39.193 {GATEWAY}"]
+        assert await held(node) == [f"192.168.39.194 {GATEWAY}"]
         node.kernel.delete_address(bridge)
         assert (await node.cni("GC", "", config={"name": "other"})).status == 0
-        assert await held(node) == [f"192.168.39.193 {GATEWAY}"]
+        assert await held(node) == [f"192.168.39.194 {GATEWAY}"]
         assert (await gc(node)).status == 0
 
         assert await leftovers(node) == []
@@ -68,7 +68,7 @@ def test_an_unfinished_add_may_use_the_gateway(tmp_path: Path) -> None:
 
         assert (await gc(node, CONTAINER)).status == 0
 
-        assert f"192.168.39.193 {GATEWAY}" in await held(node)
+        assert f"192.168.39.194 {GATEWAY}" in await held(node)
 
     play(tmp_path, story)
 
@@ -80,7 +80,7 @@ def test_a_damaged_record_may_use_the_gateway(tmp_path: Path) -> None:
 
         await gc(node, CONTAINER)
 
-        assert f"192.168.39.193 {GATEWAY}" in await held(node)
+        assert f"192.168.39.194 {GATEWAY}" in await held(node)
 
     play(tmp_path, story)
 
@@ -93,7 +93,7 @@ def test_a_gateway_that_cannot_be_released_is_told(tmp_path: Path) -> None:
             code, text = reason(await gc(node))
 
         assert code == 11
-        assert f"192.168.39.193, the gateway of {NETWORK}: another request" in text
+        assert f"192.168.39.194, the gateway of {NETWORK}: another request" in text
 
     play(tmp_path, story)
 
@@ -104,7 +104,7 @@ def test_the_janitor_takes_an_idle_gateway_back_at_the_second_look(tmp_path: Pat
         await lend(node, "DEL")
 
         await janitor.once()
-        assert await held(node) == [f"192.168.39.193 {GATEWAY}"]
+        assert await held(node) == [f"192.168.39.194 {GATEWAY}"]
         await janitor.once()
 
         assert await leftovers(node) == []

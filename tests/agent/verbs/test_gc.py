@@ -14,6 +14,7 @@ from tests.agent.verbs.stories import (
     CONTAINER,
     KEY,
     POD,
+    VETH,
     Proxy,
     address_in,
     collect,
@@ -92,15 +93,22 @@ def test_gc_of_one_network_spares_another_whose_name_begins_alike(tmp_path: Path
 
 def test_gc_without_a_list_removes_only_what_is_evidently_dead(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
-        await node.add("default/dead")
-        living = await node.add("default/living")
-        record = node.endpoints.list()[1]
-        node.endpoints.put(replace(record, netns=str(tmp_path)))
+        await node.add(POD)
+        out_of_sight = await node.add("default/out-of-sight")  # its path does not exist
+        living = await node.add("default/without-interface")
+        for record in node.endpoints.list():
+            if record.pod_name == "without-interface":
+                node.endpoints.put(replace(record, netns=str(tmp_path)))
+                node.kernel.delete_link(record.host_veth)
+        node.kernel.delete_link(VETH)  # as with its namespace
 
         reply = await node.cni("GC", "")
 
         assert reply.status == 0
-        assert await held(node) == [f"{living} {NETWORK}.default.living"]
+        assert await held(node) == [
+            f"{out_of_sight} {NETWORK}.default.out-of-sight",
+            f"{living} {NETWORK}.default.without-interface",
+        ]
 
     play(tmp_path, story)
 

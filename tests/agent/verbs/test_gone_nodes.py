@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pycni.cni.janitor import PERIOD_S, WHOLE_EVERY, Janitor
+from pycni.cni.view import WatchedView
 from pycni.datastore.faulty import Call, do_nothing
 from pycni.errors import TryAgain
 from pycni.ipam.gone import GONE_AFTER_S
@@ -245,3 +246,30 @@ def test_where_one_node_cannot_be_cleaned_up_the_others_are_and_that_one_later(
         assert events == ["collected"] * 3
 
     play(tmp_path, story)
+
+
+def test_looks_in_between_do_not_list_all_nodes(tmp_path: Path) -> None:
+    listed = []
+
+    async def note(call: Call) -> None:
+        if (call.verb, call.kind) == ("list", Node):
+            listed.append(asyncio.get_running_loop().time())
+
+    async def main() -> None:
+        made = Cluster(tmp_path)
+        node = made.node("node-0", "10.0.0.1/24")
+        await node.register()
+        view = WatchedView(node.datastore)
+        task = asyncio.create_task(view.run())
+        await asyncio.sleep(MARGIN_S)
+        faulty(node).before = note
+
+        janitor = Janitor(node.engine, view=view)
+        await janitor.once(is_whole=False)
+        assert listed == []
+        await janitor.once(is_whole=True)
+        assert len(listed) == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(main())

@@ -1,5 +1,6 @@
 """Addresses for other main plugins: given, checked, taken back, and never without need."""
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -28,6 +29,7 @@ from tests.agent.verbs.lending import (
 from tests.agent.verbs.stories import (
     KEY,
     VETH,
+    Proxy,
     ask,
     held,
     leftovers,
@@ -65,8 +67,8 @@ def test_a_block_gives_its_prefix_and_one_gateway_for_all(tmp_path: Path) -> Non
         first = await lend(node, subnet="block")
         second = await node.cni("ADD", "second", config=of_bridge(subnet="block"))
 
-        assert ips(first) == [{"address": "192.168.39.192/26", "gateway": "192.168.39.193"}]
-        assert ips(second) == [{"address": "192.168.39.194/26", "gateway": "192.168.39.193"}]
+        assert ips(first) == [{"address": "192.168.39.193/26", "gateway": "192.168.39.194"}]
+        assert ips(second) == [{"address": "192.168.39.195/26", "gateway": "192.168.39.194"}]
         assert (await lend(node, subnet="block")).output == first.output
         assert (await check(node, first, subnet="block")).status == 0
 
@@ -105,8 +107,9 @@ def test_a_block_of_one_address_has_no_room_for_a_gateway(tmp_path: Path) -> Non
 def test_a_full_block_without_gateway_gives_the_address_back(tmp_path: Path) -> None:
     async def story(node: NodeAgent) -> None:
         assert (await node.cni("ADD", "before", config=of_bridge())).status == 0
+        last = {"runtimeConfig": {"ips": ["10.0.0.1"]}}
 
-        code, text = reason(await lend(node, subnet="block"))
+        code, text = reason(await ask(node, "ADD", config=of_bridge(subnet="block") | last))
 
         assert code == 11
         assert "is full, and has no gateway" in text
@@ -155,6 +158,26 @@ def test_what_cannot_be_released_is_owed(tmp_path: Path) -> None:
         assert (await lend(node, "DEL")).status == 0
 
         assert await remembered(node) == [f"{KEY} ['192.168.39.192']"]
+
+    play(tmp_path, story)
+
+
+def test_an_address_stays_where_its_record_can_not_be_marked(tmp_path: Path) -> None:
+    """Released, it would look held to a repeated ADD, if we died before the record goes."""
+
+    async def story(node: NodeAgent) -> None:
+        def full(_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        assert (await lend(node)).status == 0
+        node.engine.endpoints = Proxy(node.endpoints, put=full)
+
+        assert reason(await lend(node, "DEL"))[0] == 5
+
+        assert len(await held(node)) == 1
+        node.engine.endpoints = node.endpoints
+        assert (await lend(node, "DEL")).status == 0
+        assert await leftovers(node) == []
 
     play(tmp_path, story)
 

@@ -12,7 +12,7 @@ from pycni.cni.janitor import BOOT_ID, PERIOD_S, Boots, Janitor
 from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.model.endpoints import PendingRelease
 from pycni.model.network import NextHop, Route, RouteKey, Scope
-from pycni.model.resources import Block, BlockAffinity, IPPool, Node, affinity_name
+from pycni.model.resources import BlockAffinity, IPPool, affinity_name
 from tests.agent.cluster import NETWORK, POOL, NodeAgent
 from tests.agent.verbs.stories import CONTAINER, KEY, POD, VETH, ask, held, leftovers, play
 
@@ -259,62 +259,6 @@ def test_borrowed_addresses_are_found_by_a_look_at_all_blocks_only(tmp_path: Pat
     watched(tmp_path, story, pools=(small,))
 
 
-# --- blocks -------------------------------------------------------------------------------------
-
-
-def test_empty_blocks_are_given_up_but_for_one_of_each_pool(tmp_path: Path) -> None:
-    pools = (
-        IPPool("a", ip_network("10.0.0.0/28"), block_size=30),
-        IPPool("b", ip_network("10.1.0.0/28"), block_size=30),
-    )
-
-    async def blocks(node: NodeAgent) -> list[str]:
-        return [str(stored.value.cidr) for stored in (await node.datastore.list(Block)).items]
-
-    async def story(node: NodeAgent, janitor: Janitor) -> None:
-        for number in range(9):
-            await node.allocator.assign(AssignRequest(f"h{number}", ipv4_pools=("a",)))
-        await node.allocator.assign(AssignRequest("other", ipv4_pools=("b",)))
-        await node.allocator.release_by_handle("other")
-        for number in range(9):
-            if number != 4:  # in the second block
-                await node.allocator.release_by_handle(f"h{number}")
-        assert len(await blocks(node)) == 4
-
-        await janitor.once()
-        await janitor.once()
-
-        # Of a's three the one in use, of b's the only one.
-        left = await blocks(node)
-        assert len(left) == 2
-        assert sum(one.startswith("10.1.") for one in left) == 1
-        assert len(await held(node)) == 1
-
-    watched(tmp_path, story, pools=pools)
-
-
-def test_an_empty_block_of_a_pool_that_no_longer_means_the_node_is_given_up(tmp_path: Path) -> None:
-    pool = IPPool("a", ip_network("10.0.0.0/28"), block_size=30, node_selector="rack == 'a'")
-
-    async def story(node: NodeAgent, janitor: Janitor) -> None:
-        stored = await node.datastore.create(Node("node-0", labels=(("rack", "a"),)))
-        await node.add(POD)
-        moved = replace(stored.value, labels=(("rack", "b"),))
-        await node.datastore.update(moved, if_revision=stored.revision)
-        for _ in range(3):
-            await janitor.once()
-        assert len(await held(node)) == 1  # what is in use stays
-
-        await node.delete(POD)
-        for _ in range(2):
-            await janitor.once()
-
-        assert not (await node.datastore.list(Block)).items
-        assert not (await node.datastore.list(BlockAffinity)).items
-
-    watched(tmp_path, story, pools=(pool,))
-
-
 # --- the whole ----------------------------------------------------------------------------------
 
 
@@ -374,6 +318,20 @@ def test_a_boot_is_new_once(tmp_path: Path) -> None:
     assert not boots.is_new()
     (tmp_path / "boot-id").write_bytes(b"\xff")
     assert not boots.is_new()
+
+
+def test_a_boot_that_cannot_be_noted_is_not_new(tmp_path: Path) -> None:
+    """Or else each start of the CNI server on a full disk would take it for certain again."""
+    current = tmp_path / "boot_id"
+    current.write_text("two\n")
+    (tmp_path / "boot-id").write_text("one")
+    (tmp_path / ".boot-id.new").mkdir()  # nobody writes there
+    boots = Boots(tmp_path, current=current)
+
+    assert not boots.is_new()
+
+    (tmp_path / ".boot-id.new").rmdir()
+    assert boots.is_new()
 
 
 def test_the_kernel_has_an_id_for_each_boot() -> None:

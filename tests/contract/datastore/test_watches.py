@@ -12,6 +12,12 @@ from pycni.ports import Change, Cursor, Datastore, Stored
 from tests.contract.datastore.conftest import Session
 from tests.contract.datastore.stories import T, handle, run, run_two, stop, take
 
+# A story that ends while a client shakes hands leaves that socket to the collector (asyncio of
+# Python 3.11), which complains of it in whatever test comes next.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
+
 
 async def follow(watch: AsyncIterator[Change[T]], *, until: Change[T]) -> dict[str, T | None]:
     """Return what each name came to; the changes must come in their order."""
@@ -127,7 +133,7 @@ def test_closing_ends_a_waiting_watch(session: Session) -> None:
     run(session, story)
 
 
-def test_a_cursor_older_than_the_log_loses_events(session: Session) -> None:
+def test_a_cursor_older_than_the_log_loses_events(local_session: Session) -> None:
     async def story(store: Datastore) -> None:
         keeper = await store.create(handle("keeper"))
         start = (await store.list(Handle)).cursor
@@ -146,7 +152,7 @@ def test_a_cursor_older_than_the_log_loses_events(session: Session) -> None:
         (again,) = (await store.list(Handle)).items
         assert again.value == handle("keeper", 2)
 
-    run(session, story)
+    run(local_session, story)
 
 
 @pytest.mark.parametrize("token", ["", "x", "-1", "999999"])

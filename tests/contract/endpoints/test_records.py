@@ -188,6 +188,7 @@ def test_the_others_writing_is_not_its_own_even_with_the_same_inode(
     assert after.st_ino == before.st_ino
     assert (after.st_mtime_ns == before.st_mtime_ns) != (after.st_size == before.st_size)
     assert endpoints.get(KEY) == replace(RECORD, mtu=mtu)
+    assert endpoints.readable() == ([replace(RECORD, mtu=mtu)], [])
 
 
 def test_the_latest_record_is_found_whoever_wrote_it(
@@ -210,6 +211,8 @@ def test_what_was_written_here_is_not_read_again(endpoints: FileEndpoints) -> No
     endpoints.put(RECORD)
 
     assert endpoints.get(KEY) is RECORD
+    ((found,), _) = endpoints.readable()
+    assert found is RECORD
 
 
 def test_ever_so_many_records_are_found(endpoints: FileEndpoints) -> None:

@@ -15,6 +15,7 @@ from pycni.bgp import sockets
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.speaker import ExaBgpSpeaker
 from pycni.model.bgp import (
+    AdjRibsOut,
     Advertisement,
     BgpEvent,
     Family,
@@ -47,7 +48,7 @@ class Side:
         ]
         blocks = ("192.168.1.0/26", "fd00:1::/122")
         adverts = {Advertisement(ip_network(b), o) for b, o in zip(blocks, own, strict=True)}
-        self.speaker.configure(neighbours=neighbours, advertisements=frozenset(adverts))
+        self.speaker.configure(neighbours=neighbours, advertisements=AdjRibsOut(frozenset(adverts)))
 
     async def listen(self) -> None:
         async for event in self.speaker.events():
@@ -133,3 +134,27 @@ def test_an_address_that_is_not_there_costs_the_other_version_nothing(
             await until(lambda: PeerUp(ONE[1]) in two.heard and PeerUp(TWO[1]) in one.heard)
 
     play(story, *ONE[:1], *TWO[:1])
+
+
+def test_a_readdressed_side_accepts_sessions_where_it_is_now(tmp_path: Path) -> None:
+    moved = (ip_address("10.9.0.3"), ip_address("fd09::3"))
+
+    async def story() -> None:
+        async with side(tmp_path / "one", ()) as one, side(tmp_path / "two", TWO) as two:
+            one.configure(ONE, TWO)
+            two.configure(TWO, ONE)
+            assert one.speaker.pid is None  # nowhere to listen
+
+            one.speaker.listen_on(ONE)
+            await until(lambda: len(two.learned()) == 2)
+            one.speaker.listen_on(ONE[::-1])
+            one.speaker.listen_on(())
+            assert one.count(SpeakerLost) == 0
+
+            one.speaker.listen_on(moved)
+            one.configure(moved, TWO)
+            two.configure(TWO, moved)
+            await until(lambda: {PeerUp(peer) for peer in moved} <= set(two.heard))
+            assert one.count(SpeakerLost) == 1
+
+    play(story, *ONE, *TWO, *moved)

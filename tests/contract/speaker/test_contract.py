@@ -1,26 +1,16 @@
 """One suite for both speakers: two of a kind face each other, and say what happens."""
 
 import asyncio
-import os
-import signal
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
-from pycni.bgp.child import MAX_LOG, ChildSettings
-from pycni.bgp.fake import FakeNetwork, FakeSpeaker
+from pycni.bgp.child import MAX_LOG
 from pycni.bgp.speaker import ExaBgpSpeaker
 from pycni.model.bgp import (
-    Advertisement,
     BgpEvent,
     EndOfRib,
     Family,
-    Neighbour,
     PathsChanged,
     PeerDown,
     PeerOpened,
@@ -28,147 +18,9 @@ from pycni.model.bgp import (
     SpeakerLost,
     SpeakerUp,
 )
-from pycni.model.network import IPAddress
-from tests.contract.kernel.conftest import fresh_namespace
+from tests.contract.speaker.sides import BLOCKS, ONE, TWO, Play, Side, establish, play
 
-ONE, TWO = ip_address("10.9.0.1"), ip_address("10.9.0.2")
-SIX = ip_address("fd09::1")
-BLOCKS = ("192.168.1.0/26", "192.168.1.64/26")
-
-
-@dataclass
-class Side:
-    """One speaker, and all that it has said."""
-
-    address: IPAddress
-    speaker: FakeSpeaker | ExaBgpSpeaker
-    kill: Callable[[], None]
-    heard: list[BgpEvent] = field(default_factory=list)
-
-    def configure(
-        self,
-        *peers: IPAddress,
-        announce: tuple[str, ...] = (),
-        families: frozenset[Family] = frozenset(Family),
-    ) -> None:
-        neighbours = [
-            Neighbour(p, self.address, 64512, 64512, router_id=self.address, families=families)
-            for p in peers
-        ]
-        adverts = frozenset(
-            Advertisement(ip_network(b), SIX if ":" in b else self.address) for b in announce
-        )
-        self.speaker.configure(neighbours=neighbours, advertisements=adverts)
-
-    async def listen(self) -> None:
-        async for event in self.speaker.events():
-            self.heard.append(event)
-
-    def names(self) -> list[str]:
-        return [type(event).__name__ for event in self.heard]
-
-    def paths(self) -> set[str]:
-        """Return what the peer announces, as these events tell it."""
-        table: set[str] = set()
-        for event in self.heard:
-            if isinstance(event, PathsChanged):
-                table -= {str(n) for n in event.withdrawn}
-                table |= {str(p.nlri) for p in event.announced}
-        return table
-
-    async def until(self, condition: Callable[[], bool], *, within_s: float = 15) -> None:
-        async with asyncio.timeout(within_s):
-            while not condition():  # noqa: ASYNC110 - it comes from another process.
-                await asyncio.sleep(0.01)
-
-    async def until_told(self, *kinds: type, times: int = 1) -> None:
-        names = [kind.__name__ for kind in kinds]
-        await self.until(lambda: all(self.names().count(n) >= times for n in names))
-
-
-Pair = tuple[Side, Side]
-
-
-@asynccontextmanager
-async def fakes(_directory: Path) -> AsyncIterator[Pair]:
-    network = FakeNetwork()
-    sides = []
-    for address in (ONE, TWO):
-        speaker = FakeSpeaker(network, address)
-
-        def kill(speaker: FakeSpeaker = speaker) -> None:
-            network.kill(speaker.addresses[0])
-            network.revive(speaker)
-
-        sides.append(Side(address, speaker, kill))
-    async with listening(sides):
-        yield sides[0], sides[1]
-
-
-@asynccontextmanager
-async def real_ones(directory: Path) -> AsyncIterator[Pair]:
-    sides, lives = [], []
-    for address in (ONE, TWO):
-        run_dir = directory / str(address)
-        run_dir.mkdir()
-        speaker = ExaBgpSpeaker(ChildSettings(run_dir=run_dir, listen=(address,)))
-
-        def kill(speaker: ExaBgpSpeaker = speaker) -> None:
-            assert speaker.pid is not None
-            os.kill(speaker.pid, signal.SIGKILL)
-
-        sides.append(Side(address, speaker, kill))
-        lives.append(asyncio.create_task(speaker.run()))
-    try:
-        async with listening(sides):
-            yield sides[0], sides[1]
-    finally:
-        for life in lives:
-            life.cancel()
-        await asyncio.gather(*lives, return_exceptions=True)
-
-
-@asynccontextmanager
-async def listening(sides: list[Side]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(side.listen()) for side in sides]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-Play = Callable[[Callable[[Side, Side], Awaitable[None]]], None]
-
-
-@pytest.fixture(params=["fake", "real"])
-def play(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
-    """Return a function that plays a story with two speakers."""
-    make = fakes if request.param == "fake" else real_ones
-
-    def player(story: Callable[[Side, Side], Awaitable[None]]) -> None:
-        async def main() -> None:
-            async with make(tmp_path) as (one, two):
-                await story(one, two)
-
-        if request.param == "fake":
-            asyncio.run(main())
-            return
-        if os.geteuid() != 0:
-            pytest.skip("needs root: makes a network namespace")
-        with fresh_namespace():
-            for command in ("link set lo up", f"addr add {ONE} dev lo", f"addr add {TWO} dev lo"):
-                subprocess.run(["ip", *command.split()], check=True)
-            asyncio.run(main())
-
-    return player
-
-
-async def establish(one: Side, two: Side, *, announce: tuple[str, ...] = BLOCKS) -> None:
-    one.configure(TWO, announce=announce)
-    two.configure(ONE)
-    for side in (one, two):
-        await side.until_told(EndOfRib, times=2)
+__all__ = ["play"]  # the fixture, for pytest to find
 
 
 def test_a_peer_hears_everything_and_then_its_end(play: Play) -> None:
@@ -222,6 +74,21 @@ def test_a_session_carries_the_families_that_both_ends_speak(play: Play) -> None
         assert {e.family for e in two.heard if isinstance(e, EndOfRib)} == only_four
         if isinstance(one.speaker, ExaBgpSpeaker):
             assert one.speaker.counters.commands_refused == 0
+
+    play(story)
+
+
+def test_who_withdraws_knows_when_its_peers_were_told(play: Play) -> None:
+    """A peer that hasn't been told could still send what it is to send elsewhere."""
+
+    async def story(one: Side, two: Side) -> None:
+        await establish(one, two)
+        await one.until(lambda: one.speaker.has_told(TWO))
+
+        one.configure(TWO, announce=BLOCKS[:1])
+        await one.until(lambda: one.speaker.has_told(TWO))
+        async with asyncio.timeout(1):
+            await two.until(lambda: two.paths() == set(BLOCKS[:1]))
 
     play(story)
 
@@ -290,6 +157,34 @@ def test_a_speaker_that_dies_is_missed_gracefully_and_comes_back(play: Play) -> 
         assert announced == set(BLOCKS)
         assert names.index("PathsChanged") < names.index("EndOfRib")
         assert PeerUp(ONE) in after
+
+    play(story)
+
+
+@pytest.mark.parametrize("play", ["real"], indirect=True)
+def test_another_password_is_taken_without_giving_up_what_was_learned(play: Play) -> None:
+    """The two ends hear of it one after the other, as nodes of a mesh do."""
+
+    async def story(one: Side, two: Side) -> None:
+        one.configure(TWO, announce=BLOCKS, password="first")  # noqa: S106 - an example
+        two.configure(ONE, password="first")  # noqa: S106 - an example
+        for side in (one, two):
+            await side.until_told(EndOfRib, times=2)
+        marks = len(one.heard), len(two.heard)
+
+        one.configure(TWO, announce=BLOCKS, password="second")  # noqa: S106 - an example
+        await two.until(lambda: "PeerDown" in two.names()[marks[1] :])
+        two.configure(ONE, password="second")  # noqa: S106 - an example
+        for side, mark in zip((one, two), marks, strict=True):
+            await side.until(
+                lambda s=side, m=mark: s.names()[m:].count("EndOfRib") == 2,  # type: ignore[misc]  # bound early
+                within_s=60,
+            )
+
+        for side, mark in zip((one, two), marks, strict=True):
+            ends = [e for e in side.heard[mark:] if isinstance(e, PeerDown)]
+            assert [e.reason for e in ends if not e.is_graceful] == []
+        assert two.paths() == set(BLOCKS)
 
     play(story)
 

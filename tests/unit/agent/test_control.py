@@ -8,18 +8,22 @@ from typing import NoReturn
 import pytest
 
 from pycni.agent.control import Answers, ControlServer
-from pycni.ctl.agentlink import ask
+from pycni.ctl.agentlink import ask, wish
 from pycni.errors import DatastoreUnusable, InvalidInput
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: others are not answered")
 
+NONE: Answers = {}
 
-def asked(run_dir: Path, answers: Answers, question: str) -> object:
+
+def asked(run_dir: Path, answers: Answers, question: str, *, wishes: Answers = NONE) -> object:
     async def main() -> object:
-        server = asyncio.create_task(ControlServer(run_dir / "control.sock", answers).run())
+        control = ControlServer(run_dir / "control.sock", answers, wishes)
+        server = asyncio.create_task(control.run())
         try:
             await asyncio.sleep(0)  # it listens before it first waits
-            return await asyncio.to_thread(ask, run_dir, question)
+            talk = wish if wishes else ask
+            return await asyncio.to_thread(talk, run_dir, question)
         finally:
             server.cancel()
             await asyncio.wait([server])
@@ -32,6 +36,15 @@ def test_question_is_answered_by_its_name(tmp_path: Path) -> None:
     answer = asked(tmp_path, {"endpoints": lambda: {"node": "node-0"}}, "endpoints")
 
     assert answer == {"node": "node-0"}
+
+
+@needs_root
+def test_wish_is_fulfilled_by_its_name_and_is_no_question(tmp_path: Path) -> None:
+    wishes: Answers = {"leave": lambda: {"state": "leaving"}}
+
+    assert asked(tmp_path, {}, "leave", wishes=wishes) == {"state": "leaving"}
+    with pytest.raises(InvalidInput, match="known questions: ; wishes: "):
+        asked(tmp_path, {}, "leave")
 
 
 @needs_root

@@ -5,9 +5,10 @@ from ipaddress import ip_network
 
 import pytest
 
-from pycni.agent.facts import Dirty
-from pycni.agent.messages import Doubt, LookAgain
+from pycni.agent.facts import Dirty, Facts
+from pycni.agent.messages import Doubt, Leaving, LookAgain
 from pycni.model.network import RouteKey
+from pycni.plan.inputs import Inputs, Settings
 from tests.unit.agent.node_facts import dirty, keys
 from tests.unit.plan.samples import OWN
 
@@ -44,3 +45,13 @@ def test_any_speck_is_dirt_and_none_gets_lost(speck: Callable[[], Dirty]) -> Non
 
     assert whole
     assert whole == speck()
+
+
+def test_who_leaves_has_peers_told() -> None:
+    facts = Facts(Inputs(Settings(node="node-0")))
+
+    told = facts.feed(Leaving(is_wanted=True), now=0.0)
+
+    assert (told, facts.inputs.is_leaving) == (Dirty(is_bgp=True), True)
+    facts.feed(Leaving(is_wanted=False), now=0.0)
+    assert not facts.inputs.is_leaving

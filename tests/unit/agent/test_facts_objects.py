@@ -11,6 +11,7 @@ from pycni.model.resources import (
     AffinityState,
     AllocationAttribute,
     BGPConfiguration,
+    BGPFilter,
     BGPPeer,
     Block,
     BlockAffinity,
@@ -23,7 +24,9 @@ from tests.unit.plan.samples import OWN, THEIRS, affinity, node, pool
 from tests.unit.spoilt_blocks import SPOILS, Spoil
 
 
-@pytest.mark.parametrize("value", [pool(), node("node-9", "10.10.9.9/20"), BGPConfiguration()])
+@pytest.mark.parametrize(
+    "value", [pool(), node("node-9", "10.10.9.9/20"), BGPConfiguration(), BGPFilter("f")]
+)
 def test_what_concerns_all_routes_makes_everything_dirty(value: Resource) -> None:
     assert dirty(told_of(value)) == ALL
     assert dirty(gone(value), told_of(value)) == ALL
@@ -49,11 +52,11 @@ def test_another_bgp_configuration_is_not_ours() -> None:
     assert made.inputs.bgp == BGPConfiguration()
 
 
-def test_a_peer_concerns_sessions_only() -> None:
+def test_a_peer_concerns_what_it_may_have_announced_too() -> None:
     peer = BGPPeer("router", ip_address("10.10.0.1"), as_number=65001)
 
-    assert dirty(told_of(peer)) == Dirty(is_bgp=True)
-    assert dirty(gone(peer), told_of(peer)) == Dirty(is_bgp=True)
+    assert dirty(told_of(peer)) == Dirty(is_all=True)
+    assert dirty(gone(peer), told_of(peer)) == Dirty(is_all=True)
 
 
 def test_an_affinity_concerns_its_prefix_and_ours_sessions_too() -> None:
@@ -93,6 +96,22 @@ def test_the_datastore_is_known_once_each_kind_was_listed() -> None:
 
     assert not any(known)
     assert made.has_datastore
+
+
+@pytest.mark.parametrize(("filters", "is_known"), [((), True), (("f",), False)])
+def test_filters_must_be_known_where_a_peer_names_one(
+    filters: tuple[str, ...], *, is_known: bool
+) -> None:
+    peer = BGPPeer("router", ip_address("10.10.0.1"), as_number=65001, filters=filters)
+    made = facts()
+    for kind in (*WATCHED_KINDS,):
+        if kind is not BGPFilter:
+            made.feed(Listed(kind, [peer] if kind is BGPPeer else []), now=0.0)
+
+    assert made.has_datastore is is_known
+    made.feed(Listed(BGPFilter, [BGPFilter("f")]), now=0.0)
+    assert made.has_datastore
+    assert made.inputs.filters == {"f": BGPFilter("f")}
 
 
 def test_a_deleted_pool_stays_in_the_history() -> None:

@@ -94,9 +94,9 @@ def test_an_open_with_strange_capabilities_is_not_understood(capabilities: str) 
         codec.decode(opened(capabilities))
 
 
-@pytest.mark.parametrize("kind", ["open", "update"])
-def test_what_we_sent_ourselves_is_no_event(kind: str) -> None:
-    assert codec.decode(line(kind, '"direction": "send"')) == ()
+@pytest.mark.parametrize(("kind", "direction"), [("open", "send"), ("update", "unheard-of")])
+def test_what_no_peer_said_is_no_event(kind: str, direction: str) -> None:
+    assert codec.decode(line(kind, f'"direction": "{direction}"')) == ()
 
 
 def test_a_notification_alone_is_no_event_since_the_session_goes_down_with_it() -> None:

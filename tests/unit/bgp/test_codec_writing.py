@@ -28,6 +28,7 @@ ROUTER = replace(
     password="s3cret!",  # noqa: S106 - an example.
     families=frozenset({Family.IPV4}),
 )
+NEAR = replace(ROUTER, hops=2, restart_time_s=0)
 CONFIGURATION = """\
 process agent {
   run /usr/bin/python3 -IES /run/pycni/exabgp/bridge.py /run/pycni/exabgp/helper.sock;
@@ -48,7 +49,7 @@ neighbor 10.10.24.89 {
   family { ipv4 unicast; ipv6 unicast; }
   capability { asn4 enable; route-refresh enable; graceful-restart 120; }
   api { processes [ agent ]; neighbor-changes; \
-receive { parsed; open; update; notification; refresh; } }
+receive { parsed; open; update; notification; refresh; } send { parsed; update; } }
 }
 
 neighbor 10.10.0.1 {
@@ -65,7 +66,7 @@ neighbor 10.10.0.1 {
   family { ipv4 unicast; }
   capability { asn4 enable; route-refresh enable; graceful-restart 60; }
   api { processes [ agent ]; neighbor-changes; \
-receive { parsed; open; update; notification; refresh; } }
+receive { parsed; open; update; notification; refresh; } send { parsed; update; } }
   connect 1179;
   md5-password "s3cret!";
 }
@@ -129,6 +130,27 @@ def test_a_path_that_could_carry_syntax_is_refused(word: str) -> None:
         codec.render_configuration([], run=[word], nudges={})
 
 
+def test_communities_of_both_kinds_are_attributes_of_a_route() -> None:
+    tags = frozenset({"64512:2", "64512:10", "1:2:3"})
+    block = Advertisement(ip_network("192.168.39.192/26"), ip_address("10.10.7.20"), tags)
+
+    assert codec.announce(block) == (
+        "announce route 192.168.39.192/26 next-hop 10.10.7.20"
+        " community [ 64512:10 64512:2 ] large-community [ 1:2:3 ]"
+    )
+    assert codec.withdraw(block) == "withdraw route 192.168.39.192/26 next-hop 10.10.7.20"
+
+
+@pytest.mark.parametrize(
+    "text", ["1", "1:2 ]\nshutdown", "1:x", "65536:1", "no-export", "\u0661:1"]
+)
+def test_a_community_that_could_carry_syntax_is_refused(text: str) -> None:
+    block = Advertisement(ip_network("10.0.0.0/26"), ip_address("10.0.0.1"), frozenset({text}))
+
+    with pytest.raises(InvalidInput):
+        codec.announce(block)
+
+
 def test_commands_for_routes() -> None:
     block = Advertisement(ip_network("192.168.39.192/26"), ip_address("10.10.7.20"))
 
@@ -160,3 +182,15 @@ def test_neighbour_that_can_not_be_configured_is_named_without_its_password() ->
     assert "password" in mistake
     assert "cret" not in mistake
     assert codec.mistake_in(NODE_1) is None
+
+
+def test_a_near_peers_distance_is_proved_by_the_ttl() -> None:
+    text = codec.render_configuration([NEAR], run=["/bin/true"], nudges={})
+
+    assert "  outgoing-ttl 255;\n  incoming-ttl 254;\n" in text
+
+
+def test_without_time_there_is_no_graceful_restart() -> None:
+    text = codec.render_configuration([NEAR], run=["/bin/true"], nudges={})
+
+    assert "graceful-restart disable;" in text

@@ -230,6 +230,38 @@ def test_a_peer_that_restarts_twice_after_us_loses_what_it_did_not_repeat() -> N
     assert shown(rib) == []
 
 
+def test_a_peer_that_restarts_before_and_after_us_keeps_its_paths() -> None:
+    rib = established(path())
+    for event in (down(), LOST, opened(), PeerUp(A)):
+        rib.feed(event, now=10.0)
+
+    touched = rib.feed(down(), now=12.0)
+
+    assert touched == {BLOCK}
+    assert shown(rib) == ["192.168.1.0/26 from 10.0.0.1 stale"]
+    assert rib.next_deadline() == 12.0 + 90.0
+
+
+def test_a_peer_that_restarted_before_us_must_have_kept_forwarding() -> None:
+    rib = established(path())
+    for event in (down(), LOST):
+        rib.feed(event, now=10.0)
+
+    touched = rib.feed(opened(preserved=frozenset()), now=12.0)
+
+    assert touched == {BLOCK}
+
+
+def test_a_peer_whose_restart_has_ended_may_restart_again() -> None:
+    rib = established(path())
+    for event in (down(), opened(), PeerUp(A), announce(path()), EOR_4):
+        rib.feed(event, now=10.0)
+
+    rib.feed(down(), now=12.0)
+
+    assert shown(rib) == ["192.168.1.0/26 from 10.0.0.1 stale"]
+
+
 def test_a_peer_that_restarts_after_us_must_have_kept_forwarding() -> None:
     rib = established(path())
     for event in (LOST, opened(), PeerUp(A), down()):

@@ -1,5 +1,11 @@
 """The Adj-RIB-In of sessions that are up, and of peers that are no longer wanted."""
 
+from ipaddress import ip_network
+
+import pytest
+
+from pycni.agent.report import full_peers
+from pycni.bgp import rib as rib_module
 from pycni.bgp.rib import Rib
 from pycni.model.bgp import PathsChanged, PeerUp
 from tests.unit.bgp.ribs import BLOCK, OTHER, A, B, announce, established, opened, path, shown, told
@@ -67,3 +73,21 @@ def test_a_forgotten_peer_takes_its_paths_along() -> None:
 
 def test_forgetting_a_stranger_changes_nothing() -> None:
     assert Rib().forget(A) == set()
+
+
+def test_a_peer_that_announces_without_end_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rib_module, "MAX_PATHS", 2)
+    rib = established(path(), path("192.168.2.0/26"))
+    assert full_peers(rib) == []
+
+    assert rib.feed(announce(path("192.168.3.0/26"), path(med=5)), now=0.0) == {BLOCK}
+
+    assert shown(rib) == ["192.168.1.0/26 from 10.0.0.1", "192.168.2.0/26 from 10.0.0.1"]
+    (problem,) = full_peers(rib)
+    assert problem.startswith("BGP peer 10.0.0.1 announces over 200,000 prefixes")
+    rib.feed(PathsChanged(A, withdrawn=(OTHER, ip_network("192.168.3.0/26"))), now=0.0)
+    rib.feed(announce(path("192.168.4.0/26")), now=0.0)
+    assert "192.168.4.0/26 from 10.0.0.1" in shown(rib)
+    assert full_peers(rib) == [problem], "nobody knows what was left out"
+    rib.feed(opened(), now=0.0)
+    assert full_peers(rib) == []

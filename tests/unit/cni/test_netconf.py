@@ -8,7 +8,8 @@ import pytest
 
 from pycni.cni.commands import Command
 from pycni.cni.errors import CniError, Code
-from pycni.cni.netconf import NetworkConfig, Subnet, read_config
+from pycni.cni.netconf import NetworkConfig, read_config
+from pycni.model.endpoints import Subnet
 
 VALID, OLDER = "cni.dev/valid-attachments", "cni.dev/attachments"
 
@@ -150,6 +151,7 @@ def test_a_known_key_of_another_type_is_refused_by_name(key: str, value: object)
         ({"ipam": {"ipv4_pools": [7]}}, "must hold strings"),
         ({"ipam": {"ipv4_pools": [""]}}, "must hold strings"),
         ({"ipam": {"ipv6_pools": ["fd00::/x"]}}, "is no CIDR"),
+        ({"ipam": {"ipv6_pools": ["fd00::%eth0/64"]}}, "is no CIDR"),
         ({"ipam": {"ipv4_pools": ["10.0.0.1/8"]}}, "is no CIDR"),
         ({"ipam": {"ipv4_pools": ["fd00::/48"]}}, "fd00::/48 is IPv6: name it in ipv6_pools"),
         ({"ipam": {"ipv6_pools": ["six", "10.0.0.0/8"]}}, "is IPv4: name it in ipv4_pools"),
@@ -164,6 +166,8 @@ def test_a_known_key_of_another_type_is_refused_by_name(key: str, value: object)
         ({"ipam": {"assign_ipv6": "yes"}}, 'must be "true" or "false"'),
         ({"ipam": {"assign_ipv4": "false"}}, "a pod needs an address"),
         ({"container_settings": {"allow_ip_forwarding": 1}}, "must be of type bool"),
+        ({"datastore_type": "kubernetes", "datastore": "/x.db"}, "contradict each other"),
+        ({"datastore_type": "sqlite", "datastore": "kubernetes"}, "contradict each other"),
     ],
 )
 def test_bad_values_are_refused(document: dict[str, Any], complaint: str) -> None:
@@ -187,6 +191,19 @@ def test_what_is_not_supported_is_named_with_its_value(
 
     assert caught.value.code is Code.UNSUPPORTED_FIELD
     assert complaint in caught.value.msg
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        ({}, "/var/lib/pycni/pycni.db"),
+        ({"datastore_type": "sqlite", "datastore": "/x.db"}, "/x.db"),
+        ({"datastore_type": "kubernetes"}, "kubernetes"),
+        ({"datastore": "kubernetes"}, "kubernetes"),
+    ],
+)
+def test_the_datastore_is_a_file_or_the_cluster(document: dict[str, Any], place: str) -> None:
+    assert config(**document).datastore == place
 
 
 def test_another_ipam_plugins_section_is_its_own() -> None:
@@ -327,6 +344,8 @@ def test_everything_that_may_be_said_of_addresses() -> None:
         ({"routes": [{"dst": 5}]}, "needs 'dst'"),
         ({"routes": [{"dst": "10.0.0.0/8", "gw": 7}]}, "needs 'dst'"),
         ({"routes": [{"dst": "10.0.0.1/8"}]}, "needs 'dst'"),
+        ({"routes": [{"dst": "fd00::%eth0/64"}]}, "needs 'dst'"),
+        ({"routes": [{"dst": "::/0", "gw": "fe80::1%eth0"}]}, "needs 'dst'"),
         ({"routes": [{"dst": "10.0.0.0/8", "gw": "x"}]}, "may have 'gw', an address"),
         ({"routes": [{"dst": "10.0.0.0/8", "gw": "fd00::1"}]}, "not of one IP version"),
         ({"routes": [{"dst": "10.0.0.0/8", "via": "x"}]}, "unknown key 'via'"),

@@ -44,6 +44,17 @@ def test_one_configuration_serves_many_pods() -> None:
         one.config.dns["search"] = []  # type: ignore[index]  # That is the point.
 
 
+def test_one_configuration_serves_many_deletions() -> None:
+    delete = {"CNI_COMMAND": "DEL"}
+    one = parsed(delete, prevResult={"ips": [{"address": "192.168.1.1/32"}]})
+    other = parsed(delete, prevResult={"ips": [{"address": "192.168.1.2/32"}]})
+
+    assert one.config is other.config
+    assert parsed(delete, run_dir="/run/other").config.run_dir == "/run/other"
+    assert parsed(delete, cniVersion="0.4.0").config.cni_version == "0.4.0"
+    assert refused(delete, run_dir=1)[0] is Code.INVALID_CONFIGURATION
+
+
 def test_a_missing_variable_comes_before_a_bad_configuration() -> None:
     code, text = refused({"CNI_IFNAME": ""}, mtu="x")
 
@@ -186,7 +197,7 @@ def test_what_kubernetes_gives_is_understood() -> None:
 
     args = parsed({"CNI_ARGS": text}).args
 
-    assert (args.pod_namespace, args.pod_name) == ("default", "nginx-1")
+    assert (args.pod_namespace, args.pod_name, args.pod_uid) == ("default", "nginx-1", "1-2")
 
 
 @pytest.mark.parametrize("text", ["K8S_POD_NAME=Probe_1", "K8S_POD_NAMESPACE=default"])

@@ -14,9 +14,10 @@ import pytest
 
 from pycni.ctl.main import main
 from pycni.datastore.sqlite import SqliteDatastore, open_sqlite
-from pycni.endpoints import FileEndpoints, endpoint_document, pending_document
+from pycni.endpoints import FileEndpoints
 from pycni.ipam import block as arithmetic
 from pycni.model.endpoints import PendingRelease, WorkloadEndpoint
+from pycni.model.records import endpoint_document, pending_document
 from pycni.model.resources import Block, Resource
 
 Work = Callable[[SqliteDatastore], Awaitable[object]]

@@ -154,7 +154,7 @@ def test_predict_complains_of_broken_yaml_in_one_line(
     assert main(["predict", "-f", str(tmp_path / "broken.yaml")]) == 1
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert "broken.yaml is no YAML: while parsing" in line
+    assert "broken.yaml: line 2, column 1: expected" in line
 
 
 def test_output_that_can_not_be_written_is_said_in_words() -> None:
@@ -251,3 +251,32 @@ def test_help_shows_an_example(capsys: pytest.CaptureFixture[str], words: list[s
 
     assert end.value.code == 0
     assert "example: pycnictl" in capsys.readouterr().out
+
+
+def test_datastore_is_taken_behind_the_verb_and_a_new_one_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (["--datastore", str(tmp_path / name)] for name in ("first.db", "second.db"))
+    apply = ["apply", "-f", str(CLONE / "examples" / "pool.yaml")]
+
+    assert main([*apply, *first]) == 0
+    made = capsys.readouterr()
+    assert main([*second, *apply, *first]) == 0
+    again = capsys.readouterr()
+    statuses = [
+        main([*where, *words, *first])
+        for words in (["get", "pools"], ["ipam", "show"], ["ipam", "explain", "172.16.0.1"])
+        for where in ([], second)
+    ]
+
+    assert made.err == f"note: there was no datastore at {first[1]}; a new one was made\n"
+    assert (again.out, again.err) == ("IPPool second-pool unchanged\n", "")
+    assert statuses == [0] * 6
+    assert not Path(second[1]).exists()
+
+
+def test_predict_prints_nothing_of_a_table_that_is_empty(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["predict", "-f", EXERCISE, "--node", "node-1", "-6"]) == 0
+    assert capsys.readouterr().out == ""

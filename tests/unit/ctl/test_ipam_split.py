@@ -120,7 +120,7 @@ def test_change_of_the_pool_meanwhile_is_in_the_parts() -> None:
 
 @pytest.mark.parametrize("death", range(5))
 def test_interrupted_split_is_finished_by_the_same_command(death: int) -> None:
-    """A store without transactions writes one pool after the other."""
+    """A store without transactions may have written all pools but one."""
     store = MemoryDatastore()
     writes = 0
 
@@ -141,5 +141,6 @@ def test_interrupted_split_is_finished_by_the_same_command(death: int) -> None:
 
     left, pools = asyncio.run(story())
 
-    assert left == [POOL, *parts_of(POOL, 4)[:death]]
+    others = [part for at, part in enumerate(parts_of(POOL, 4)) if at != death]
+    assert left == [POOL, *others]
     assert pools == list(parts_of(POOL, 4))

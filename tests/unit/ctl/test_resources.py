@@ -98,7 +98,7 @@ def test_apply_writes_nothing_of_a_file_with_a_mistake(
     assert apply(f"{PEER}---{POOL}---{clash}") == 1
     assert "overlaps pool" in capsys.readouterr().err
     assert run("get", "peers") == 0
-    assert capsys.readouterr().out == "NAME  PEER  PORT  AS  NODE  PASSWORD\n"
+    assert capsys.readouterr().out == "NAME  PEER  PORT  AS  NODE  PASSWORD  FILTERS\n"
 
 
 def test_apply_reads_stdin(
@@ -126,7 +126,7 @@ def test_apply_reads_stdin(
         (("delete", "nonsense", "x"), 2, "there is no kind 'nonsense': use one of pools"),
         (("get", "pools"), 1, "there is no datastore at"),
         (("delete", "pool", "x"), 1, "there is no IPPool x: see  pycnictl get pools"),
-        (("ipam", "candidates", "n", "--pool", "10.0.0.1/8"), 2, "--pool 10.0.0.1/8: "),
+        (("ipam", "candidates", "n", "--pool", "10.0.0.1/8"), 2, "are set; write 10.0.0.0/8"),
         (("ipam", "candidates", "", "--pool", "10.0.0.0/8"), 2, "name is empty"),
         (("ipam", "candidates", "n", "--pool", "10.0.0.0/8", "-n", "0"), 2, "must be 1 or more"),
         (

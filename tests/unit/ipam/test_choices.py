@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from pycni.errors import InvalidInput
-from pycni.ipam.block import Rested, new_block
+from pycni.ipam.block import Rested, auto_assign, new_block
 from pycni.ipam.choices import any_address, one_address
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.reserved import NOTHING
@@ -35,6 +35,20 @@ def test_full_block_is_passed_over() -> None:
         block = chosen[0]
 
     assert any_address(REQUEST, only_of="node-0", reserved=NOTHING, rested=RESTED)(block) is None
+
+
+def test_a_block_without_room_beside_is_passed_over() -> None:
+    request = AssignRequest(handle_id="h", beside="gateway")
+    choose = any_address(request, only_of="node-0", reserved=NOTHING, rested=RESTED)
+    of_three, _ = auto_assign(BLOCK, count=3, handle_id="others")
+    of_two, _ = auto_assign(BLOCK, count=2, handle_id="others")
+    gateways, _ = auto_assign(of_two, count=1, handle_id="gateway")
+    single = new_block(ip_network("192.168.0.0/32"), affinity="node-0", sequence_number=1)
+
+    assert choose(of_three) is None
+    assert choose(of_two) is not None
+    assert choose(gateways) is not None
+    assert choose(single) is not None  # who asks is told that it has no room at all
 
 
 def test_particular_address_of_anothers_block_needs_borrowing() -> None:

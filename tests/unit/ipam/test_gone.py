@@ -6,8 +6,8 @@ from ipaddress import IPv4Network
 import pytest
 
 from pycni.ipam import block as arithmetic
-from pycni.ipam.gone import GONE_AFTER_S, Absences, Estate, Turn, estates, take_from, with_count
-from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle
+from pycni.ipam.gone import GONE_AFTER_S, Absences, Estate, Turn, estates, take_from
+from pycni.model.resources import AffinityState, Block, BlockAffinity
 from tests.unit.written_books import (
     AFFINITY,
     CIDR,
@@ -261,14 +261,6 @@ def test_node_that_has_more_than_was_seen_lives(sign: str) -> None:
         assert take_from(give(full_block(), "x", node="node-0"), estate(), resting_since="") is None
     else:
         assert take_from(empty_block(OTHER), estate(), resting_since="") is None
-
-
-def test_handle_counts_are_set_and_not_lowered() -> None:
-    handle = Handle("h", ((CIDR, 2), (OTHER, 1)))
-
-    assert with_count(handle, CIDR, 1).blocks == ((CIDR, 1), (OTHER, 1))
-    assert with_count(handle, CIDR, 0).blocks == ((OTHER, 1),)
-    assert with_count(Handle("h"), CIDR, 0) == Handle("h")
 
 
 def test_unfinished_claim_belongs_to_the_node_as_well() -> None:

@@ -1,12 +1,12 @@
 """Which pools may serve: selectors, modes, uses, families and names, each with the other."""
 
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import pytest
 
 from pycni.errors import InvalidInput
-from pycni.ipam.pools import eligible
+from pycni.ipam.pools import eligible, overlapping
 from pycni.model.resources import AssignmentMode, IPPool, PoolUse
 
 FOUR = (
@@ -107,3 +107,13 @@ def test_a_manual_pool_serves_those_only_who_name_it() -> None:
 
     assert serving(manual, FOUR[1], version=4) == ["b4"]
     assert serving(manual, FOUR[1], version=4, named=("a4",)) == ["a4"]
+
+
+def test_blocks_that_share_addresses_overlap_but_not_a_block_itself() -> None:
+    block, part, whole, other, six = map(
+        ip_network, ("10.0.0.0/28", "10.0.0.4/30", "10.0.0.0/26", "10.0.0.16/28", "fd00::/28")
+    )
+
+    assert overlapping(block, [block, other, six]) is None
+    assert overlapping(block, [other, part]) == part
+    assert overlapping(block, [other, whole]) == whole

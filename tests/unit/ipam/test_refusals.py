@@ -5,7 +5,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from pycni.ipam import block as arithmetic
-from pycni.ipam.refusals import limit_reached, nothing_free
+from pycni.ipam.refusals import cut_otherwise, limit_reached, nothing_free
 from pycni.ipam.reserved import NOTHING, Reserved
 from pycni.model.resources import Block, IPAMConfig, IPPool, IPReservation
 from tests.unit.spoilt_blocks import SPOILS, Spoil
@@ -73,6 +73,15 @@ def test_reserved_addresses_are_counted_where_they_are_free() -> None:
     said = "(1 rest after their last use, 1 more in its blocks are reserved)"
     assert said in limit(freed, reserved=kept)
     assert said in nothing(freed, config=IPAMConfig(), reserved=kept)
+
+
+def test_a_block_of_another_size_that_is_in_the_way_is_named() -> None:
+    there = IPv4Network("10.9.0.12/30")
+
+    said = str(cut_otherwise("10.9.0.9 to pod", cidr=IPv4Network("10.9.0.8/29"), other=there))
+
+    assert said.startswith("cannot assign 10.9.0.9 to pod: its block 10.9.0.8/29 can't be made")
+    assert "block 10.9.0.12/30, of another size, is there; delete that one" in said
 
 
 def test_several_reasons_are_told_together() -> None:

@@ -78,3 +78,32 @@ def test_one_inside_another_is_counted_once_in_ipv6(order: int) -> None:
 )
 def test_blocks_in_a_row_are_counted_only_whole(texts: tuple[str, ...], count: int) -> None:
     assert reserved(*texts).whole_blocks(ip_network("10.0.0.0/30")) == count
+
+
+@pytest.mark.parametrize(
+    ("cidr", "length", "ends", "others"),
+    [
+        ("10.0.0.0/24", 24, ["10.0.0.0", "10.0.0.255"], ["10.0.0.63", "10.0.0.64", "10.0.1.0"]),
+        ("10.0.0.0/24", 26, ["10.0.0.63", "10.0.0.64", "10.0.0.255"], ["10.0.0.1", "10.0.1.0"]),
+        ("fd00::/120", 122, ["fd00::", "fd00::40"], ["fd00::3f", "fd00::ff", "fd00::100"]),
+        # Of two both are neighbours.
+        ("10.0.0.0/30", 31, [], ["10.0.0.0", "10.0.0.1", "10.0.0.3"]),
+        ("fd00::/126", 127, [], ["fd00::", "fd00::1"]),
+    ],
+)
+def test_what_means_a_whole_link_is_reserved_on_it(
+    cidr: str, length: int, ends: list[str], others: list[str]
+) -> None:
+    kept = reserved("10.9.0.0/32").on_links([(ip_network(cidr), length)])
+
+    assert kept
+    assert ip_address("10.9.0.0") in kept
+    assert [one for one in (*ends, *others) if ip_address(one) in kept] == ends
+
+
+def test_a_block_that_is_the_end_of_a_link_is_reserved_whole() -> None:
+    kept = NOTHING.on_links([(ip_network("10.0.0.0/24"), 24)])
+
+    assert kept.whole_blocks(ip_network("10.0.0.255/32")) == 1
+    assert kept.whole_blocks(ip_network("10.0.0.1/32")) == 0
+    assert kept.whole_blocks(ip_network("10.0.0.0/31")) == 0

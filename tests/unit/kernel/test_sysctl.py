@@ -1,9 +1,11 @@
 """Names of sysctls and the files behind them."""
 
+from pathlib import Path
+
 import pytest
 
 from pycni.errors import InvalidInput
-from pycni.kernel.sysctl import read_sysctl, sysctl_path
+from pycni.kernel.sysctl import find_root, read_sysctl, sysctl_path
 from pycni.plan.podsysctls import interface_sysctl
 
 
@@ -31,3 +33,11 @@ def test_names_cannot_leave_their_folder(name: str) -> None:
 
 def test_a_missing_sysctl_has_no_value() -> None:
     assert read_sysctl("net.no_such_thing") is None
+
+
+def test_the_hosts_sysctls_are_used_where_they_are_mounted(tmp_path: Path) -> None:
+    assert find_root(f"{tmp_path}/") == "/proc/sys/"
+
+    (tmp_path / "net").mkdir()
+
+    assert find_root(f"{tmp_path}/") == f"{tmp_path}/"

@@ -220,6 +220,28 @@ def test_we_read_links_that_pyroute2_writes() -> None:
     assert wire_link.read_group(message.body) == 9
 
 
+@pytest.mark.parametrize(
+    ("family", "address", "flags", "is_temporary"),
+    [
+        (10, "fd00::5", 0x01, True),
+        (10, "fd00::5", 0x80, False),
+        (2, "10.0.0.5", 0x01, False),  # a second address of its subnet
+    ],
+)
+def test_an_ipv6_address_may_be_temporary(
+    family: int, address: str, flags: int, is_temporary: bool
+) -> None:
+    theirs = ifaddrmsg()
+    theirs["family"], theirs["prefixlen"], theirs["index"] = family, 24, 3
+    theirs["flags"], theirs["attrs"] = flags, [("IFA_ADDRESS", address)]
+    theirs.encode()
+
+    (message,) = messages(bytes(theirs.data))
+
+    read = wire_link.read_address(message.body, name_of=NAMES.get)
+    assert read == Address("tunl0", ip_interface(f"{address}/24"), is_temporary)
+
+
 def test_a_peer_address_is_not_ours() -> None:
     theirs = ifaddrmsg()
     theirs["family"], theirs["prefixlen"], theirs["index"] = 2, 30, 3

@@ -275,3 +275,19 @@ def test_dead_agent_costs_no_other_nodes_row_of_nat(cluster: Cluster) -> None:
         ("default/dnsutils asks outside (NAT)", "FAIL", "the agent of node-0 does not answer"),
         (nginx, "SKIP", f"degraded: {degraded.LOSS}"),
     ]
+
+
+def test_every_title_fits_into_its_column(dual_stack: Cluster) -> None:
+    async def seen_source(place: str, *, address: IPAddress) -> str:
+        return OWN6[place] if address.version == 6 else TUNNEL[place]
+
+    async def ask() -> list[str]:
+        rows = checks.pods_see_the_right_source(dual_stack, seen_source=seen_source)
+        return [row.what async for row in rows]
+
+    titles = asyncio.run(ask())
+
+    assert max(map(len, titles)) == len(
+        "node-1 asks default/nginx-deployment-69df458bc5-bb87w on node-2 (IPv6)"
+    )
+    assert all(len(title) <= checks.title_width(dual_stack) for title in titles)

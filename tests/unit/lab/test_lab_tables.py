@@ -184,3 +184,25 @@ def test_router_forwards_what_the_topology_has(exercise: Topology, dual_stack: T
 def test_places_are_router_members_and_pods(exercise: Topology) -> None:
     assert underlay.places(exercise)[:5] == ["router", "node-0", "node-1", "node-2", "outside"]
     assert "default.web" in underlay.places(exercise)
+
+
+def test_status_counts_paths_and_tells_the_stale_ones() -> None:
+    peers = [
+        ("10.10.7.20", "node-0", "down", 1, 1, "closing connection"),
+        ("10.10.43.25", "node-2", "up", 2, 0, ""),
+    ]
+    keys = ("peer", "node", "state", "paths", "stale", "last_error")
+    status = {
+        "converged": True,
+        "nat": "unavailable: no nftables",
+        "uptime_s": 3,
+        "problems": ["it rains"],
+        "peers": [dict(zip(keys, peer, strict=True)) for peer in peers],
+    }
+
+    assert picture.status_lines("node-1", status) == [
+        "node-1: agent converged, up for 3 s, NAT unavailable",
+        "  problem: it rains",
+        "  BGP 10.10.7.20   node-0  down  1 path (1 stale)  closing connection",
+        "  BGP 10.10.43.25  node-2  up    2 paths",
+    ]

@@ -24,6 +24,7 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
+from pycni.model.schema_config import node_annotations
 
 V4 = IPv4Network("192.168.39.192/30")
 BLOCK = Block(
@@ -160,6 +161,29 @@ def test_documents_are_those_of_calico(value: Resource, document: dict[str, Any]
     assert schema.decode(type(value), text, name=resource_name(value)) == value
 
 
+def test_a_node_has_the_first_internal_ip_of_each_version() -> None:
+    addresses = [
+        {"type": "Hostname", "address": "node-0"},
+        {"type": "ExternalIP", "address": "192.0.2.1"},
+        {"type": "InternalIP", "address": "fd00:10::20"},
+        {"type": "InternalIP", "address": "node-0.example"},
+        {"type": "InternalIP"},
+        "nonsense",
+        {"type": "InternalIP", "address": "10.10.7.20"},
+        {"type": "InternalIP", "address": "10.10.7.21"},
+    ]
+
+    node = schema.from_stored(Node, {**NODE_DOCUMENT, "status": {"addresses": addresses}})
+
+    assert [str(one) for one in node.internal_ips] == ["10.10.7.20", "fd00:10::20"]
+    assert "status" not in schema.to_stored(node)
+
+
+@pytest.mark.parametrize("status", [None, {}, {"addresses": None}, {"addresses": "nonsense"}])
+def test_a_node_whose_kubelet_has_said_nothing_has_no_internal_ip(status: object) -> None:
+    assert schema.from_stored(Node, {**NODE_DOCUMENT, "status": status}).internal_ips == ()
+
+
 def test_a_block_as_an_older_calico_wrote_it_is_read() -> None:
     document = json.loads(json.dumps(BLOCK_DOCUMENT))
     for field in ("affinity", "deleted", "sequenceNumber", "sequenceNumberForAllocation"):
@@ -171,6 +195,46 @@ def test_a_block_as_an_older_calico_wrote_it_is_read() -> None:
     assert (block.affinity, block.sequence_number, block.is_deleted) == (None, 0, False)
     assert block.sequence_numbers == (None,) * 4
     assert block.attributes == (AllocationAttribute(None), AllocationAttribute(None))
+
+
+ANNOTATION = "projectcalico.org/"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("IPv4Address", "somewhere"),
+        ("IPv4Address", "fd00::1/64"),
+        ("IPv6Address", "10.10.7.20/20"),
+        ("ASNumber", "none"),
+        ("IPv4IPIPTunnelAddr", "10.0.0.256"),
+        ("RouteReflectorClusterID", "fd00::1"),
+        ("RouteReflectorClusterID", "1.0.0.1\n"),
+    ],
+)
+def test_an_annotation_that_says_nothing_that_can_be_is_named_and_left_out(
+    name: str, text: str
+) -> None:
+    said = {f"{ANNOTATION}ASNumber": "65001", f"{ANNOTATION}IPv4Address": "10.10.7.20/20"}
+    metadata = {"name": "node-0", "annotations": said | {ANNOTATION + name: text}}
+
+    node = schema.from_stored(Node, {"metadata": metadata})
+
+    other = {k: v for k, v in said.items() if k != ANNOTATION + name}
+    assert node.unread == (ANNOTATION + name,)
+    # Nothing is written to it, so that whoever wrote it finds it to correct.
+    written = node_annotations(node)
+    assert ANNOTATION + name not in written
+    assert {k: v for k, v in written.items() if v is not None} == other
+
+
+def test_an_annotation_that_can_not_be_read_is_replaced_by_a_value() -> None:
+    metadata = {"name": "node-0", "annotations": {f"{ANNOTATION}IPv4IPIPTunnelAddr": "nowhere"}}
+    node = schema.from_stored(Node, {"metadata": metadata})
+
+    written = node_annotations(replace(node, ipip_tunnel_address=IPv4Address("192.168.0.1")))
+
+    assert written[f"{ANNOTATION}IPv4IPIPTunnelAddr"] == "192.168.0.1"
 
 
 @pytest.mark.parametrize("kind", [Block, Handle, BlockAffinity])
@@ -198,6 +262,8 @@ def test_a_document_marked_deleted_says_so(kind: type[Resource]) -> None:
         (Block, BLOCK_DOCUMENT, {"cidr": "10.0.0.0/8"}, "spec.cidr: 10.0.0.0/8 is too large"),
         (Block, BLOCK_DOCUMENT, {"cidr": "10.0.0.0/33"}, "does not appear"),
         (Block, BLOCK_DOCUMENT, {"allocations": 7}, "TypeError"),
+        (Block, BLOCK_DOCUMENT, {"attributes": [{"handle_id": 1}]}, "handle_id: 1 has no place"),
+        (Block, BLOCK_DOCUMENT, {"attributes": [{"secondary": {"a": 1}}]}, "secondary: 1 has no"),
         (Block, BLOCK_DOCUMENT, {"attributes": [{"owner": 1}]}, "unknown field in"),
         (Block, BLOCK_DOCUMENT, {"attributes": [{"releasedAt": 1}]}, "1 is no point in time"),
         (Block, BLOCK_DOCUMENT, {"sequenceNumber": "1"}, "spec.sequenceNumber: '1'"),

@@ -26,6 +26,7 @@ from pycni.model.resources import (
     IPReservation,
     Node,
     PoolUse,
+    PrefixAdvertisement,
     Resource,
     TunnelMode,
 )
@@ -99,7 +100,10 @@ def test_all_mistakes_of_a_file_come_at_once() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [", "cannot read f: while parsing"),
+        (
+            "a: [",
+            "cannot read f: line 1, column 5: expected the node content, but found '<stream end>'$",
+        ),
         ("a: 1\na: 2", "the key 'a' is given twice"),
         ("1: 2", "the key 1 is no string"),
         ("[" * 5000, "cannot read f: "),
@@ -155,6 +159,45 @@ ACCEPTED: list[tuple[dict[str, Any], Config]] = [
     ),
     (
         document(
+            "BGPPeer",
+            nodeSelector="rack == 'a'",
+            peerSelector="has(reflects)",
+            localASNumber=65001,
+            maxRestartTime="1m30s",
+            numAllowedLocalASNumbers=2,
+            keepOriginalNextHop=True,
+        ),
+        BGPPeer(
+            "x",
+            node_selector="rack == 'a'",
+            peer_selector="has(reflects)",
+            local_as=65001,
+            restart_time_s=90,
+            allowed_own_as=2,
+        ),
+    ),
+    (
+        document("BGPPeer", peerIP="fd00::1", asNumber=1, maxRestartTime="0s", nextHopMode="Self"),
+        BGPPeer("x", IPv6Address("fd00::1"), 1, restart_time_s=0),
+    ),
+    (
+        document("BGPPeer", peerIP="fd00::1", asNumber=1, ttlSecurity=0),
+        BGPPeer("x", IPv6Address("fd00::1"), 1),
+    ),
+    (
+        document("BGPPeer", peerIP="fd00::1", asNumber=1, ttlSecurity=2),
+        BGPPeer("x", IPv6Address("fd00::1"), 1, hops=2),
+    ),
+    (
+        document("BGPPeer", peerIP="fd00::1", asNumber=1, filters=["a", "b.c"]),
+        BGPPeer("x", IPv6Address("fd00::1"), 1, filters=("a", "b.c")),
+    ),
+    (
+        document("Node", bgp={"routeReflectorClusterID": "10.0.0.9"}),
+        Node("x", reflector_cluster_id=IPv4Address("10.0.0.9")),
+    ),
+    (
+        document(
             "Node",
             bgp={
                 "ipv4Address": "10.10.7.20/20",
@@ -181,6 +224,33 @@ ACCEPTED: list[tuple[dict[str, Any], Config]] = [
         document("BGPConfiguration", name="default", listenPort=1, nodeToNodeMeshEnabled=False),
         BGPConfiguration(listen_port=1, is_node_mesh_enabled=False),
     ),
+    (
+        document(
+            "BGPConfiguration",
+            name="default",
+            nodeMeshPassword="a+B/c=1",
+            nodeMeshMaxRestartTime="2m30s",
+        ),
+        BGPConfiguration(mesh_password="a+B/c=1", mesh_restart_time_s=150),  # noqa: S106
+    ),
+    (
+        document(
+            "BGPConfiguration",
+            name="default",
+            communities=[{"name": "Mine_1", "value": "100:06532"}],
+            prefixAdvertisements=[
+                {"cidr": "10.0.0.0/8", "communities": ["Mine_1", "100:555:107"]},
+                {"cidr": "fd00::/8", "communities": ["1:2"]},
+            ],
+        ),
+        BGPConfiguration(
+            communities=(("Mine_1", "100:6532"),),
+            prefix_advertisements=(
+                PrefixAdvertisement(ip_network("10.0.0.0/8"), ("Mine_1", "100:555:107")),
+                PrefixAdvertisement(ip_network("fd00::/8"), ("1:2",)),
+            ),
+        ),
+    ),
 ]
 
 
@@ -193,8 +263,9 @@ def test_what_is_written_becomes_this_value(text: dict[str, Any], value: Config)
 def test_what_is_shown_can_be_applied_again(value: Config) -> None:
     shown = to_document(value)
 
-    if isinstance(value, BGPPeer) and value.password:
-        assert shown["spec"]["password"] == "********"  # noqa: S105 - stars.
+    hidden = {"password", "nodeMeshPassword"} & shown["spec"].keys()
+    if hidden:
+        assert {shown["spec"][name] for name in hidden} == {"********"}
         with pytest.raises(InvalidInput, match=r"stars stand for a hidden password"):
             parse_document(shown)
     else:
@@ -228,7 +299,8 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ({}, "apiVersion: is missing"),
+        ({}, "apiVersion: is missing; write projectcalico.org/v3"),
+        ({"apiVersion": ""}, "apiVersion: is missing"),
         ({"apiVersion": "v1"}, "apiVersion: 'v1' is not supported; use projectcalico.org/v3"),
         (document("Secret"), "kind: 'Secret' cannot be applied; known are BGPConfiguration,"),
         (document("IPPool", name=None), "metadata.name: is missing"),
@@ -262,7 +334,46 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
         (document("IPPool", cidr="10.0.0.0/16", nodeSelector="a ="), "nodeSelector: .*character 3"),
         (document("IPPool", cidr="10.0.0.0/16", allowedUses=["X"]), r"allowedUses\[0\]: 'X'"),
         (document("IPPool", cidr="10.0.0.0/16", allowedUses="Tunnel"), "must be a list"),
-        (document("BGPPeer", asNumber=1), "spec.peerIP: is missing"),
+        (
+            document("BGPPeer", asNumber=1),
+            "spec.peerIP: is missing; name a peer, or nodes by peerSelector",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, peerSelector="all()"),
+            "peer x: needs either peerIP or peerSelector",
+        ),
+        (
+            document("BGPPeer", peerSelector="all()", asNumber=1),
+            "peer x: asNumber belongs to peerIP; nodes have their own",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, node="n", nodeSelector="all()"),
+            "peer x: node and nodeSelector exclude each other",
+        ),
+        (
+            document("BGPPeer", peerSelector="rack =="),
+            "spec.peerSelector: selector 'rack ==', character 8: a text in quotes is missing",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, maxRestartTime="soon"),
+            "spec.maxRestartTime: 'soon' is no duration; write whole seconds: 120s",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, maxRestartTime="2h"),
+            "spec.maxRestartTime: 7200 s is over 4095 s",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, nextHopMode="Other"),
+            "spec.nextHopMode: 'Other' is none of Auto, Self, Keep",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, ttlSecurity=256),
+            "spec.ttlSecurity: 256 is outside 0 to 255",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, sourceAddress="None"),
+            "spec.sourceAddress: unknown or unsupported field; remove it",
+        ),
         (document("BGPPeer", peerIP="10.0.0.1"), "spec.asNumber: is missing"),
         (document("BGPPeer", peerIP="10.0.0.1", asNumber=0), "0 is outside 1 to 4294967295"),
         (document("BGPPeer", peerIP="10.0.0.1", asNumber="1.65536"), "is no AS number"),
@@ -270,16 +381,66 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
         (document("BGPPeer", peerIP="10.0.0.1:0", asNumber=1), "port 0 is outside"),
         (document("BGPPeer", peerIP="host", asNumber=1), "'host' is no IP address"),
         (document("BGPPeer", peerIP="fe80::1%eth0", asNumber=1), "names an interface"),
-        (document("BGPPeer", peerIP="10.0.0.1", asNumber=1, filters=[]), "spec.filters: unknown"),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, filters=["x", 7]),
+            r"spec.filters\[1\]: must be the name of a BGPFilter, not 7",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, filters=["no/name"]),
+            r"spec.filters\[0\]: 'no/name' is no valid name",
+        ),
         (
             document("BGPPeer", peerIP="10.0.0.1", asNumber=1, password={"secretKeyRef": {}}),
-            "references to secrets are not supported",
+            r"spec.password: references to secrets \(secretKeyRef\) are not supported",
         ),
         (document("Node", bgp={"ipv4Address": "fd00::1/64"}), "is no IPv4 address"),
         (document("Node", bgp={"ipv4Address": "10.0.0.1/99"}), "spec.bgp.ipv4Address: "),
         (document("Node", bgp={"routeReflectorClusterID": "1"}), "spec.bgp.routeReflector"),
+        (
+            document("Node", bgp={"routeReflectorClusterID": "fd00::1"}),
+            "spec.bgp.routeReflectorClusterID: fd00::1 is no IPv4 address",
+        ),
         (document("Node", bgp=[]), "spec.bgp: must be a mapping"),
         (document("BGPConfiguration"), "the name must be default"),
+        (
+            document("BGPConfiguration", name="default", nodeMeshPassword={"secretKeyRef": {}}),
+            r"spec.nodeMeshPassword: references to secrets \(secretKeyRef\) are not supported",
+        ),
+        (
+            document("BGPConfiguration", name="default", nodeMeshPassword="a b"),
+            "spec.nodeMeshPassword: a password has",
+        ),
+        (
+            document("BGPConfiguration", name="default", nodeMeshMaxRestartTime="2h"),
+            "spec.nodeMeshMaxRestartTime: 7200 s is over 4095 s",
+        ),
+        *(
+            (document("BGPConfiguration", name="default", **{field: [entry]}), words)
+            for field, entry, words in (
+                ("communities", {"name": "a b", "value": "1:2"}, r"communities\[0\].name: 'a b'"),
+                ("communities", {"value": "1:2"}, r"communities\[0\].name: is missing"),
+                ("communities", {"name": "a", "value": "1"}, "value: '1' is no community: write"),
+                ("communities", {"name": "a", "value": "1:65536"}, "'1:65536' is no community"),
+                ("communities", {"name": "a", "value": "1:2:4294967296"}, "is no community"),
+                ("communities", {"name": "a", "value": "1:2", "b": 1}, "b: unknown or unsupp"),
+                ("prefixAdvertisements", {"communities": ["1:2"]}, r"\[0\].cidr: is missing"),
+                ("prefixAdvertisements", {"cidr": "1.0.0.0/8"}, r"\[0\].communities: must be a l"),
+                ("prefixAdvertisements", {"cidr": "1.0.0.0/8", "communities": [1]}, "in quotes"),
+                (
+                    "prefixAdvertisements",
+                    {"cidr": "1.0.0.0/8", "communities": ["lost"]},
+                    "of 1.0.0.0/8: 'lost' is no community: .*, or a name of spec.communities",
+                ),
+            )
+        ),
+        (
+            document(
+                "BGPConfiguration",
+                name="default",
+                communities=[{"name": "a", "value": "1:2"}, {"name": "a", "value": "1:3"}],
+            ),
+            "spec.communities: a is there twice",
+        ),
         (document("IPAMConfig", name="default", maxBlocksPerHost=-1), "-1 is outside"),
         (
             document("IPPool", cidr="10.0.0.0/16")

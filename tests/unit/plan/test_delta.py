@@ -323,8 +323,25 @@ def test_old_addresses_wait_for_the_datastore() -> None:
 def test_our_tunnel_goes_when_no_pool_needs_it() -> None:
     there = have(addresses={TUNNEL_ADDRESS})
 
-    assert texts(want(tunnels=False), there) == ["DeleteLink tunl0"]
+    assert texts(want(tunnels=False), there) == [
+        "DeleteAddress 192.168.39.192/32 dev tunl0",
+        "DeleteLink tunl0",
+    ]
     assert texts(want(tunnels=False), there, gate=CLOSED) == []
+
+
+def test_our_tunnel_stays_for_the_address_of_somebody_else() -> None:
+    there = have(addresses={TUNNEL_ADDRESS, Address("tunl0", ip_interface("10.9.9.9/32"))})
+
+    wanted = ["DeleteAddress 192.168.39.192/32 dev tunl0"]
+    assert texts(want(tunnels=False), there) == wanted
+
+
+def test_an_interface_of_another_kind_in_the_tunnels_place_loses_our_address_only() -> None:
+    links = UP | {"tunl0": Link("tunl0", 3, "veth", mtu=1480, is_up=True)}
+
+    wanted = ["DeleteAddress 192.168.39.192/32 dev tunl0"]
+    assert texts(want(tunnels=False), have(links=links, addresses={TUNNEL_ADDRESS})) == wanted
 
 
 def test_a_tunnel_without_address_of_ours_is_not_ours_to_delete() -> None:

@@ -4,14 +4,15 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from pycni.model.bgp import Family
-from pycni.model.resources import BGPPeer
-from pycni.plan import desired
+from pycni.model.resources import BGPConfiguration, BGPPeer, PrefixAdvertisement
+from pycni.plan import peering
+from pycni.plan.exports import wanted_advertisements
 from pycni.plan.inputs import Inputs
 from tests.unit.plan.samples import affinity, inputs, pool, with_pod
 
 
 def advertised(made: Inputs) -> list[str]:
-    return sorted(f"{a.nlri} via {a.next_hop}" for a in desired.wanted_advertisements(made))
+    return sorted(f"{a.nlri} via {a.next_hop}" for a in wanted_advertisements(made))
 
 
 def test_own_blocks_are_advertised() -> None:
@@ -40,18 +41,47 @@ def test_what_has_no_pool_or_may_not_be_exported_is_not_advertised() -> None:
     assert advertised(orphan) == []
 
 
+def test_prefixes_are_advertised_with_the_communities_of_all_cidrs_around_them() -> None:
+    made = with_pod("192.168.247.9")
+    made.borrowed[ip_network("192.168.247.9/32")] = "node-0"
+    made.bgp = BGPConfiguration(
+        communities=(("pods", "64512:1"), ("large", "64512:1:2")),
+        prefix_advertisements=(
+            PrefixAdvertisement(ip_network("192.168.0.0/16"), ("pods", "64512:7")),
+            PrefixAdvertisement(ip_network("192.168.39.192/26"), ("large",)),
+            PrefixAdvertisement(ip_network("192.168.39.192/32"), ("64512:8",)),
+            PrefixAdvertisement(ip_network("fd00::/16"), ("64512:9",)),
+        ),
+    )
+
+    tagged = {str(a.nlri): sorted(a.communities) for a in wanted_advertisements(made)}
+
+    assert tagged == {
+        "192.168.39.192/26": ["64512:1", "64512:1:2", "64512:7"],
+        "192.168.247.9/32": ["64512:1", "64512:7"],
+    }
+
+
+def test_a_node_that_leaves_advertises_nothing_once_no_pod_is_here() -> None:
+    empty, full = inputs(), with_pod("192.168.39.193")
+    empty.is_leaving = full.is_leaving = True
+
+    assert advertised(empty) == []
+    assert "192.168.39.192/26 via 10.10.7.20" in advertised(full)
+
+
 def test_without_an_address_nothing_is_advertised_and_nobody_called() -> None:
     made = inputs()
     made.set_node("node-0", None)
 
     assert advertised(made) == []
-    assert desired.wanted_neighbours(made) == ()
+    assert peering.wanted_neighbours(made) == ()
 
 
 def neighbours(made: Inputs) -> list[str]:
     return [
         f"{n.local} as {n.local_as} to {n.peer} as {n.peer_as} port {n.port}"
-        for n in desired.wanted_neighbours(made)
+        for n in peering.wanted_neighbours(made)
     ]
 
 
@@ -66,18 +96,18 @@ def test_the_mesh_calls_every_other_node() -> None:
 
 
 def test_a_session_carries_the_prefixes_of_its_ip_version_alone() -> None:
-    families = {n.peer.version: n.families for n in desired.wanted_neighbours(inputs())}
+    families = {n.peer.version: n.families for n in peering.wanted_neighbours(inputs())}
 
     assert families == {4: {Family.IPV4}, 6: {Family.IPV6}}
 
 
 def test_the_ipv4_address_is_the_router_id_of_ipv6_sessions_too() -> None:
     made = inputs()
-    ids = {str(n.router_id) for n in desired.wanted_neighbours(made)}
+    ids = {str(n.router_id) for n in peering.wanted_neighbours(made)}
     made.set_node("node-0", replace(made.nodes["node-0"], ipv4=None))
 
     assert ids == {"10.10.7.20"}
-    assert desired.wanted_neighbours(made) == ()
+    assert peering.wanted_neighbours(made) == ()
 
 
 def test_as_numbers_come_from_the_node_or_from_all() -> None:
@@ -131,4 +161,4 @@ def test_configured_peers_are_called_without_mesh() -> None:
         "10.10.7.20 as 64512 to 10.10.0.2 as 65002 port 179",
         "fd10::7 as 64512 to fd10::1 as 65004 port 179",
     ]
-    assert desired.wanted_neighbours(made)[0].password == "x"  # noqa: S105 - as above.
+    assert peering.wanted_neighbours(made)[0].password == "x"  # noqa: S105 - as above.

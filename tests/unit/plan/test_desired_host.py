@@ -1,5 +1,7 @@
 """What is wanted of the host beside routes: tunnel, sysctls, host ends of pods, nftables."""
 
+from dataclasses import replace
+
 from pycni.model.network import Link
 from pycni.model.resources import TunnelMode
 from pycni.plan import desired
@@ -50,6 +52,22 @@ def test_a_tunnel_that_is_there_stays_while_the_underlay_address_is_away() -> No
     made.links["tunl0"] = Link("tunl0", 3, "ipip", mtu=1234)
 
     assert tunnel(made) == ("tunl0", 1234)
+
+
+def test_the_tunnel_of_a_node_that_leaves_goes_with_its_address() -> None:
+    leaving, gone, bare, full = inputs(), inputs(), inputs(), with_pod("192.168.39.193")
+    for made in (leaving, gone, bare, full):
+        made.is_leaving = True
+    gone.set_node("node-0", None)
+    gone.links["tunl0"] = Link("tunl0", 3, "ipip", mtu=1480)
+    for made in (bare, full):
+        own = made.node
+        assert own is not None
+        made.set_node("node-0", replace(own, ipip_tunnel_address=None))
+
+    assert [tunnel(made) is None for made in (leaving, gone, bare, full)] == [
+        False, True, True, False,
+    ]  # fmt: skip
 
 
 def test_the_tunnel_carries_the_nodes_tunnel_address() -> None:

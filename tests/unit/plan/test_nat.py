@@ -50,6 +50,18 @@ def test_the_digest_tells_the_number_of_rules() -> None:
     assert rule_count("nonsense") == -1
 
 
+def test_near_peers_are_not_heard_from_afar() -> None:
+    near = frozenset({(ip_address("10.0.0.9"), 1179, 255), (ip_address("fd99::9"), 179, 254)})
+    text = render(NatInputs(close_peers=near)).text
+
+    assert [line.strip() for line in text.splitlines() if "distant_bgp drop" in line] == [
+        "ip saddr 10.0.0.9 tcp dport 179 ip ttl < 255 counter name distant_bgp drop",
+        "ip saddr 10.0.0.9 tcp sport 1179 ip ttl < 255 counter name distant_bgp drop",
+        "ip6 saddr fd99::9 tcp dport 179 ip6 hoplimit < 254 counter name distant_bgp drop",
+        "ip6 saddr fd99::9 tcp sport 179 ip6 hoplimit < 254 counter name distant_bgp drop",
+    ]
+
+
 def test_what_is_not_used_is_not_filtered() -> None:
     text = render(NatInputs(has_ipip=False, blocks_spoofing=False)).text
 

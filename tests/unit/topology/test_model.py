@@ -33,6 +33,17 @@ MINIMAL: dict[str, Any] = {
             "gateway6": "fd00:2::1",
         }
     ],
+    "routers": [
+        {
+            "name": "r",
+            "address": "10.0.3.2/24",
+            "gateway": "10.0.3.1",
+            "uplink": "10.9.0.2/24",
+            "asNumber": 65000,
+            "clusterID": "10.0.3.0",
+            "peers": ["a", "b"],
+        }
+    ],
     "pods": [
         {"name": "default/one", "node": "a", "address": "192.168.0.9", "address6": "fd00:9::9"},
         {"name": "default/two", "node": "b", "hostInterface": "calitwo"},
@@ -86,6 +97,18 @@ def test_minimal_file_has_defaults() -> None:
         (lambda d: d["nodes"][1].update(mtu=True), "must be a number"),
         (lambda d: d["nodes"][1].update(name="a"), "name 'a' is given twice"),
         (lambda d: d["hosts"][0].update(name="b"), "name 'b' is given twice"),
+        (lambda d: d["routers"][0].update(name="h"), "name 'h' is given twice"),
+        (lambda d: d["routers"][0].pop("asNumber"), r"routers\[0\].asNumber is missing"),
+        (lambda d: d["routers"][0].update(asNumber=0), "asNumber must be 1 to 4294967295"),
+        (lambda d: d["routers"][0].update(clusterID="x"), "clusterID"),
+        (lambda d: d["routers"][0].update(uplink="10.9.0.2"), "uplink must be IPv4 with prefix"),
+        (lambda d: d["routers"][0].update(uplink="10.0.3.3/24"), "uplink is to be in another"),
+        (lambda d: d["routers"][0].update(uplink="10.0.0.2/24"), "'10.0.0.2' is given twice"),
+        (lambda d: d["routers"][0].update(peers="a"), "peers must be a list"),
+        (lambda d: d["routers"][0].update(peers=["a", 5]), "peers: 5 is no name"),
+        (lambda d: d["routers"][0].update(peers=["h"]), "no node or router 'h' to peer with"),
+        (lambda d: d["routers"][0].update(peers=["r"]), "no node or router 'r' to peer with"),
+        (lambda d: d["routers"][0].update(gateway="10.0.3.2"), "r: gateway 10.0.3.2 is no other"),
         (
             lambda d: d["hosts"][0].update(address="10.0.0.2/24", gateway="10.0.0.1"),
             "address '10.0.0.2' is given twice",
@@ -200,7 +223,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("nodes: [")
 
-    for path, complaint in ((wrong, "at least one"), (broken, "no YAML")):
+    for path, complaint in ((wrong, "at least one"), (broken, "line 1, column 9: ")):
         with pytest.raises(InvalidInput, match=complaint) as refusal:
             load_topology(path)
         assert str(path) in str(refusal.value)
@@ -219,6 +242,22 @@ def test_manifest_in_place_of_a_topology_is_called_so(count: int) -> None:
         "pool.yaml: this is a manifest (IPPool), no topology: apply it to a network by"
         "  pycnictl apply -f,  or put it into the resources of a topology"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nodes: [", "cannot read x: line 1, column 9: expected"),
+        ("name: 2026-99-99", "cannot read x: month must be"),
+        ("[" * 5000, "cannot read x: maximum recursion"),
+        ("name: a\nname: b", "cannot read x: line 2, column 1: the key 'name' is given twice"),
+    ],
+)
+def test_broken_text_is_refused_in_one_line(text: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words) as refused:
+        read_topology(text, source="x")
+
+    assert "\n" not in str(refused.value)
 
 
 def test_topology_is_one_document() -> None:

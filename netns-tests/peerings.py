@@ -1,0 +1,45 @@
+"""Peerings of the lab's nodes with routers: what an operator applies, and when they are up."""
+
+from functools import partial
+
+import yaml
+
+from cluster import Cluster, eventually
+from routers import NODES
+
+GATEWAYS = {"node-0": "10.10.0.1", "node-1": "10.10.16.1", "node-2": "10.10.32.1"}
+
+
+def apply(cluster: Cluster, kind: str, name: str, **spec: object) -> None:
+    """Have the cluster hold an object, as an operator does."""
+    document = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+    base = f"/run/pycni-lab/{cluster.name}"
+    pycnictl = f"{base}/venv/bin/python -I -m pycni.ctl --datastore {base}/datastore.db"
+    cluster.run("node-0", f"{pycnictl} apply -f - <<'X'\n{yaml.safe_dump(document)}\nX")
+
+
+def peers_up(cluster: Cluster, node: str) -> set[str]:
+    """The peers that have told all they know."""
+    peers = cluster.status(node)["peers"]
+    return {p["peer"] for p in peers if p["state"] == "up" and not p["stale"] and p["paths"]}
+
+
+def has_peers(cluster: Cluster, wanted: set[str], node: str) -> bool:
+    return peers_up(cluster, node) == wanted
+
+
+def wait_for_peers(cluster: Cluster, *, mesh: bool, also: dict[str, set[str]]) -> None:
+    for node, own in NODES.items():
+        wanted = also[node] | (set(NODES.values()) - {own} if mesh else set())
+        peers = partial(peers_up, cluster, node)
+        eventually(partial(has_peers, cluster, wanted, node), within_s=30, what=peers)
+
+
+def set_mode(cluster: Cluster, mode: str) -> None:
+    pool = {"cidr": "192.168.0.0/16", "blockSize": 26, "natOutgoing": True}
+    apply(cluster, "IPPool", "default-ipv4-ippool", **pool, ipipMode=mode)

@@ -1,0 +1,184 @@
+"""A real cluster under load: three hundred pods, and a minute without its API server."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from cluster import eventually
+from kubeadm_cluster import NODES, Cluster, make_boxes, up
+from kubeadm_load import agents, findings, journals, lost_of, start_pods, start_streams
+from lab_driver import fresh, is_possible
+from pycni.lab.kubeadm.cluster import is_ready
+
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(420)]
+
+PODS = 100  # of each node; a kubelet takes 110
+GROUP = "crd.projectcalico.org"
+# The server's own count of requests tells neither who asked nor, beside the kubelet's, what of a
+# pod's status was meant: a flow of their own does.
+FLOW = "pycni-pods"
+FLOW_SCHEMA = {
+    "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+    "kind": "FlowSchema",
+    "metadata": {"name": FLOW},
+    "spec": {
+        "priorityLevelConfiguration": {"name": "workload-high"},
+        "matchingPrecedence": 100,
+        "rules": [
+            {
+                "subjects": [
+                    {
+                        "kind": "ServiceAccount",
+                        "serviceAccount": {"namespace": "kube-system", "name": "pycni-agent"},
+                    }
+                ],
+                "resourceRules": [
+                    {
+                        "verbs": ["update", "patch"],
+                        "apiGroups": [""],
+                        "resources": ["pods", "pods/status"],
+                        "namespaces": ["*"],
+                    }
+                ],
+            }
+        ],
+    },
+}
+SAMPLE = re.compile(r"^(\w+)\{(.*)\} (\S+)$", re.MULTILINE)
+LABEL = re.compile(r'(\w+)="([^"]*)"')
+MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+ASIDE = "/var/lib/kubelet/kube-apiserver.yaml"
+OUTAGE_S = 60
+ENDING = ("sleep", "3601")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """The exercise's three nodes; each test gives them back as they were."""
+    for lab in fresh("bpf", "kubeadm-load"):
+        up(lab)
+        yield Cluster(lab)
+
+
+def writes(cluster: Cluster) -> Counter[str]:
+    """Return how many writes the API server has had from pycni, refused ones too."""
+    found: Counter[str] = Counter()
+    for name, text, value in SAMPLE.findall(cluster.kubectl("get", "--raw", "/metrics")):
+        labels = dict(LABEL.findall(text))
+        is_write = labels.get("verb") in ("POST", "PUT", "PATCH", "DELETE")
+        if name == "apiserver_request_total" and labels["group"] == GROUP and is_write:
+            found[f"{labels['verb']} {labels['resource']} {labels['code']}"] += int(value)
+        if name.endswith("dispatched_requests_total") and labels["flow_schema"] == FLOW:
+            found["annotations of pods"] += int(value)
+    return found
+
+
+def blocks_of(cluster: Cluster) -> Counter[str]:
+    """Return how many blocks each node has."""
+    affinities = cluster.items(f"blockaffinities.{GROUP}")
+    return Counter(one["spec"]["node"] for one in affinities)
+
+
+def handles(cluster: Cluster) -> int:
+    """Return how many attachments hold addresses."""
+    return len(cluster.items(f"ipamhandles.{GROUP}"))
+
+
+def test_three_hundred_pods_come_and_go_for_few_writes(cluster: Cluster) -> None:
+    cluster.lab.feed(yaml.safe_dump(FLOW_SCHEMA), "kubectl", "create", "--filename=-")
+    make_boxes(cluster, {"first": "node-0"})
+    eventually(lambda: writes(cluster)["annotations of pods"] > 0, within_s=20)
+    before, held = writes(cluster), handles(cluster)
+    names = {f"many-{node}-{number}": node for node in NODES for number in range(PODS)}
+
+    start_pods(cluster, names, label="many", within_s=150)
+    eventually(lambda: (writes(cluster) - before)["annotations of pods"] >= len(names), within_s=20)
+    added = writes(cluster) - before
+    many = cluster.items("pods", "--selector=for=many")
+    between = writes(cluster)
+    cluster.kubectl("delete", "pod", "--selector=for=many", timeout=180)
+    eventually(lambda: handles(cluster) == held, within_s=30)
+    deleted = writes(cluster) - between
+
+    for what, made in (("ADD", added), ("DEL", deleted)):
+        print(f"{made.total() / len(names):.2f} for a pod's {what}: {dict(made)}")  # noqa: T201
+    assert len({pod["status"]["podIP"] for pod in many if is_ready(pod)}) == len(names)
+    # A hundred pods and a few more fit in two blocks.
+    assert blocks_of(cluster) == dict.fromkeys(NODES, 2)
+    assert findings(cluster) == ""
+    assert journals(cluster) == dict.fromkeys(NODES, 0)
+    cluster.kubectl("delete", "pod", "first")
+    assert added.total() <= 3 * len(names), dict(added)
+    assert deleted.total() <= 4 * len(names), dict(deleted)
+
+
+def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
+    streams = start_streams(cluster)
+    leaving = {f"leaving-{node}-{number}": node for node in NODES for number in range(4)}
+    start_pods(cluster, leaving, label="leaving", grace_s=5)
+    addresses = {p["status"]["podIP"] for p in cluster.items("pods", "--selector=for=leaving")}
+    start_pods(cluster, {"ends": "node-1"}, command=ENDING, label="ends")
+    before = agents(cluster)
+
+    cluster.kubectl("delete", "pod", "--selector=for=leaving", "--wait=false")
+    script = f"mv {MANIFEST} {ASIDE}; kill -KILL $(pgrep -x kube-apiserver); date +%s"
+    gone_at = int(cluster.lab.execute("node-0", "sh", "-euc", script))
+    cluster.lab.execute("node-0", "systemctl", "restart", "pycni-agent")
+    for node in NODES[1:]:
+        cluster.lab.execute(node, "kill", before[node])
+    eventually(lambda: journals(cluster) == dict.fromkeys(NODES, 4), within_s=40)
+    eventually(lambda: all_new(agents(cluster), before), within_s=40)
+    wait_until_after(cluster, gone_at + OUTAGE_S - 20)
+    assert comes_again(cluster, "node-1")
+    wait_until_after(cluster, gone_at + OUTAGE_S)
+    cluster.lab.execute("node-0", "mv", ASIDE, MANIFEST)
+    eventually(lambda: is_served(cluster), within_s=40)
+
+    eventually(lambda: settled(cluster), within_s=60)
+    assert findings(cluster) == ""
+    assert not lost_of(streams)
+    for node in NODES:
+        routes = cluster.lab.execute(node, "ip", "route").split()
+        assert not addresses & set(routes), node
+    after = make_boxes(cluster, {f"after-{node}": node for node in NODES})
+    cluster.kubectl("delete", "pod", "ends", *after, *(stream.pod for stream in streams))
+    cluster.kubectl("delete", "pod", "--selector=for=target")
+
+
+def all_new(now: dict[str, str], before: dict[str, str]) -> bool:
+    return all(pid and pid != before[node] for node, pid in now.items())
+
+
+def wait_until_after(cluster: Cluster, moment: int) -> None:
+    """Wait until a moment of the clock: what is measured is what happens meanwhile."""
+    script = f"left=$(({moment} - $(date +%s))); [ $left -le 0 ] || sleep $left"
+    cluster.lab.run("exec", "node-0", "--", "sh", "-euc", script, timeout=OUTAGE_S + 20)
+
+
+def comes_again(cluster: Cluster, node: str) -> bool:
+    """Kill a container, and see whether its kubelet starts it again without the API server."""
+    find = ("pgrep", "-fx", " ".join(ENDING))
+    pid = cluster.lab.execute(node, *find).strip()
+    cluster.lab.execute(node, "kill", "-KILL", pid)
+    eventually(
+        lambda: cluster.lab.run("exec", node, "--", *find).stdout.strip() not in ("", pid),
+        within_s=15,
+    )
+    return not is_served(cluster)
+
+
+def is_served(cluster: Cluster) -> bool:
+    return cluster.lab.run("kubectl", "get", "--raw", "/readyz").returncode == 0
+
+
+def settled(cluster: Cluster) -> bool:
+    """Whether no pod is left to go, no release is owed, and all nodes and agents are ready."""
+    leaving = cluster.items("pods", "--selector=for=leaving")
+    late = [one for one in cluster.items("nodes") if not is_ready(one)]
+    late += [one for one in cluster.items("pods", "-n", "kube-system") if not is_ready(one)]
+    return not leaving and not late and sum(journals(cluster).values()) == 0

@@ -1,0 +1,1 @@
+"""What a first day shows wrong with a machine or its network: `pycnictl check`."""

@@ -1,0 +1,137 @@
+"""What the ways between two nodes carry, by what came through.  Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pycni.check.findings import Finding, Severity
+from pycni.check.host import route_to
+from pycni.model.network import IPAddress, KernelState
+from pycni.model.resources import Node
+
+_IPV4_HEADERS = 28
+"""Of IPv4 and UDP: what a datagram has beside its payload."""
+_SMALL = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to another node: an address of it, and the size of a whole packet that must pass."""
+
+    address: IPAddress
+    mtu: int
+
+    @property
+    def payloads(self) -> tuple[int, int]:
+        """Return the payload of a small datagram and of one of full size."""
+        return _SMALL, self.mtu - _IPV4_HEADERS
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another node: the way to its own address and, where that is how pods get there, by tunnel."""
+
+    name: str
+    underlay: Way
+    tunnel: Way | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Which of a small and a full-size packet came through."""
+
+    small: bool
+    full: bool
+
+
+def peers_of(nodes: Iterable[Node], *, own: str, kernel: KernelState, tunnel: str) -> list[Peer]:
+    """Return the ways to all other nodes, as this node's routes lead there now."""
+    peers = []
+    for node in nodes:
+        if node.name == own or node.ipv4 is None:
+            continue
+        underlay = _way(kernel, node.ipv4.ip)
+        if underlay is None:
+            continue
+        inner = node.ipip_tunnel_address
+        by_tunnel = None if inner is None else _way(kernel, inner, oif=tunnel)
+        peers.append(Peer(node.name, underlay, by_tunnel))
+    return peers
+
+
+def _way(kernel: KernelState, address: IPAddress, *, oif: str = "") -> Way | None:
+    route = route_to(kernel, address)
+    if route is None:
+        return None
+    links = [kernel.links[name] for name in route.oifs if name in kernel.links]
+    if not links or (oif and links[0].name != oif):
+        return None
+    return Way(address, links[0].mtu)
+
+
+def is_silent(underlay: Passed, tunnel: Passed | None) -> bool:
+    """Tell whether no probe came through."""
+    return not underlay.small and not (tunnel is not None and tunnel.small)
+
+
+def judge(peer: Peer, *, underlay: Passed, tunnel: Passed | None, is_alive: bool) -> list[Finding]:
+    """Say what is wrong with the ways to another node; `is_alive`: it answers TCP at least."""
+    if tunnel is not None and tunnel.full:
+        return []  # whatever the underlay answers to probes: pods get through
+    if is_silent(underlay, tunnel):
+        return [_unprobed(peer) if is_alive else _silent(peer)]
+    if underlay.small and not underlay.full:
+        return [_narrow(peer, peer.underlay, "")]
+    if peer.tunnel is None or tunnel is None:
+        return []
+    return [_narrow(peer, peer.tunnel, "tunnelled ")] if tunnel.small else [_no_tunnel(peer)]
+
+
+def _silent(peer: Peer) -> Finding:
+    address = peer.underlay.address
+    return Finding(
+        "node-answers",
+        Severity.ERROR,
+        f"{peer.name} ({address}) answers nothing",
+        "it is off, or a firewall drops what nodes send each other: BGP and pods' packets",
+        f"ping {address}; where that answers, let all of the nodes' subnet pass in the firewall",
+    )
+
+
+def _unprobed(peer: Peer) -> Finding:
+    address = peer.underlay.address
+    return Finding(
+        "probes",
+        Severity.WARNING,
+        f"{peer.name} ({address}) answers TCP and no probe: a firewall drops UDP, or ICMP",
+        "whether tunnelled and full-size packets of pods get there can't be seen, and what drops"
+        " ICMP breaks the discovery of path MTUs",
+        "let UDP port 179 of the nodes pass to it and ICMP back, there:"
+        "  iptables -I INPUT -p udp --dport 179 -s SUBNET -j ACCEPT",
+    )
+
+
+def _narrow(peer: Peer, way: Way, kind: str) -> Finding:
+    # Beside what ping counts as its size: 28 of its headers, and 20 for the tunnel's own.
+    more = 28 if kind else 8
+    return Finding(
+        "packet-size",
+        Severity.ERROR,
+        f"{kind}packets of {way.mtu} bytes don't reach {peer.name} ({way.address}); small ones do",
+        "connections of pods open and then hang: the network in between carries less than the"
+        " interface says",
+        f"find the largest SIZE that passes:  ping -M do -s SIZE {way.address}  and set tunnel_mtu"
+        f" and pod_mtu in agent.yaml to SIZE + {more}",
+    )
+
+
+def _no_tunnel(peer: Peer) -> Finding:
+    address = peer.underlay.address
+    return Finding(
+        "protocol-4",
+        Severity.ERROR,
+        f"no tunnelled packet (IP protocol 4) reaches {peer.name} ({address}), and others do",
+        "pods of the two nodes can't talk: firewalls of clouds and hosts often know TCP, UDP and"
+        " ICMP only",
+        "let protocol 4 pass between the nodes in the cloud's firewall, and on both nodes:"
+        f"  iptables -I INPUT -p 4 -s {address} -j ACCEPT",
+    )

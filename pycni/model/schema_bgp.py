@@ -1,0 +1,211 @@
+"""BGPPeer and BGPConfiguration ↔ the `spec` of Calico's documents."""
+
+import re
+from typing import Any
+
+from pycni.errors import InvalidInput
+from pycni.model.bgp import MAX_TTL, parse_community
+from pycni.model.network import IPAddress
+from pycni.model.resources import DEFAULT_AS_NUMBER, BGPConfiguration, BGPPeer, PrefixAdvertisement
+from pycni.model.schema_fields import (
+    Fields,
+    check_name,
+    check_password,
+    check_selector,
+    only_default,
+    parse_address,
+)
+
+_MAX_PORT = 65535
+_BGP_PORT = 179
+_MAX_RESTART_S = 4095  # 12 bits (RFC 4724, section 3)
+_MAX_OWN_AS = 255
+_HOST = re.compile(
+    r"\[(?P<v6>[^\[\]]+)\](?::(?P<v6port>\d{1,5}))?|(?P<v4>[^:]+):(?P<v4port>\d{1,5})"
+)
+# A duration as Go writes it, in whole seconds.
+_DURATION = re.compile(r"(?=.)(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,5})s)?", re.ASCII)
+_COMMUNITY_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}", re.ASCII)
+_NEXT_HOP_MODES = ("Auto", "Self", "Keep")
+
+
+def parse_peer(name: str, spec: Fields) -> BGPPeer:
+    """Read a BGPPeer; `peerIP` may carry a port ("10.0.0.1:1179", "[fd00::1]:1179")."""
+    address, port = _host(spec)
+    peer_selector = check_selector(spec, "peerSelector")
+    if address is None and peer_selector is None:
+        raise InvalidInput(
+            f"{spec.at('peerIP')}: is missing; name a peer, or nodes by peerSelector"
+        )
+    as_number = spec.as_number("asNumber")
+    if address is not None and as_number is None:
+        raise InvalidInput(f"{spec.at('asNumber')}: is missing")
+    _check_next_hop(spec)
+    return BGPPeer(
+        name=name,
+        peer_ip=address,
+        as_number=as_number,
+        node=spec.name("node"),
+        port=port,
+        password=_password(spec, "password"),
+        node_selector=check_selector(spec, "nodeSelector"),
+        peer_selector=peer_selector,
+        local_as=spec.as_number("localASNumber"),
+        restart_time_s=_seconds(spec, "maxRestartTime"),
+        allowed_own_as=spec.integer("numAllowedLocalASNumbers", within=range(_MAX_OWN_AS + 1)) or 0,
+        # 0 is off, as with Calico.
+        hops=spec.integer("ttlSecurity", within=range(MAX_TTL + 1)) or None,
+        filters=_filters(spec),
+    )
+
+
+def _filters(spec: Fields) -> tuple[str, ...]:
+    path = spec.at("filters")
+    names = []
+    for index, name in enumerate(spec.items("filters")):
+        if not isinstance(name, str):
+            raise InvalidInput(
+                f"{path}[{index}]: must be the name of a BGPFilter, not {name!r:.60}"
+            )
+        names.append(check_name(name, path=f"{path}[{index}]"))
+    return tuple(names)
+
+
+def _host(spec: Fields) -> tuple[IPAddress | None, int]:
+    text = spec.text("peerIP")
+    if not text:
+        return None, _BGP_PORT
+    match = _HOST.fullmatch(text)
+    host = (match["v6"] or match["v4"]) if match else text
+    port = int((match["v6port"] or match["v4port"] or _BGP_PORT) if match else _BGP_PORT)
+    if not 0 < port <= _MAX_PORT:
+        raise InvalidInput(f"{spec.at('peerIP')}: port {port} is outside 1 to {_MAX_PORT}")
+    return parse_address(host, path=spec.at("peerIP")), port
+
+
+def _check_next_hop(spec: Fields) -> None:
+    """Accept each way to treat the next hop of what is passed on: nodes pass nothing on."""
+    spec.boolean("keepOriginalNextHop", default=False)
+    mode = spec.text("nextHopMode")
+    if mode is not None and mode not in _NEXT_HOP_MODES:
+        known = ", ".join(_NEXT_HOP_MODES)
+        raise InvalidInput(f"{spec.at('nextHopMode')}: {mode!r} is none of {known}")
+
+
+def _password(spec: Fields, name: str) -> str | None:
+    if isinstance(spec.get(name), dict):
+        raise InvalidInput(
+            f"{spec.at(name)}: references to secrets (secretKeyRef) are not supported, because"
+            " agents may read no secrets; the embedded datastore takes the text itself"
+        )
+    text = spec.text(name)
+    return None if text is None else check_password(text, path=spec.at(name))
+
+
+def _seconds(spec: Fields, name: str) -> int | None:
+    text = spec.text(name)
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise InvalidInput(f"{spec.at(name)}: {text!r} is no duration; write whole seconds: 120s")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    total = (hours * 60 + minutes) * 60 + seconds
+    if total > _MAX_RESTART_S:
+        raise InvalidInput(f"{spec.at(name)}: {total} s is over {_MAX_RESTART_S} s (RFC 4724)")
+    return total
+
+
+def peer_spec(peer: BGPPeer) -> dict[str, Any]:
+    """Return a BGPPeer's `spec`."""
+    restart = peer.restart_time_s
+    said = {
+        "peerIP": _written(peer),
+        "peerSelector": peer.peer_selector,
+        "asNumber": peer.as_number,
+        "node": peer.node,
+        "nodeSelector": peer.node_selector,
+        "password": peer.password,
+        "localASNumber": peer.local_as,
+        "maxRestartTime": None if restart is None else f"{restart}s",
+        "numAllowedLocalASNumbers": peer.allowed_own_as or None,
+        "ttlSecurity": peer.hops,
+        "filters": list(peer.filters) or None,
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _written(peer: BGPPeer) -> str | None:
+    if peer.peer_ip is None:
+        return None
+    address = f"[{peer.peer_ip}]" if peer.peer_ip.version == 6 else str(peer.peer_ip)
+    return str(peer.peer_ip) if peer.port == _BGP_PORT else f"{address}:{peer.port}"
+
+
+def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
+    """Read a BGPConfiguration."""
+    port = spec.integer("listenPort", within=range(1, _MAX_PORT + 1))
+    return BGPConfiguration(
+        name=only_default(name),
+        as_number=spec.as_number("asNumber") or DEFAULT_AS_NUMBER,
+        is_node_mesh_enabled=spec.boolean("nodeToNodeMeshEnabled", default=True),
+        listen_port=_BGP_PORT if port is None else port,
+        communities=tuple(_community(reader) for reader in _readers(spec, "communities")),
+        prefix_advertisements=tuple(
+            _prefix_advertisement(reader) for reader in _readers(spec, "prefixAdvertisements")
+        ),
+        mesh_password=_password(spec, "nodeMeshPassword"),
+        mesh_restart_time_s=_seconds(spec, "nodeMeshMaxRestartTime"),
+    )
+
+
+def _readers(spec: Fields, name: str) -> list[Fields]:
+    items = enumerate(spec.items(name))
+    return [Fields(item, path=f"{spec.at(name)}[{index}]") for index, item in items]
+
+
+def _community(spec: Fields) -> tuple[str, str]:
+    name = spec.need("name")
+    if not _COMMUNITY_NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{spec.at('name')}: {name!r} is no name of a community: write up to 128 letters,"
+            " digits, '_', '.' and '-'"
+        )
+    try:
+        value = parse_community(spec.need("value"))
+    except InvalidInput as exc:
+        raise InvalidInput(f"{spec.at('value')}: {exc}") from None
+    spec.finish()
+    return name, value
+
+
+def _prefix_advertisement(spec: Fields) -> PrefixAdvertisement:
+    cidr, texts = spec.network("cidr"), spec.items("communities")
+    spec.finish()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InvalidInput(
+            f"{spec.at('communities')}: must be a list of communities, or of their names, in quotes"
+        )
+    return PrefixAdvertisement(cidr, tuple(map(str, texts)))
+
+
+def bgp_configuration_spec(value: BGPConfiguration) -> dict[str, Any]:
+    """Return a BGPConfiguration's `spec`."""
+    said = {
+        "asNumber": value.as_number,
+        "nodeToNodeMeshEnabled": value.is_node_mesh_enabled,
+        "listenPort": value.listen_port,
+    }
+    communities = [{"name": name, "value": text} for name, text in value.communities]
+    prefixes = [
+        {"cidr": str(one.cidr), "communities": list(one.communities)}
+        for one in value.prefix_advertisements
+    ]
+    restart = value.mesh_restart_time_s
+    more = {
+        "communities": communities or None,
+        "prefixAdvertisements": prefixes or None,
+        "nodeMeshPassword": value.mesh_password,
+        "nodeMeshMaxRestartTime": None if restart is None else f"{restart}s",
+    }
+    return said | {key: own for key, own in more.items() if own is not None}

@@ -1,0 +1,84 @@
+"""What goes out by BGP: what this node announces, and to whom."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pycni.ipam.pools import holds
+from pycni.model.bgp import AdjRibsOut, Advertisement, Neighbour
+from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.resources import BGPPeer
+from pycni.plan.filters import kept_in
+from pycni.plan.inputs import Inputs
+from pycni.plan.peering import peering_with
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A prefix that a peer is not told, and why, in words for `pycnictl routes`."""
+
+    nlri: IPNetwork
+    peer: IPAddress
+    reason: str
+
+
+def wanted_adj_ribs_out(inputs: Inputs, neighbours: Iterable[Neighbour]) -> AdjRibsOut:
+    """Return what each of the neighbours is to hear."""
+    common = wanted_advertisements(inputs)
+    particular = {}
+    for neighbour, peering in _filtered(inputs, neighbours):
+        passing = frozenset(a for a in common if _why_kept_in(inputs, peering, a.nlri) is None)
+        if passing != common:
+            particular[neighbour.peer] = passing
+    return AdjRibsOut(common, particular)
+
+
+def withheld(inputs: Inputs, neighbours: Iterable[Neighbour]) -> list[Withheld]:
+    """Return what filters keep from the neighbours, of what their sessions would carry."""
+    common = sorted(wanted_advertisements(inputs), key=str)
+    return [
+        Withheld(one.nlri, neighbour.peer, reason)
+        for neighbour, peering in _filtered(inputs, neighbours)
+        for one in common
+        if one.family in neighbour.families
+        and (reason := _why_kept_in(inputs, peering, one.nlri)) is not None
+    ]
+
+
+def _filtered(
+    inputs: Inputs, neighbours: Iterable[Neighbour]
+) -> Iterator[tuple[Neighbour, BGPPeer]]:
+    """Yield the neighbours whose BGPPeer names filters."""
+    # Mostly there are none, and whose a neighbour is has to be worked out one by one.
+    if not any(peering.filters for peering in inputs.peers.values()):
+        return
+    for neighbour in neighbours:
+        peering = peering_with(inputs, neighbour.peer)
+        if peering is not None and peering.filters:
+            yield neighbour, peering
+
+
+def _why_kept_in(inputs: Inputs, peering: BGPPeer, nlri: IPNetwork) -> str | None:
+    pod = inputs.pods.get(nlri)
+    return kept_in(inputs, peering, nlri, interface=None if pod is None else pod.host_veth)
+
+
+def wanted_advertisements(inputs: Inputs) -> frozenset[Advertisement]:
+    """Return what we announce: own blocks, and addresses of ours in others' blocks.
+
+    A node that leaves announces nothing; not while a pod is here, whoever let it in.
+    """
+    if inputs.is_leaving and not inputs.endpoints:
+        return frozenset()
+    prefixes = set(inputs.own_blocks())
+    prefixes |= {p for p in inputs.pods if inputs.borrowed.get(p) == inputs.settings.node}
+    tagged = [
+        (one.cidr, inputs.bgp.communities_of(one)) for one in inputs.bgp.prefix_advertisements
+    ]
+    wanted = set()
+    for prefix in prefixes:
+        pool = inputs.pool_of(prefix)
+        own = inputs.own_interface(prefix.version)
+        if pool is not None and not pool.disable_bgp_export and own is not None:
+            tags = (communities for cidr, communities in tagged if holds(cidr, prefix))
+            wanted.add(Advertisement(prefix, own.ip, communities=frozenset().union(*tags)))
+    return frozenset(wanted)
