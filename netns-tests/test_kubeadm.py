@@ -156,7 +156,9 @@ def test_the_labs_own_checks_all_pass(cluster: Cluster) -> None:
     assert "default/web resolves names" in checks
 
 
-def test_a_service_that_dies_is_started_again(cluster: Cluster) -> None:
+def test_a_service_that_dies_is_started_again(
+    cluster: Cluster, boxes: dict[str, tuple[str, str]]
+) -> None:
     def pid() -> str:
         # Between two lives there is no such file.
         script = f"cat {STATE}/kubelet.pid || true"
@@ -167,6 +169,9 @@ def test_a_service_that_dies_is_started_again(cluster: Cluster) -> None:
 
     wait_until(lambda: pid() not in ("", before))
     assert cluster.lab.execute("node-1", "systemctl", "is-active", "kubelet") == "active\n"
+    # The others' cluster again only once it knows its pods.
+    box = boxes["node-1"][0]
+    wait_until(lambda: cluster.lab.run("kubectl", "exec", box, "--", "true").returncode == 0)
 
 
 def test_nothing_is_left_after_down(lab: Lab, single: Path) -> None:

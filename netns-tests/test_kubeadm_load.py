@@ -55,6 +55,10 @@ MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 ASIDE = "/var/lib/kubelet/kube-apiserver.yaml"
 OUTAGE_S = 60
 ENDING = ("sleep", "3601")
+# How long a pod may take to go: time for all kubelets to hear that it shall, and to be seen so.
+GRACE_S = 12
+GOING = ("sleep", "3602")
+ASKED_TO_GO = ("sh", "-c", f"trap 'exec {' '.join(GOING)}' TERM; sleep 3600 & wait")
 
 
 @pytest.fixture(scope="module")
@@ -120,18 +124,23 @@ def test_three_hundred_pods_come_and_go_for_few_writes(cluster: Cluster) -> None
 def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
     streams = start_streams(cluster)
     leaving = {f"leaving-{node}-{number}": node for node in NODES for number in range(4)}
-    start_pods(cluster, leaving, label="leaving", grace_s=5)
+    start_pods(cluster, leaving, command=ASKED_TO_GO, label="leaving", grace_s=GRACE_S)
     addresses = {p["status"]["podIP"] for p in cluster.items("pods", "--selector=for=leaving")}
     start_pods(cluster, {"ends": "node-1"}, command=ENDING, label="ends")
     before = agents(cluster)
 
     cluster.kubectl("delete", "pod", "--selector=for=leaving", "--wait=false")
+    eventually(lambda: asked_to_go(cluster) == dict.fromkeys(NODES, 4), within_s=GRACE_S)
     script = f"mv {MANIFEST} {ASIDE}; kill -KILL $(pgrep -x kube-apiserver); date +%s"
     gone_at = int(cluster.lab.execute("node-0", "sh", "-euc", script))
     cluster.lab.execute("node-0", "systemctl", "restart", "pycni-agent")
     for node in NODES[1:]:
         cluster.lab.execute(node, "kill", before[node])
-    eventually(lambda: journals(cluster) == dict.fromkeys(NODES, 4), within_s=40)
+    eventually(
+        lambda: journals(cluster) == dict.fromkeys(NODES, 4),
+        within_s=40,
+        what=lambda: (journals(cluster), asked_to_go(cluster)),
+    )
     eventually(lambda: all_new(agents(cluster), before), within_s=40)
     wait_until_after(cluster, gone_at + OUTAGE_S - 20)
     assert comes_again(cluster, "node-1")
@@ -148,6 +157,12 @@ def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
     after = make_boxes(cluster, {f"after-{node}": node for node in NODES})
     cluster.kubectl("delete", "pod", "ends", *after, *(stream.pod for stream in streams))
     cluster.kubectl("delete", "pod", "--selector=for=target")
+
+
+def asked_to_go(cluster: Cluster) -> dict[str, int]:
+    """Return how many pods of each node its kubelet has asked to end, and still run."""
+    find = ("pgrep", "-fxc", " ".join(GOING))
+    return {node: int(cluster.lab.run("exec", node, "--", *find).stdout or 0) for node in NODES}
 
 
 def all_new(now: dict[str, str], before: dict[str, str]) -> bool:
