@@ -193,6 +193,14 @@ ACCEPTED: list[tuple[dict[str, Any], Config]] = [
         BGPPeer("x", IPv6Address("fd00::1"), 1, filters=("a", "b.c")),
     ),
     (
+        document("BGPPeer", peerIP="fd00::1", asNumber=1, reversePeering="Auto"),
+        BGPPeer("x", IPv6Address("fd00::1"), 1),
+    ),
+    (
+        document("BGPPeer", peerIP="10.0.0.1:179", asNumber=1, reversePeering="Manual"),
+        BGPPeer("x", IPv4Address("10.0.0.1"), 1, port=179, is_called_back=False),
+    ),
+    (
         document("Node", bgp={"routeReflectorClusterID": "10.0.0.9"}),
         Node("x", reflector_cluster_id=IPv4Address("10.0.0.9")),
     ),
@@ -373,6 +381,10 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
         (
             document("BGPPeer", peerIP="10.0.0.1", asNumber=1, sourceAddress="None"),
             "spec.sourceAddress: unknown or unsupported field; remove it",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, reversePeering="No"),
+            "spec.reversePeering: 'No' is none of Auto, Manual",
         ),
         (document("BGPPeer", peerIP="10.0.0.1"), "spec.asNumber: is missing"),
         (document("BGPPeer", peerIP="10.0.0.1", asNumber=0), "0 is outside 1 to 4294967295"),
