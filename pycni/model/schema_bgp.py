@@ -27,6 +27,12 @@ _DURATION = re.compile(r"(?=.)(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,5})s)?", re
 _COMMUNITY_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}", re.ASCII)
 _NEXT_HOP_MODES = ("Auto", "Self", "Keep")
 _REVERSE_PEERING = ("Auto", "Manual")
+# Two of these are defaults of Calico's own definition: its server adds them to each object.
+_USUAL = {
+    "bindMode": "NodeIP",
+    "logSeverityScreen": "Info",
+    "serviceLoadBalancerAggregation": "Enabled",
+}
 
 
 def parse_peer(name: str, spec: Fields) -> BGPPeer:
@@ -41,6 +47,7 @@ def parse_peer(name: str, spec: Fields) -> BGPPeer:
     if address is not None and as_number is None:
         raise InvalidInput(f"{spec.at('asNumber')}: is missing")
     _check_next_hop(spec)
+    spec.expect("sourceAddress", "UseNodeIP")
     return BGPPeer(
         name=name,
         peer_ip=address,
@@ -152,6 +159,8 @@ def _written(peer: BGPPeer) -> str | None:
 def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
     """Read a BGPConfiguration."""
     port = spec.integer("listenPort", within=range(1, _MAX_PORT + 1))
+    for field, usual in _USUAL.items():
+        spec.expect(field, usual)
     return BGPConfiguration(
         name=only_default(name),
         as_number=spec.as_number("asNumber") or DEFAULT_AS_NUMBER,
