@@ -116,6 +116,32 @@ def test_both_ends_choose_the_peering_that_names_an_address() -> None:
     assert peering_with(made, ip_address(NODE_1)) == made.peers["named"]
 
 
+def test_of_two_by_selector_ones_own_goes_before_one_that_is_answered() -> None:
+    made = known(
+        BGPPeer("mine", node="node-0", peer_selector="all()", restart_time_s=1),
+        BGPPeer("theirs", node="node-1", peer_selector="all()", restart_time_s=2),
+    )
+    times = {str(n.peer): n.restart_time_s for n in wanted_neighbours(made)}
+
+    assert (times[NODE_1], times[NODE_2]) == (1, 1)
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_of_two_alike_the_later_name_counts_in_whichever_order_they_come(names: str) -> None:
+    made = known(*(peer(name, NODE_1, restart_time_s=ord(name)) for name in names))
+
+    assert only(made).restart_time_s == ord("b")
+    assert peering_with(made, ip_address(NODE_1)) == made.peers["b"]
+
+
+def test_one_peering_of_an_ip_version_leaves_the_meshs_session_of_the_other() -> None:
+    made = known(peer("zero", NODE_0, node="node-1"))
+    made.bgp = replace(made.bgp, is_node_mesh_enabled=True)
+
+    asked = map(ip_address, (NODE_1, "fd10::24"))
+    assert [peering_with(made, address) for address in asked] == [made.peers["zero"], None]
+
+
 def test_a_nodes_own_port_counts_unless_one_is_written() -> None:
     made = known(peer("near", NODE_1), peer("far", "10.10.0.1"), listen_port=1179)
 
