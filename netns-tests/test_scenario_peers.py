@@ -1,4 +1,4 @@
-"""Nodes without a mesh that one BGPPeer joins: who calls back, and where all listen."""
+"""Nodes without a mesh that BGPPeers join: who calls back, and where all listen."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -10,7 +10,7 @@ from peerings import apply, has_peers, peers_up
 from routers import NODES
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.peers, pytest.mark.together, pytest.mark.timeout(150),
+    pytest.mark.netns, pytest.mark.peers, pytest.mark.together, pytest.mark.timeout(240),
 ]  # fmt: skip
 
 PORT = 1179
@@ -54,7 +54,7 @@ def one_way(cluster: Cluster, node: str) -> list[str]:
     return [text for text in cluster.status(node)["problems"] if "none of node-1 leads" in text]
 
 
-def test_one_peering_makes_one_session_of_two_nodes(cluster: Cluster) -> None:
+def test_peerings_make_one_session_of_two_nodes(cluster: Cluster) -> None:
     zero, one = NODES["node-0"], NODES["node-1"]
     joined = {"node-0": {one}, "node-1": {zero}, "node-2": set[str]()}
     # Who is called back no more keeps what it knows for that long.
@@ -87,3 +87,8 @@ def test_one_peering_makes_one_session_of_two_nodes(cluster: Cluster) -> None:
     wait_for(cluster, joined)
     assert [learned(cluster, node) for node in ("node-0", "node-1")] == [{THERE}, {BACK}]
     assert one_way(cluster, "node-0") == []
+
+    # One of all nodes does the mesh's work.
+    apply(cluster, "BGPPeer", "everybody", peerSelector="all()")
+    wait_for(cluster, {node: set(NODES.values()) - {own} for node, own in NODES.items()})
+    assert learned(cluster, "node-2") == {THERE, BACK}
