@@ -15,7 +15,7 @@ from pycni.plan.desired import rejected_paths
 from pycni.plan.exports import wanted_advertisements, withheld
 from pycni.plan.filters import missing_filters
 from pycni.plan.iproute import route_text
-from pycni.plan.peering import wanted_neighbours
+from pycni.plan.peering import unanswered, wanted_neighbours
 
 if TYPE_CHECKING:
     from pycni.agent.daemon import Agent
@@ -214,15 +214,24 @@ def _down_sessions(agent: "Agent") -> list[str]:
             node=names[peer].name if peer in names else "",
             port=ports[peer],
             down_s=now - since,
+            one_way=peering.name if (peering := unanswered(agent.facts.inputs, peer)) else "",
         )
         for peer, since in sorted(agent.down_since.items(), key=lambda item: str(item[0]))
         if peer in ports and now - since >= SESSION_GRACE_S
     ]
 
 
-def down_session_text(peer: str, *, node: str, port: int, down_s: float) -> str:
-    """Say that a session is down, and where to look: at a node's agent or at a router ("")."""
+def down_session_text(peer: str, *, node: str, port: int, down_s: float, one_way: str = "") -> str:
+    """Say that a session is down, and where to look: at a node's agent or at a router ("").
+
+    `one_way` names the BGPPeer of a session that the other node does not have.
+    """
     who = f"{node} ({peer})" if node else peer
+    if one_way:
+        return (
+            f"the BGP session with {who} is down for {down_s:.0f} s: BGPPeer {one_way} has"
+            f" reversePeering Manual, and none of {node} leads back: make one, or write Auto"
+        )
     runs = "that agent runs" if node else "that router runs and has this node as its neighbour"
     return (
         f"the BGP session with {who} is down for {down_s:.0f} s: look whether {runs}, and whether"

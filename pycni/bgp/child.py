@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from pycni import programs
 from pycni.errors import InvalidInput, TryAgain
+from pycni.model.bgp import BGP_PORT
 from pycni.model.network import IPAddress
 
 STOP_TIMEOUT_S = 5.0
@@ -36,7 +37,7 @@ class ChildSettings:
     python: str = sys.executable
     user: str | None = None
     listen: tuple[IPAddress, ...] = ()
-    port: int = 179
+    port: int = BGP_PORT
 
 
 @dataclass(frozen=True, slots=True)

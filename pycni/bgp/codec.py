@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 
 from pycni.errors import InvalidInput
 from pycni.model.bgp import (
+    BGP_PORT,
     MAX_TTL,
     Advertisement,
     BgpEvent,
@@ -267,7 +268,7 @@ def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
         f"capability {{ asn4 enable; route-refresh enable; graceful-restart {restart}; }}",
         f"api {{ processes [ agent ]; neighbor-changes; {_TOLD} }}",
     ]
-    if neighbour.port != 179:
+    if neighbour.port != BGP_PORT:
         lines.append(f"connect {neighbour.port:d};")
     if neighbour.least_ttl is not None:
         lines += [f"outgoing-ttl {MAX_TTL:d};", f"incoming-ttl {neighbour.least_ttl:d};"]

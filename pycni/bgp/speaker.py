@@ -22,6 +22,7 @@ from pycni.bgp.child import ChildSettings
 from pycni.bgp.link import Answer, Link, LinkLost
 from pycni.errors import PycniError, TryAgain
 from pycni.model.bgp import (
+    BGP_PORT,
     AdjRibsOut,
     BgpEvent,
     Neighbour,
@@ -100,17 +101,19 @@ class ExaBgpSpeaker:
             self._wanted.neighbours, self._wanted.advertisements = wanted
             self._changed.set()
 
-    def listen_on(self, addresses: Sequence[IPAddress]) -> None:
-        """Accept sessions on just these addresses; an ExaBGP that does on others is replaced.
+    def listen_on(self, addresses: Sequence[IPAddress], *, port: int = BGP_PORT) -> None:
+        """Accept sessions on just these addresses and port; an ExaBGP that does not is replaced.
 
-        Until there is one there is no ExaBGP.
+        Until there is an address there is no ExaBGP.
         """
-        if not addresses or set(addresses) == set(self._settings.listen):
+        there = (set(self._settings.listen), self._settings.port)
+        if not addresses or (set(addresses), port) == there:
             return
-        self._settings = replace(self._settings, listen=tuple(addresses))
+        self._settings = replace(self._settings, listen=tuple(addresses), port=port)
         self._has_address.set()
         if self._lost is not None and not self._lost.done():
-            self._lost.set_result(f"it is to listen on {', '.join(map(str, addresses))} now")
+            where = ", ".join(map(str, addresses))
+            self._lost.set_result(f"it is to listen on {where}, port {port}, now")
 
     def has_told(self, peer: IPAddress) -> bool:
         """Tell whether a peer was sent the withdrawal of all that is announced no more."""

@@ -7,6 +7,7 @@ from enum import Enum
 from pycni.errors import InvalidInput
 from pycni.model.network import IPAddress, IPNetwork
 
+BGP_PORT = 179
 MAX_TTL = 255
 _COMMUNITY_LIMITS = {2: 1 << 16, 3: 1 << 32}
 
@@ -77,7 +78,7 @@ class Neighbour:
     router_id: IPAddress
     hold_time_s: int = 90
     restart_time_s: int = 120
-    port: int = 179
+    port: int = BGP_PORT
     password: str | None = None
     is_passive: bool = False
     families: frozenset[Family] = frozenset({Family.IPV4, Family.IPV6})

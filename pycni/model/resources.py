@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from pycni.errors import InvalidInput
-from pycni.model.bgp import parse_community
+from pycni.model.bgp import BGP_PORT, parse_community
 from pycni.model.network import IPAddress, IPInterface, IPNetwork
 
 DEFAULT_AS_NUMBER = 64512
@@ -107,13 +107,15 @@ class BGPPeer:
     (`maxRestartTime`) is the one of RFC 4724; `allowed_own_as` (`numAllowedLocalASNumbers`) is how
     often the own AS number may stand in an AS path that comes from there; `hops` (`ttlSecurity`)
     is how far away the peer may be (RFC 5082), None any distance; `filters` names BGPFilters.
+    `port` None is the usual one, or where our nodes listen; `is_called_back` (`reversePeering`
+    Auto): nodes that are called by it call back.
     """
 
     name: str
     peer_ip: IPAddress | None = None
     as_number: int | None = None
     node: str | None = None
-    port: int = 179
+    port: int | None = None
     password: str | None = None
     node_selector: str | None = None
     peer_selector: str | None = None
@@ -122,6 +124,7 @@ class BGPPeer:
     allowed_own_as: int = 0
     hops: int | None = None
     filters: tuple[str, ...] = ()
+    is_called_back: bool = True
 
     def __post_init__(self) -> None:
         if self.node is not None and self.node_selector is not None:
@@ -227,7 +230,7 @@ class BGPConfiguration:
     name: str = "default"
     as_number: int = DEFAULT_AS_NUMBER
     is_node_mesh_enabled: bool = True
-    listen_port: int = 179
+    listen_port: int = BGP_PORT
     communities: tuple[tuple[str, str], ...] = ()
     prefix_advertisements: tuple[PrefixAdvertisement, ...] = ()
     mesh_password: str | None = None

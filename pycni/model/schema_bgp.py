@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from pycni.errors import InvalidInput
-from pycni.model.bgp import MAX_TTL, parse_community
+from pycni.model.bgp import BGP_PORT, MAX_TTL, parse_community
 from pycni.model.network import IPAddress
 from pycni.model.resources import DEFAULT_AS_NUMBER, BGPConfiguration, BGPPeer, PrefixAdvertisement
 from pycni.model.schema_fields import (
@@ -17,7 +17,6 @@ from pycni.model.schema_fields import (
 )
 
 _MAX_PORT = 65535
-_BGP_PORT = 179
 _MAX_RESTART_S = 4095  # 12 bits (RFC 4724, section 3)
 _MAX_OWN_AS = 255
 _HOST = re.compile(
@@ -27,6 +26,13 @@ _HOST = re.compile(
 _DURATION = re.compile(r"(?=.)(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,5})s)?", re.ASCII)
 _COMMUNITY_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}", re.ASCII)
 _NEXT_HOP_MODES = ("Auto", "Self", "Keep")
+_REVERSE_PEERING = ("Auto", "Manual")
+# Two of these are defaults of Calico's own definition: its server adds them to each object.
+_USUAL = {
+    "bindMode": "NodeIP",
+    "logSeverityScreen": "Info",
+    "serviceLoadBalancerAggregation": "Enabled",
+}
 
 
 def parse_peer(name: str, spec: Fields) -> BGPPeer:
@@ -41,6 +47,7 @@ def parse_peer(name: str, spec: Fields) -> BGPPeer:
     if address is not None and as_number is None:
         raise InvalidInput(f"{spec.at('asNumber')}: is missing")
     _check_next_hop(spec)
+    spec.expect("sourceAddress", "UseNodeIP")
     return BGPPeer(
         name=name,
         peer_ip=address,
@@ -56,6 +63,7 @@ def parse_peer(name: str, spec: Fields) -> BGPPeer:
         # 0 is off, as with Calico.
         hops=spec.integer("ttlSecurity", within=range(MAX_TTL + 1)) or None,
         filters=_filters(spec),
+        is_called_back=_choice(spec, "reversePeering", _REVERSE_PEERING) != "Manual",
     )
 
 
@@ -71,14 +79,15 @@ def _filters(spec: Fields) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _host(spec: Fields) -> tuple[IPAddress | None, int]:
+def _host(spec: Fields) -> tuple[IPAddress | None, int | None]:
     text = spec.text("peerIP")
     if not text:
-        return None, _BGP_PORT
+        return None, None
     match = _HOST.fullmatch(text)
     host = (match["v6"] or match["v4"]) if match else text
-    port = int((match["v6port"] or match["v4port"] or _BGP_PORT) if match else _BGP_PORT)
-    if not 0 < port <= _MAX_PORT:
+    written = (match["v6port"] or match["v4port"]) if match else None
+    port = None if written is None else int(written)
+    if port is not None and not 0 < port <= _MAX_PORT:
         raise InvalidInput(f"{spec.at('peerIP')}: port {port} is outside 1 to {_MAX_PORT}")
     return parse_address(host, path=spec.at("peerIP")), port
 
@@ -86,10 +95,14 @@ def _host(spec: Fields) -> tuple[IPAddress | None, int]:
 def _check_next_hop(spec: Fields) -> None:
     """Accept each way to treat the next hop of what is passed on: nodes pass nothing on."""
     spec.boolean("keepOriginalNextHop", default=False)
-    mode = spec.text("nextHopMode")
-    if mode is not None and mode not in _NEXT_HOP_MODES:
-        known = ", ".join(_NEXT_HOP_MODES)
-        raise InvalidInput(f"{spec.at('nextHopMode')}: {mode!r} is none of {known}")
+    _choice(spec, "nextHopMode", _NEXT_HOP_MODES)
+
+
+def _choice(spec: Fields, name: str, known: tuple[str, ...]) -> str | None:
+    text = spec.text(name)
+    if text is not None and text not in known:
+        raise InvalidInput(f"{spec.at(name)}: {text!r} is none of {', '.join(known)}")
+    return text
 
 
 def _password(spec: Fields, name: str) -> str | None:
@@ -131,6 +144,7 @@ def peer_spec(peer: BGPPeer) -> dict[str, Any]:
         "numAllowedLocalASNumbers": peer.allowed_own_as or None,
         "ttlSecurity": peer.hops,
         "filters": list(peer.filters) or None,
+        "reversePeering": None if peer.is_called_back else "Manual",
     }
     return {key: value for key, value in said.items() if value is not None}
 
@@ -139,17 +153,19 @@ def _written(peer: BGPPeer) -> str | None:
     if peer.peer_ip is None:
         return None
     address = f"[{peer.peer_ip}]" if peer.peer_ip.version == 6 else str(peer.peer_ip)
-    return str(peer.peer_ip) if peer.port == _BGP_PORT else f"{address}:{peer.port}"
+    return str(peer.peer_ip) if peer.port is None else f"{address}:{peer.port}"
 
 
 def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
     """Read a BGPConfiguration."""
     port = spec.integer("listenPort", within=range(1, _MAX_PORT + 1))
+    for field, usual in _USUAL.items():
+        spec.expect(field, usual)
     return BGPConfiguration(
         name=only_default(name),
         as_number=spec.as_number("asNumber") or DEFAULT_AS_NUMBER,
         is_node_mesh_enabled=spec.boolean("nodeToNodeMeshEnabled", default=True),
-        listen_port=_BGP_PORT if port is None else port,
+        listen_port=BGP_PORT if port is None else port,
         communities=tuple(_community(reader) for reader in _readers(spec, "communities")),
         prefix_advertisements=tuple(
             _prefix_advertisement(reader) for reader in _readers(spec, "prefixAdvertisements")

@@ -113,6 +113,14 @@ class Fields:
         value = self.text(name)
         return None if value is None else check_name(value, path=self.at(name))
 
+    def expect(self, name: str, usual: str) -> None:
+        """Accept a field that says what is done in any case, and nothing else."""
+        value = self.text(name)
+        if value is not None and value != usual:
+            raise InvalidInput(
+                f"{self.at(name)}: {value!r} is not supported; write {usual}, or leave it out"
+            )
+
     def boolean(self, name: str, *, default: bool) -> bool:
         """Return true or false."""
         value = self.get(name)

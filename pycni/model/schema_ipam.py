@@ -270,7 +270,10 @@ def parse_affinity(spec: object) -> BlockAffinity:
     affinity = BlockAffinity(
         node=fields.need("node"),
         cidr=fields.network("cidr"),
-        state=parse_choice(fields.get("state"), AffinityState, path="spec.state"),
+        # As with Calico, whose readers pass over pending ones alone.
+        state=parse_choice(
+            fields.text("state") or AffinityState.CONFIRMED.value, AffinityState, path="spec.state"
+        ),
         is_deleted=fields.text("deleted") == "true",
     )
     fields.finish()

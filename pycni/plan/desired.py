@@ -193,5 +193,6 @@ def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
             nodes=frozenset(inputs.nodes_by_address),
             has_ipip=inputs.has_tunnel(),
             close_peers=close_peers(inputs),
+            listen_port=inputs.bgp.listen_port,
         )
     )

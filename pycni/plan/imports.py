@@ -15,7 +15,7 @@ from pycni.model.network import IPNetwork, NextHop, Route
 from pycni.model.resources import IPPool, TunnelMode
 from pycni.plan.filters import kept_out
 from pycni.plan.inputs import Inputs, host_prefix, is_confirmed, route_key
-from pycni.plan.peering import is_internal, own_as, passes_on, peering_with
+from pycni.plan.peering import is_internal, local_as, own_as, passes_on, peering_with
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _loop(inputs: Inputs, path: Path) -> str | None:
     if not path.as_path:
         return None
     peering = peering_with(inputs, path.peer)
-    own = {own_as(inputs)} | ({peering.local_as} if peering is not None else set())
+    own = {own_as(inputs), local_as(inputs, path.peer)}
     count = sum(number in own for number in path.as_path)
     if count <= (peering.allowed_own_as if peering is not None else 0):
         return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 
 from pycni.errors import InvalidInput
+from pycni.model.bgp import BGP_PORT
 from pycni.model.endpoints import HOST_VETH_PREFIX
 from pycni.model.network import IPAddress, IPNetwork, Ruleset
 
@@ -19,7 +20,6 @@ DIGEST_PREFIX = "digest_"
 COUNTERS = ("spoofed", "pod_tunnel", "foreign_ipip", "foreign_vxlan", "distant_bgp")
 _DIGEST_LENGTH = 32
 _MAX_PORT = 65535
-_BGP_PORT = 179
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class NatInputs:
 
     `pools` are all pools (traffic to them keeps its source), `nat_pools` those with natOutgoing;
     `nodes` the addresses of all nodes, this one's included; `vxlan_port` None without VXLAN;
-    `close_peers` the BGP peers that must be near: address, port and the least TTL (RFC 5082).
+    `close_peers` the BGP peers that must be near: address, port and the least TTL (RFC 5082);
+    `listen_port` where this node accepts their sessions.
     """
 
     pools: frozenset[IPNetwork] = frozenset()
@@ -38,6 +39,7 @@ class NatInputs:
     vxlan_port: int | None = None
     blocks_spoofing: bool = True
     close_peers: frozenset[tuple[IPAddress, int, int]] = frozenset()
+    listen_port: int = BGP_PORT
 
     def __post_init__(self) -> None:
         if self.vxlan_port is not None and not 0 < self.vxlan_port <= _MAX_PORT:
@@ -157,7 +159,7 @@ def _distant(inputs: NatInputs) -> list[str]:
     rules = []
     for address, port, least in sorted(inputs.close_peers, key=str):
         ip, ttl = ("ip", "ttl") if address.version == 4 else ("ip6", "hoplimit")
-        for side in (f"dport {_BGP_PORT}", f"sport {port}"):
+        for side in (f"dport {inputs.listen_port:d}", f"sport {port:d}"):
             far = f"{ip} saddr {address} tcp {side} {ip} {ttl} < {least}"
             rules.append(f"{far} counter name distant_bgp drop")
     return rules
@@ -178,7 +180,7 @@ def _postrouting() -> list[str]:
 PROBE = render(
     NatInputs(
         vxlan_port=4789,
-        close_peers=frozenset((ip_address(a), 179, 255) for a in ("192.0.2.1", "2001:db8::1")),
+        close_peers=frozenset((ip_address(a), BGP_PORT, 255) for a in ("192.0.2.1", "2001:db8::1")),
     )
 ).text
 """A table with every kind of expression that we use, for asking a kernel whether it knows them."""

@@ -3,25 +3,29 @@
 A node that reflects (it has a cluster ID, RFC 4456) is no part of the mesh: BGPPeers lead to it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from pycni.model.bgp import Family, Neighbour
+from pycni.model.bgp import BGP_PORT, Family, Neighbour
 from pycni.model.network import IPAddress
-from pycni.model.resources import BGPConfiguration, BGPPeer, Node
+from pycni.model.resources import BGPPeer, Node
 from pycni.model.selector import selector
 from pycni.plan.inputs import Inputs
 
 _FAMILIES = {4: frozenset({Family.IPV4}), 6: frozenset({Family.IPV6})}
+_Rank = tuple[bool, bool, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One session that somebody wants; `peering` is the BGPPeer that says so, None the mesh."""
+    """One session that somebody wants.
+
+    `node` is the one of ours that it leads to, None a router; `peering` the BGPPeer that says so,
+    None the mesh.
+    """
 
     address: IPAddress
-    as_number: int
-    port: int
+    node: Node | None
     peering: BGPPeer | None = None
 
 
@@ -43,14 +47,13 @@ def wanted_neighbours(inputs: Inputs) -> tuple[Neighbour, ...]:
                 peer=call.address,
                 local=local,
                 local_as=own_as(inputs),
-                peer_as=call.as_number,
+                peer_as=own_as(inputs),
                 router_id=node.ipv4.ip,
                 hold_time_s=inputs.settings.hold_time_s,
                 restart_time_s=inputs.settings.restart_time_s,
-                port=call.port,
                 families=_FAMILIES[local.version],
             )
-            wanted[call.address] = _as_configured(neighbour, call.peering, inputs.bgp)
+            wanted[call.address] = _as_configured(neighbour, call, inputs)
     return tuple(wanted[address] for address in sorted(wanted, key=lambda a: (a.version, int(a))))
 
 
@@ -63,58 +66,122 @@ def close_peers(inputs: Inputs) -> frozenset[tuple[IPAddress, int, int]]:
     return frozenset((n.peer, n.port, n.least_ttl) for n in wanted if n.least_ttl is not None)
 
 
-def _as_configured(
-    neighbour: Neighbour, peering: BGPPeer | None, bgp: BGPConfiguration
-) -> Neighbour:
+def _as_configured(neighbour: Neighbour, call: _Call, inputs: Inputs) -> Neighbour:
+    peering, bgp = call.peering, inputs.bgp
     restart = bgp.mesh_restart_time_s if peering is None else peering.restart_time_s
-    if restart is not None:
-        neighbour = replace(neighbour, restart_time_s=restart)
-    if peering is None:
-        return replace(neighbour, password=bgp.mesh_password)
     return replace(
         neighbour,
-        local_as=peering.local_as or neighbour.local_as,
-        password=peering.password,
-        hops=peering.hops,
+        port=_port(inputs, call),
+        local_as=_local_as(inputs, call),
+        peer_as=_peer_as(inputs, call),
+        restart_time_s=neighbour.restart_time_s if restart is None else restart,
+        password=bgp.mesh_password if peering is None else peering.password,
+        hops=None if peering is None else peering.hops,
     )
+
+
+def _port(inputs: Inputs, call: _Call) -> int:
+    if call.node is not None:
+        return inputs.bgp.listen_port
+    written = call.peering.port if call.peering is not None else None
+    return BGP_PORT if written is None else written
+
+
+def _local_as(inputs: Inputs, call: _Call) -> int:
+    """Return our AS number in a session: a BGPPeer's towards routers, never between our nodes.
+
+    A node expects of another the AS number that its Node object says.
+    """
+    peering = call.peering if call.node is None else None
+    return (peering.local_as if peering is not None else None) or own_as(inputs)
+
+
+def _peer_as(inputs: Inputs, call: _Call) -> int:
+    if call.node is not None:
+        return _as_of(inputs, call.node)
+    stated = call.peering.as_number if call.peering is not None else None
+    return stated or inputs.bgp.as_number
+
+
+def _as_of(inputs: Inputs, node: Node) -> int:
+    return node.as_number or inputs.bgp.as_number
 
 
 def own_as(inputs: Inputs) -> int:
     """Return this node's AS number, as its sessions have it that no BGPPeer gives another."""
     node = inputs.node
-    return (node.as_number if node is not None else None) or inputs.bgp.as_number
+    return _as_of(inputs, node) if node is not None else inputs.bgp.as_number
 
 
 def _calls(inputs: Inputs, own: Node) -> Iterator[_Call]:
     """Yield whom to call, the more particular later: of two with one address the last counts."""
-    if inputs.bgp.is_node_mesh_enabled and own.reflector_cluster_id is None:
-        for node in inputs.nodes.values():
-            if node is not own and node.reflector_cluster_id is None:
-                yield from _calls_of(inputs, node)
-    for peering in inputs.peers.values():
-        if peering.peer_selector is not None:
-            for node in inputs.nodes.values():
-                if _joins(peering, own, node):
-                    yield from _calls_of(inputs, node, peering)
-    for peering in inputs.peers.values():
-        if peering.peer_ip is not None and _has(own, peering):
-            number = peering.as_number or inputs.bgp.as_number
-            yield _Call(peering.peer_ip, number, peering.port, peering)
+    for node in inputs.nodes.values():
+        if node is not own and _is_meshed(inputs, own, node):
+            yield from (_Call(one.ip, node) for one in (node.ipv4, node.ipv6) if one)
+    found = (
+        _found(inputs, peering, own, address)
+        for peering in inputs.peers.values()
+        for address in _candidates(inputs, peering, own)
+    )
+    ranked = [one for one in found if one is not None]
+    yield from (call for _, call in sorted(ranked, key=lambda one: one[0]))
 
 
-def _calls_of(inputs: Inputs, node: Node, peering: BGPPeer | None = None) -> Iterator[_Call]:
-    number = node.as_number or inputs.bgp.as_number
-    for interface in (node.ipv4, node.ipv6):
-        if interface is not None:
-            yield _Call(interface.ip, number, inputs.bgp.listen_port, peering)
+def _is_meshed(inputs: Inputs, *nodes: Node) -> bool:
+    """Tell whether the mesh joins nodes."""
+    reflects = any(node.reflector_cluster_id is not None for node in nodes)
+    return inputs.bgp.is_node_mesh_enabled and not reflects
 
 
-def _joins(peering: BGPPeer, own: Node, node: Node) -> bool:
-    """Tell whether a BGPPeer between nodes joins these two: either of them may be the caller's."""
-    if node is own or peering.peer_selector is None:
-        return False
-    is_called = _has(own, peering) and _matches(node, peering.peer_selector)
-    return is_called or (_has(node, peering) and _matches(own, peering.peer_selector))
+def _candidates(inputs: Inputs, peering: BGPPeer, own: Node) -> Iterable[IPAddress]:
+    """Return the addresses to which a BGPPeer may give this node a session."""
+    if peering.peer_ip is None:
+        return inputs.nodes_by_address
+    if not _names(inputs, peering, own):
+        return (peering.peer_ip,)
+    # Whoever has this peering calls us, and we call back by the same IP version.
+    version = peering.peer_ip.version
+    return [address for address in inputs.nodes_by_address if address.version == version]
+
+
+def _found(
+    inputs: Inputs, peering: BGPPeer, own: Node, address: IPAddress
+) -> tuple[_Rank, _Call] | None:
+    """Return the session with an address that a BGPPeer gives this node, and how particular it is.
+
+    Of two BGPPeers one that names an address is the more particular, then one that this node has
+    itself before one by which it calls back, then the one whose name comes later: so both ends
+    choose the same one, unless each has one of its own.
+    """
+    node = inputs.nodes_by_address.get(address)
+    is_own = _has(own, peering)
+    if peering.peer_ip == address and is_own:
+        leads_to = node if node is not None and _names(inputs, peering, node) else None
+        return (True, True, peering.name), _Call(address, leads_to, peering)
+    if node is None or node is own:
+        return None
+    is_back = peering.is_called_back and _has(node, peering)
+    if peering.peer_ip is not None:
+        is_back = is_back and peering.peer_ip.version == address.version
+        is_joined = is_back and _names(inputs, peering, own)
+        return ((True, False, peering.name), _Call(address, node, peering)) if is_joined else None
+    is_own = is_own and _matches(node, peering.peer_selector)
+    if is_own or (is_back and _matches(own, peering.peer_selector)):
+        return (False, is_own, peering.name), _Call(address, node, peering)
+    return None
+
+
+def _names(inputs: Inputs, peering: BGPPeer, node: Node) -> bool:
+    """Tell whether a BGPPeer's `peerIP` is the BGP of one of our nodes.
+
+    With another AS number or port it is something else that runs at the node's address.
+    """
+    own = [interface.ip for interface in (node.ipv4, node.ipv6) if interface is not None]
+    return (
+        peering.peer_ip in own
+        and peering.as_number == _as_of(inputs, node)
+        and peering.port in (None, inputs.bgp.listen_port)
+    )
 
 
 def _has(node: Node, peering: BGPPeer) -> bool:
@@ -128,18 +195,40 @@ def _matches(node: Node, text: str | None) -> bool:
     return text is None or selector(text)(dict(node.labels))
 
 
+def _call_to(inputs: Inputs, address: IPAddress) -> _Call:
+    """Return the session with an address; where no BGPPeer leads there, as the mesh's."""
+    own = inputs.node
+    if own is not None:
+        found = (_found(inputs, peering, own, address) for peering in inputs.peers.values())
+        ranked = [one for one in found if one is not None]
+        if ranked:
+            return max(ranked, key=lambda one: one[0])[1]
+    return _Call(address, inputs.nodes_by_address.get(address))
+
+
 def peering_with(inputs: Inputs, address: IPAddress) -> BGPPeer | None:
     """Return the BGPPeer behind this node's session with an address, None for the mesh's."""
-    own, node = inputs.node, inputs.nodes_by_address.get(address)
-    if own is None:
+    return _call_to(inputs, address).peering
+
+
+def unanswered(inputs: Inputs, address: IPAddress) -> BGPPeer | None:
+    """Return the BGPPeer by which we call a node that has no session with us, None if it has one.
+
+    With `reversePeering: Manual` another BGPPeer has to lead back.
+    """
+    own, call = inputs.node, _call_to(inputs, address)
+    if own is None or call.node is None or call.peering is None:
         return None
-    between = by_address = None
-    for peering in inputs.peers.values():
-        if peering.peer_ip == address and _has(own, peering):
-            by_address = peering
-        elif node is not None and _joins(peering, own, node):
-            between = peering
-    return by_address or between
+    here = own.ipv4 if address.version == 4 else own.ipv6
+    is_answered = here is not None and any(
+        _found(inputs, peering, call.node, here.ip) for peering in inputs.peers.values()
+    )
+    return None if is_answered or _is_meshed(inputs, own, call.node) else call.peering
+
+
+def local_as(inputs: Inputs, address: IPAddress) -> int:
+    """Return this node's AS number in its session with an address."""
+    return _local_as(inputs, _call_to(inputs, address))
 
 
 def passes_on(inputs: Inputs, address: IPAddress) -> bool:
@@ -147,15 +236,11 @@ def passes_on(inputs: Inputs, address: IPAddress) -> bool:
     node = inputs.nodes_by_address.get(address)
     if node is not None and node.reflector_cluster_id is not None:
         return True
-    peering = peering_with(inputs, address)
-    return peering is not None and peering.peer_ip is not None
+    call = _call_to(inputs, address)
+    return call.peering is not None and call.node is None
 
 
 def is_internal(inputs: Inputs, address: IPAddress) -> bool:
     """Tell whether this node's session with an address is internal: of one AS (iBGP)."""
-    peering, node = peering_with(inputs, address), inputs.nodes_by_address.get(address)
-    local = peering.local_as if peering is not None else None
-    theirs = peering.as_number if peering is not None else None
-    if theirs is None and node is not None:
-        theirs = node.as_number
-    return (local or own_as(inputs)) == (theirs or inputs.bgp.as_number)
+    call = _call_to(inputs, address)
+    return _local_as(inputs, call) == _peer_as(inputs, call)

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from pycni.model.bgp import Family, PeerDown, PeerOpened, PeerUp, SpeakerLost, SpeakerUp
-from pycni.model.resources import BlockAffinity, Node, affinity_name
+from pycni.model.resources import (
+    BGPConfiguration,
+    BGPPeer,
+    BlockAffinity,
+    Node,
+    affinity_name,
+)
 from tests.agent.exercise import NODE_0, exercise
 from tests.virtual_time import run
 
@@ -71,6 +77,20 @@ def test_a_peer_whose_hold_timer_ran_out_is_given_up_at_once(tmp_path: Path) -> 
             await made.settle()
 
             assert await node.ip_route() == [line for line in NODE_0 if "10.10.24.89" not in line]
+
+    run(story())
+
+
+def test_without_the_mesh_one_peering_of_one_node_joins_two(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            peer = BGPPeer("there", ip_address("10.10.24.89"), 64512, node="node-0")
+            await made.create(BGPConfiguration(is_node_mesh_enabled=False), peer)
+            await made.settle(150)  # what the mesh's sessions brought is kept for a while
+
+            assert await node.ip_route() == [line for line in NODE_0 if "10.10.43.25" not in line]
+            assert [str(p) for p in made.nodes["node-1"].facts.rib.peers] == ["10.10.7.20"]
+            assert [str(p) for p in made.nodes["node-2"].facts.rib.peers] == []
 
     run(story())
 

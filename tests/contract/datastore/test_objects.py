@@ -58,7 +58,7 @@ VALUES: list[Resource] = [
     ),
     IPReservation("kept", (IPv4Network("192.168.0.0/30"), IPv6Network("fd00::1/128"))),
     Node("bare"),
-    BGPPeer("peer", IPv4Address("10.0.0.1"), 65001, node="node-0", port=1179),
+    BGPPeer("peer", IPv4Address("10.0.0.1"), 65001, node="node-0", port=1179, is_called_back=False),
     BGPPeer(
         "reflectors",
         node_selector="!has(reflects)",

@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -40,10 +40,13 @@ class Side:
     speaker: ExaBgpSpeaker
     heard: list[BgpEvent] = field(default_factory=list)
 
-    def configure(self, own: tuple[IPAddress, ...], peers: tuple[IPAddress, ...]) -> None:
+    def configure(
+        self, own: tuple[IPAddress, ...], peers: tuple[IPAddress, ...], *, port: int = 179
+    ) -> None:
         """State a session for each IP version, as a node does towards another."""
+        common = Neighbour(peers[0], own[0], 64512, 64512, router_id=own[0], port=port)
         neighbours = [
-            Neighbour(peer, local, 64512, 64512, router_id=own[0], families=frozenset({family}))
+            replace(common, peer=peer, local=local, families=frozenset({family}))
             for local, peer, family in zip(own, peers, Family, strict=True)
         ]
         blocks = ("192.168.1.0/26", "fd00:1::/122")
@@ -158,3 +161,15 @@ def test_a_readdressed_side_accepts_sessions_where_it_is_now(tmp_path: Path) -> 
             assert one.count(SpeakerLost) == 1
 
     play(story, *ONE, *TWO, *moved)
+
+
+def test_sessions_are_accepted_on_the_port_that_is_stated(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with side(tmp_path / "one", ONE) as one, side(tmp_path / "two", TWO) as two:
+            one.speaker.listen_on(ONE, port=1179)
+            one.configure(ONE, TWO, port=1180)  # nobody listens there, so that two has to call
+            two.configure(TWO, ONE, port=1179)
+
+            await until(lambda: len(two.learned()) == 2)
+
+    play(story, *ONE, *TWO)

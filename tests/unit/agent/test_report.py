@@ -18,6 +18,15 @@ def test_a_node_whose_session_is_down_has_an_agent_to_look_at() -> None:
     )
 
 
+def test_a_session_that_leads_one_way_names_the_peering() -> None:
+    said = down_session_text("10.10.7.99", node="node-9", port=179, down_s=31, one_way="there")
+
+    assert said == (
+        "the BGP session with node-9 (10.10.7.99) is down for 31 s: BGPPeer there has"
+        " reversePeering Manual, and none of node-9 leads back: make one, or write Auto"
+    )
+
+
 def test_a_router_whose_session_is_down_is_no_agent() -> None:
     assert down_session_text("10.10.0.1", node="", port=1179, down_s=40) == (
         "the BGP session with 10.10.0.1 is down for 40 s: look whether that router runs and has"

@@ -78,7 +78,9 @@ def test_peers_and_settings_of_bgp_go_on_or_are_refused() -> None:
         document("default", asNumber=64600, nodeToNodeMeshEnabled=False),
         document("node.one", asNumber=64600),
     )
-    mesh = judged(CALICO + "bgpconfigurations", document("default"))
+    # As Calico's definition completes it.
+    usual = {"logSeverityScreen": "Info", "serviceLoadBalancerAggregation": "Enabled"}
+    mesh = judged(CALICO + "bgpconfigurations", document("default", **usual))
 
     assert peers.kept == [
         "BGPPeer rack: 10.0.0.1, AS 64513, of node node-0",

@@ -254,6 +254,16 @@ def test_a_document_marked_deleted_says_so(kind: type[Resource]) -> None:
     assert json.loads(schema.encode(value)) == marked
 
 
+@pytest.mark.parametrize("said", [{}, {"state": ""}, {"state": None}])
+def test_an_affinity_that_says_nothing_of_its_state_is_confirmed(said: dict[str, Any]) -> None:
+    document = json.loads(json.dumps(AFFINITY_DOCUMENT))
+    del document["spec"]["state"]
+
+    value = schema.from_stored(BlockAffinity, document | {"spec": document["spec"] | said})
+
+    assert value.state is AffinityState.CONFIRMED
+
+
 @pytest.mark.parametrize(
     ("kind", "document", "change", "words"),
     [

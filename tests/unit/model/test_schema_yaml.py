@@ -193,6 +193,18 @@ ACCEPTED: list[tuple[dict[str, Any], Config]] = [
         BGPPeer("x", IPv6Address("fd00::1"), 1, filters=("a", "b.c")),
     ),
     (
+        document("BGPPeer", peerIP="fd00::1", asNumber=1, reversePeering="Auto"),
+        BGPPeer("x", IPv6Address("fd00::1"), 1),
+    ),
+    (
+        document("BGPPeer", peerIP="10.0.0.1:179", asNumber=1, reversePeering="Manual"),
+        BGPPeer("x", IPv4Address("10.0.0.1"), 1, port=179, is_called_back=False),
+    ),
+    (
+        document("BGPPeer", peerIP="fd00::1", asNumber=1, sourceAddress="UseNodeIP"),
+        BGPPeer("x", IPv6Address("fd00::1"), 1),
+    ),
+    (
         document("Node", bgp={"routeReflectorClusterID": "10.0.0.9"}),
         Node("x", reflector_cluster_id=IPv4Address("10.0.0.9")),
     ),
@@ -223,6 +235,16 @@ ACCEPTED: list[tuple[dict[str, Any], Config]] = [
     (
         document("BGPConfiguration", name="default", listenPort=1, nodeToNodeMeshEnabled=False),
         BGPConfiguration(listen_port=1, is_node_mesh_enabled=False),
+    ),
+    (
+        document(
+            "BGPConfiguration",
+            name="default",
+            bindMode="NodeIP",
+            logSeverityScreen="Info",
+            serviceLoadBalancerAggregation="Enabled",
+        ),
+        BGPConfiguration(),
     ),
     (
         document(
@@ -372,7 +394,23 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
         ),
         (
             document("BGPPeer", peerIP="10.0.0.1", asNumber=1, sourceAddress="None"),
-            "spec.sourceAddress: unknown or unsupported field; remove it",
+            "spec.sourceAddress: 'None' is not supported; write UseNodeIP, or leave it out",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, reversePeering="No"),
+            "spec.reversePeering: 'No' is none of Auto, Manual",
+        ),
+        (
+            document("BGPConfiguration", name="default", logSeverityScreen="Debug"),
+            "spec.logSeverityScreen: 'Debug' is not supported; write Info, or leave it out",
+        ),
+        (
+            document("BGPConfiguration", name="default", bindMode="None"),
+            "spec.bindMode: 'None' is not supported; write NodeIP, or leave it out",
+        ),
+        (
+            document("BGPConfiguration", name="default", serviceLoadBalancerAggregation="Disabled"),
+            "spec.serviceLoadBalancerAggregation: 'Disabled' is not supported; write Enabled",
         ),
         (document("BGPPeer", peerIP="10.0.0.1"), "spec.asNumber: is missing"),
         (document("BGPPeer", peerIP="10.0.0.1", asNumber=0), "0 is outside 1 to 4294967295"),

@@ -62,6 +62,16 @@ def test_near_peers_are_not_heard_from_afar() -> None:
     ]
 
 
+def test_near_peers_are_not_heard_from_afar_where_this_node_listens() -> None:
+    near = frozenset({(ip_address("10.0.0.9"), 179, 255)})
+    text = render(NatInputs(close_peers=near, listen_port=1179)).text
+
+    assert [line.strip() for line in text.splitlines() if "distant_bgp drop" in line] == [
+        "ip saddr 10.0.0.9 tcp dport 1179 ip ttl < 255 counter name distant_bgp drop",
+        "ip saddr 10.0.0.9 tcp sport 179 ip ttl < 255 counter name distant_bgp drop",
+    ]
+
+
 def test_what_is_not_used_is_not_filtered() -> None:
     text = render(NatInputs(has_ipip=False, blocks_spoofing=False)).text
 
