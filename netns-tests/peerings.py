@@ -5,7 +5,7 @@ from functools import partial
 import yaml
 
 from cluster import Cluster, eventually
-from routers import NODES
+from routers import NODES, NODES6
 
 GATEWAYS = {"node-0": "10.10.0.1", "node-1": "10.10.16.1", "node-2": "10.10.32.1"}
 
@@ -34,10 +34,18 @@ def has_peers(cluster: Cluster, wanted: set[str], node: str) -> bool:
 
 
 def wait_for_peers(cluster: Cluster, *, mesh: bool, also: dict[str, set[str]]) -> None:
-    for node, own in NODES.items():
-        wanted = also[node] | (set(NODES.values()) - {own} if mesh else set())
+    for node in NODES:
+        wanted = also[node] | (others(cluster, node) if mesh else set())
         peers = partial(peers_up, cluster, node)
         eventually(partial(has_peers, cluster, wanted, node), within_s=30, what=peers)
+
+
+def others(cluster: Cluster, node: str) -> set[str]:
+    """The addresses by which all other nodes tell something."""
+    # Node-1 has no IPv6 pods.
+    six = {name: address for name, address in NODES6.items() if name != "node-1"}
+    families = [NODES, six] if cluster.has_ipv6 else [NODES]
+    return {address for family in families for name, address in family.items() if name != node}
 
 
 def set_mode(cluster: Cluster, mode: str) -> None:

@@ -20,8 +20,10 @@ def bird(router: Router, *, is_restart: bool) -> tuple[Files, list[str]]:
     """BIRD 2."""
     del is_restart
     lines = [f"router id {router.address};", "protocol device {}"]
+    for version in router.families:
+        lines += _bird_tables(router, version)
     for version in router.versions:
-        lines += _bird_family(router, version)
+        lines.append(_bird_template(router, version))
     for number, session in enumerate(router.sessions()):
         call = f"neighbor {session.remote} port {router.nodes_port} as {router.nodes_as};"
         lines.append(f"protocol bgp b{number} from nodes{session.version} {{ {call} }}")
@@ -29,7 +31,14 @@ def bird(router: Router, *, is_restart: bool) -> tuple[Files, list[str]]:
     return {"bird.conf": "\n".join(lines)}, ["bird -R -c bird.conf -s bird.ctl -P bgp.pid"]
 
 
-def _bird_family(router: Router, version: int) -> Iterator[str]:
+def _bird_tables(router: Router, version: int) -> Iterator[str]:
+    if router.is_transit:
+        yield f"protocol kernel {{ ipv{version} {{ export all; }}; }}"
+    blocks = "".join(f" route {block} blackhole;" for block in router.own_blocks(version))
+    yield f"protocol static own{version} {{ ipv{version};{blocks} }}"
+
+
+def _bird_template(router: Router, version: int) -> str:
     if router.hops == 1:
         role = "ttl security on;"
     else:
@@ -44,14 +53,13 @@ def _bird_family(router: Router, version: int) -> Iterator[str]:
     restart = "yes" if router.is_graceful else "no"
     sent = "where source = RTS_STATIC" if router.is_member else "all"
     next_hop = "keep" if router.cluster_id is not None else "self"
-    channel = f"ipv{version} {{ import all; export {sent}; next hop {next_hop}; }};"
-    if router.is_transit:
-        yield f"protocol kernel {{ ipv{version} {{ export all; }}; }}"
-    blocks = "".join(f" route {block} blackhole;" for block in router.own_blocks(version))
-    yield f"protocol static own{version} {{ ipv{version};{blocks} }}"
-    yield (
+    channel = f"import all; export {sent}; next hop {next_hop};"
+    if router.is_extended:
+        channel += " extended next hop yes;"
+    channels = " ".join(f"ipv{carried} {{ {channel} }};" for carried in router.carried(version))
+    return (
         f"template bgp nodes{version} {{ local {own} port {router.port} as {router.as_number};"
-        f" hold time 9; graceful restart {restart}; {role} {channel} }}"
+        f" hold time 9; graceful restart {restart}; {role} {channels} }}"
     )
 
 
@@ -76,7 +84,9 @@ def frr(router: Router, *, is_restart: bool) -> tuple[Files, list[str]]:
     text = "\n".join(line for line in lines if line.strip())
     sockets = "--vty_socket . -z zserv.api"
     kernel = "-n" if router.is_member else ""
-    return {"bgpd.conf": text, "zebra.conf": ""}, [
+    # The nodes may be behind its default route.
+    zebra = "ip nht resolve-via-default\nipv6 nht resolve-via-default"
+    return {"bgpd.conf": text, "zebra.conf": zebra}, [
         "mkdir -p /run/frr && chown frr: . /run/frr",
         f"/usr/lib/frr/zebra -d -f zebra.conf -i zebra.pid {sockets}",
         f"/usr/lib/frr/bgpd -d -f bgpd.conf -i bgp.pid -p {router.port} {kernel} {sockets}",
@@ -91,14 +101,16 @@ def _frr_family(router: Router, version: int) -> Iterator[str]:
     yield f" neighbor {group} password {router.password}" if router.password else ""
     yield f" neighbor {group} ttl-security hops {router.hops}" if router.hops else ""
     yield f" neighbor {group} update-source {router.end(version)}" if router.hops != 1 else ""
+    yield f" neighbor {group} capability extended-nexthop" if router.is_extended else ""
     for session in router.sessions(version):
         yield f" neighbor {session.remote} peer-group {group}"
-    yield f" address-family ipv{version} unicast"
-    yield f"  neighbor {group} activate"
-    yield f"  neighbor {group} route-reflector-client" if router.cluster_id else ""
-    yield f"  neighbor {group} next-hop-self" if router.is_transit else ""
-    yield from (f"  network {block}" for block in router.own_blocks(version))
-    yield " exit-address-family"
+    for carried in router.carried(version):
+        yield f" address-family ipv{carried} unicast"
+        yield f"  neighbor {group} activate"
+        yield f"  neighbor {group} route-reflector-client" if router.cluster_id else ""
+        yield f"  neighbor {group} next-hop-self" if router.is_transit else ""
+        yield from (f"  network {block}" for block in router.own_blocks(carried))
+        yield " exit-address-family"
 
 
 def gobgp(router: Router, *, is_restart: bool) -> tuple[Files, list[str]]:
@@ -118,7 +130,7 @@ def gobgp(router: Router, *, is_restart: bool) -> tuple[Files, list[str]]:
     begin = f"gobgpd {kept} -t json -f gobgp.json --api-hosts 127.0.0.1:50051 > gobgp.log 2>&1 &"
     commands = [f"{{ {begin} echo $! > bgp.pid; }}"]
     ask = "gobgp -p 50051 global rib"
-    for version in router.versions:
+    for version in router.families:
         for block in router.own_blocks(version):
             add = f"{ask} add -a ipv{version} {block}"
             commands.append(f"until {ask} >/dev/null 2>&1; do sleep 0.05; done && {add}")
@@ -127,7 +139,10 @@ def gobgp(router: Router, *, is_restart: bool) -> tuple[Files, list[str]]:
 
 def _gobgp_neighbour(router: Router, version: int, remote: str) -> dict[str, Any]:
     is_graceful = {"config": {"enabled": router.is_graceful}}
-    family = {"config": {"afi-safi-name": AFI[version]}, "mp-graceful-restart": is_graceful}
+    families = [
+        {"config": {"afi-safi-name": AFI[carried]}, "mp-graceful-restart": is_graceful}
+        for carried in router.carried(version)
+    ]
     restart = {"enabled": router.is_graceful, "restart-time": 120}
     transport: dict[str, Any] = {"remote-port": router.nodes_port}
     if router.hops != 1:
@@ -140,7 +155,7 @@ def _gobgp_neighbour(router: Router, version: int, remote: str) -> dict[str, Any
         },
         "timers": {"config": {"hold-time": 9, "keepalive-interval": 3, "connect-retry": 5}},
         "graceful-restart": {"config": restart},
-        "afi-safis": [family],
+        "afi-safis": families,
         "transport": {"config": transport},
         # It keeps back what has been in the peer's own AS, and all nodes are of one.
         "as-path-options": {"config": {"replace-peer-as": router.is_transit}},

@@ -1,4 +1,4 @@
-"""What BIRD, FRR and GoBGP have learned from the nodes: prefixes with their communities."""
+"""What BIRD, FRR and GoBGP have learned from the nodes: prefixes, communities, next hops."""
 
 from __future__ import annotations
 
@@ -62,3 +62,44 @@ def _tags(attributes: list[dict[str, Any]]) -> set[str]:
             parts = ("ASN", "LocalData1", "LocalData2")
             tags |= {":".join(str(value[part]) for part in parts) for value in one["value"]}
     return tags
+
+
+def next_hops(cluster: Cluster, engine: str, router: Router) -> dict[str, str]:
+    """Return the blocks that a router knows of others, of both IP versions, with next hops."""
+    ask = {"bird": _bird_hops, "frr": _frr_hops, "gobgp": _gobgp_hops}[engine]
+    found: dict[str, str] = {}
+    for version in router.families:
+        found |= ask(cluster, router, version)
+    return {prefix: hop for prefix, hop in found.items() if prefix not in router.blocks}
+
+
+def _bird_hops(cluster: Cluster, router: Router, version: int) -> dict[str, str]:
+    text = _ask(cluster, router, f"birdc -s bird.ctl show route table master{version} all")
+    found: dict[str, str] = {}
+    prefix = ""
+    for line in text.splitlines():
+        if (first := line.partition(" ")[0]) and "/" in first:
+            prefix = first
+        elif "BGP.next_hop:" in line:
+            # Of an IPv6 neighbour next door there may be a link-local one, too (RFC 2545).
+            found[prefix] = line.split()[1]
+    return found
+
+
+def _frr_hops(cluster: Cluster, router: Router, version: int) -> dict[str, str]:
+    ask = f"vtysh --vty_socket . -c 'show bgp ipv{version} unicast json'"
+    routes: dict[str, Any] = json.loads(_ask(cluster, router, ask)).get("routes", {})
+    found = {}
+    for prefix, paths in routes.items():
+        hops = [hop["ip"] for hop in paths[0]["nexthops"]]
+        (found[prefix],) = [hop for hop in hops if not hop.startswith("fe80")]
+    return found
+
+
+def _gobgp_hops(cluster: Cluster, router: Router, version: int) -> dict[str, str]:
+    text = _ask(cluster, router, f"gobgp -p 50051 global rib -a ipv{version} -j")
+    rib: dict[str, Any] = json.loads(text)
+    found = {}
+    for prefix, paths in rib.items():
+        (found[prefix],) = [a["nexthop"] for a in paths[0]["attrs"] if "nexthop" in a]
+    return found

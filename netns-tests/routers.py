@@ -47,7 +47,8 @@ class Router:
 
     `cluster_id` makes a reflector, of the nodes' own AS; `blocks` a member of the mesh that has
     them, in a node's place; neither of them a router between the nodes.  `hops` is GTSM's;
-    `address6` asks for IPv6 sessions, too.
+    `address6` asks for IPv6 sessions, too, and `is_extended` for these alone, by which IPv4
+    prefixes go as well (RFC 8950).
     """
 
     place: str
@@ -57,6 +58,7 @@ class Router:
     hops: int | None = None
     address6: str | None = None
     blocks: tuple[str, ...] = ()
+    is_extended: bool = False
     is_graceful: bool = True
     password: str | None = None
     port: int = 179
@@ -76,8 +78,18 @@ class Router:
         return self.cluster_id is None and not self.is_member
 
     @property
-    def versions(self) -> tuple[int, ...]:
+    def families(self) -> tuple[int, ...]:
+        """The IP versions of the prefixes that it exchanges."""
         return (4,) if self.address6 is None else (4, 6)
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions of its sessions."""
+        return (6,) if self.is_extended else self.families
+
+    def carried(self, version: int) -> tuple[int, ...]:
+        """Return the IP versions of the prefixes that go by the sessions of one."""
+        return self.families if self.is_extended else (version,)
 
     def end(self, version: int) -> str:
         """Return its address of an IP version."""

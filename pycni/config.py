@@ -50,6 +50,7 @@ class AgentConfig:
     the first pools of a cluster that has none; "" leaves one to kubeadm's `podSubnet`.  `bgp_user`
     is who ExaBGP runs as ("" is the agent's own user).  `exabgp_python` an interpreter that can
     import exabgp.
+    `extended_next_hop` has sessions with routers over IPv6 carry IPv4 prefixes, too (RFC 8950).
     `tunnel_mtu` and `pod_mtu` 0 mean: derived from the underlay.  `metrics_port` 0 switches HTTP
     off.  `cni_conflist` is where the agent writes the network's configuration once it serves,
     after `cni_template`; "" leaves that to an installation.
@@ -72,6 +73,7 @@ class AgentConfig:
     pod_mtu: int = 0
     hold_time_s: int = 90
     restart_time_s: int = 120
+    extended_next_hop: bool = False
     bgp_user: str = ""
     exabgp_python: str = ""
     cni_conflist: str = ""
@@ -225,7 +227,7 @@ def _check_type(source: str, key: str, value: object, kind: type) -> None:
     allowed: tuple[type, ...] = (kind,)
     if kind is float or key == "route_protocol":
         allowed = (kind, int)
-    if not isinstance(value, allowed) or isinstance(value, bool):
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise InvalidInput(f"{source}: {key} must be of type {kind.__name__}, not {value!r}")
 
 

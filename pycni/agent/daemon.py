@@ -136,6 +136,7 @@ class Agent:
             tunnel_mtu=config.tunnel_mtu or None,
             hold_time_s=config.hold_time_s,
             restart_time_s=config.restart_time_s,
+            has_extended_next_hop=config.extended_next_hop,
         )
 
     def _make_speaker(self) -> ExaBgpSpeaker:

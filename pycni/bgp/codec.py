@@ -268,6 +268,8 @@ def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
         f"capability {{ asn4 enable; route-refresh enable; graceful-restart {restart}; }}",
         f"api {{ processes [ agent ]; neighbor-changes; {_TOLD} }}",
     ]
+    if neighbour.has_extended_next_hop:
+        lines.append(f"nexthop {{ {Family.IPV4.value} ipv6; }}")
     if neighbour.port != BGP_PORT:
         lines.append(f"connect {neighbour.port:d};")
     if neighbour.least_ttl is not None:

@@ -86,6 +86,11 @@ class Neighbour:
     """How far away the peer may be, where its packets' TTL proves that (GTSM, RFC 5082)."""
 
     @property
+    def has_extended_next_hop(self) -> bool:
+        """Tell whether IPv4 prefixes go by this session with IPv6 next hops (RFC 8950)."""
+        return self.local.version == 6 and Family.IPV4 in self.families
+
+    @property
     def least_ttl(self) -> int | None:
         """Return the lowest TTL that the peer's packets may have, None for any."""
         return None if self.hops is None else MAX_TTL + 1 - self.hops

@@ -1,7 +1,7 @@
 """What goes out by BGP: what this node announces, and to whom."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from pycni.ipam.pools import holds
 from pycni.model.bgp import AdjRibsOut, Advertisement, Neighbour
@@ -21,7 +21,7 @@ class Withheld:
     reason: str
 
 
-def wanted_adj_ribs_out(inputs: Inputs, neighbours: Iterable[Neighbour]) -> AdjRibsOut:
+def wanted_adj_ribs_out(inputs: Inputs, neighbours: Sequence[Neighbour]) -> AdjRibsOut:
     """Return what each of the neighbours is to hear."""
     common = wanted_advertisements(inputs)
     particular = {}
@@ -29,6 +29,12 @@ def wanted_adj_ribs_out(inputs: Inputs, neighbours: Iterable[Neighbour]) -> AdjR
         passing = frozenset(a for a in common if _why_kept_in(inputs, peering, a.nlri) is None)
         if passing != common:
             particular[neighbour.peer] = passing
+    for neighbour in neighbours:
+        if neighbour.has_extended_next_hop:
+            own = particular.get(neighbour.peer, common)
+            particular[neighbour.peer] = frozenset(
+                replace(a, next_hop=neighbour.local) for a in own
+            )
     return AdjRibsOut(common, particular)
 
 

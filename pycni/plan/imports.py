@@ -89,9 +89,12 @@ def judge(inputs: Inputs, path: Path) -> Accepted | Rejected:
     pool = inputs.pool_of(path.nlri)
     if pool is None:
         return Rejected(path, "it lies in no pool")
-    if path.next_hop.version != path.nlri.version:
-        return Rejected(path, f"next hop {path.next_hop} is of another IP version (RFC 8950)")
-    why = _misplaced(inputs, path) or _loop(inputs, path) or _wrong(inputs, path)
+    why = (
+        _of_another_version(inputs, path)
+        or _misplaced(inputs, path)
+        or _loop(inputs, path)
+        or _wrong(inputs, path)
+    )
     if why is not None:
         return Rejected(path, why)
     verdict = _way_out(inputs, path, pool)
@@ -105,6 +108,16 @@ def _filtered(inputs: Inputs, accepted: Accepted) -> str | None:
     path, oif = accepted.path, accepted.next_hop.oif
     peering = peering_with(inputs, path.peer)
     return None if peering is None else kept_out(inputs, peering, path.nlri, interface=oif)
+
+
+def _of_another_version(inputs: Inputs, path: Path) -> str | None:
+    """Return why the next hop may not be of another IP version than the prefix, None if it may."""
+    if path.next_hop.version == path.nlri.version:
+        return None
+    is_agreed = inputs.settings.has_extended_next_hop and passes_on(inputs, path.peer)
+    if is_agreed and path.peer.version == path.next_hop.version == 6:
+        return None
+    return f"next hop {path.next_hop} is of another IP version (RFC 8950; extended_next_hop)"
 
 
 def _misplaced(inputs: Inputs, path: Path) -> str | None:
@@ -166,7 +179,7 @@ def _wrong(inputs: Inputs, path: Path) -> str | None:
 
 def _way_out(inputs: Inputs, path: Path, pool: IPPool) -> Accepted | Rejected:
     """Choose between the underlay (next hop in our own subnet) and the pool's tunnel."""
-    version = path.nlri.version
+    version = path.next_hop.version
     own = inputs.own_interface(version)
     if own is None:
         return Rejected(path, f"this node has no IPv{version} address yet")
@@ -175,6 +188,11 @@ def _way_out(inputs: Inputs, path: Path, pool: IPPool) -> Accepted | Rejected:
     is_near = path.next_hop in own.network
     mode = inputs.mode_of(pool)
     if mode is TunnelMode.ALWAYS or (mode is TunnelMode.CROSS_SUBNET and not is_near):
+        if version != path.nlri.version:
+            why = (
+                f"pool {pool.name} tunnels to IPv4 addresses, and next hop {path.next_hop} is none"
+            )
+            return Rejected(path, why)
         if path.next_hop not in inputs.nodes_by_address:
             why = f"pool {pool.name} tunnels to nodes, and next hop {path.next_hop} is none"
             return Rejected(path, why)

@@ -54,6 +54,8 @@ class Settings:
     tunnel_mtu: int | None = None
     hold_time_s: int = 90
     restart_time_s: int = 120
+    has_extended_next_hop: bool = False
+    """Sessions with routers over IPv6 carry IPv4 prefixes, too (RFC 8950)."""
 
 
 class TunnelPhase(Enum):

@@ -33,7 +33,8 @@ def wanted_neighbours(inputs: Inputs) -> tuple[Neighbour, ...]:
     """Return the sessions: with the mesh while it is on, and with the configured peers.
 
     Each IP version has sessions of its own, between addresses of that version, and a session
-    carries the prefixes of its version alone.  The IPv4 address is the router ID of all.
+    carries the prefixes of its version alone, unless `extended_next_hop` is set and it leads over
+    IPv6 to a router.  The IPv4 address is the router ID of all.
     """
     node = inputs.node
     if node is None or node.ipv4 is None:
@@ -51,10 +52,17 @@ def wanted_neighbours(inputs: Inputs) -> tuple[Neighbour, ...]:
                 router_id=node.ipv4.ip,
                 hold_time_s=inputs.settings.hold_time_s,
                 restart_time_s=inputs.settings.restart_time_s,
-                families=_FAMILIES[local.version],
+                families=_families(inputs, call),
             )
             wanted[call.address] = _as_configured(neighbour, call, inputs)
     return tuple(wanted[address] for address in sorted(wanted, key=lambda a: (a.version, int(a))))
+
+
+def _families(inputs: Inputs, call: _Call) -> frozenset[Family]:
+    version = call.address.version
+    if version == 6 and call.node is None and inputs.settings.has_extended_next_hop:
+        return frozenset(Family)
+    return _FAMILIES[version]
 
 
 def close_peers(inputs: Inputs) -> frozenset[tuple[IPAddress, int, int]]:

@@ -227,6 +227,18 @@ def test_any_document_is_a_configuration_or_refused(document: Any) -> None:  # n
         return
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("extended_next_hop", 1), ("extended_next_hop", "yes"), ("refresh_s", True)]
+)
+def test_a_truth_is_no_number_and_no_word(key: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match=f"x: {key} must be of type"):
+        parse_config({key: value}, source="x")
+
+
+def test_a_truth_is_taken() -> None:
+    assert parse_config({"extended_next_hop": True}, source="x").extended_next_hop
+
+
 def test_page_of_settings_names_each_and_its_default() -> None:
     page = (Path(__file__).parents[2] / "docs" / "agent.md").read_text()
     rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
@@ -244,7 +256,9 @@ def test_page_of_settings_names_each_and_its_default() -> None:
     assert set(listed) == set(stated)
     for key, default in stated.items():
         if default != "":  # in words: what an absent one means
-            assert listed[key] == str(int(default) if isinstance(default, float) else default)
+            said = int(default) if isinstance(default, float) else default
+            # As YAML spells it.
+            assert listed[key] == str(said).lower()
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,13 @@ class Side:
     speaker: ExaBgpSpeaker
     heard: list[BgpEvent] = field(default_factory=list)
 
+    def configure_six(self, own: IPAddress, peer: IPAddress, *, router_id: IPAddress) -> None:
+        """State one session over IPv6 that carries both (RFC 8950)."""
+        neighbour = Neighbour(peer, own, 64512, 64512, router_id, families=frozenset(Family))
+        blocks = (ip_network("192.168.1.0/26"), ip_network("fd00:1::/122"))
+        adverts = AdjRibsOut(frozenset(Advertisement(block, own) for block in blocks))
+        self.speaker.configure(neighbours=[neighbour], advertisements=adverts)
+
     def configure(
         self, own: tuple[IPAddress, ...], peers: tuple[IPAddress, ...], *, port: int = 179
     ) -> None:
@@ -111,6 +118,23 @@ def test_each_ip_version_has_a_session_that_carries_its_prefixes(tmp_path: Path)
 
             assert two.learned() == {
                 ("192.168.1.0/26", "10.9.0.1", "10.9.0.1"),
+                ("fd00:1::/122", "fd09::1", "fd09::1"),
+            }
+            assert one.speaker.counters.commands_refused == 0
+            assert two.speaker.counters.lines_not_understood == 0
+
+    play(story, *ONE, *TWO)
+
+
+def test_ipv4_prefixes_go_by_ipv6_with_ipv6_next_hops(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with side(tmp_path / "one", ONE) as one, side(tmp_path / "two", TWO) as two:
+            one.configure_six(ONE[1], TWO[1], router_id=ONE[0])
+            two.configure_six(TWO[1], ONE[1], router_id=TWO[0])
+            await until(lambda: len(two.learned()) == 2 and len(one.learned()) == 2)
+
+            assert two.learned() == {
+                ("192.168.1.0/26", "fd09::1", "fd09::1"),
                 ("fd00:1::/122", "fd09::1", "fd09::1"),
             }
             assert one.speaker.counters.commands_refused == 0

@@ -190,6 +190,16 @@ def test_a_near_peers_distance_is_proved_by_the_ttl() -> None:
     assert "  outgoing-ttl 255;\n  incoming-ttl 254;\n" in text
 
 
+def test_ipv4_over_ipv6_needs_the_peers_consent() -> None:
+    six, seven = ip_address("fd00::6"), ip_address("fd00::7")
+    over_six = replace(NEAR, local=six, peer=seven, families=frozenset(Family))
+
+    text = codec.render_configuration([over_six], run=["/bin/true"], nudges={})
+
+    assert "  nexthop { ipv4 unicast ipv6; }\n" in text
+    assert "nexthop" not in codec.render_configuration([NEAR], run=["/bin/true"], nudges={})
+
+
 def test_without_time_there_is_no_graceful_restart() -> None:
     text = codec.render_configuration([NEAR], run=["/bin/true"], nudges={})
 

@@ -174,7 +174,7 @@ def test_a_next_hop_that_is_not_the_senders_is_rejected() -> None:
 
 def test_a_next_hop_of_another_ip_version_is_rejected() -> None:
     assert reason(inputs(), path(THEIRS, "fd11::43", peer="10.10.43.25")) == (
-        "next hop fd11::43 is of another IP version (RFC 8950)"
+        "next hop fd11::43 is of another IP version (RFC 8950; extended_next_hop)"
     )
 
 
