@@ -12,12 +12,6 @@ from pycni.ports import Change, Cursor, Datastore, Stored
 from tests.contract.datastore.conftest import Session
 from tests.contract.datastore.stories import T, handle, run, run_two, stop, take
 
-# A story that ends while a client shakes hands leaves that socket to the collector (asyncio of
-# Python 3.11), which complains of it in whatever test comes next.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
-)
-
 
 async def follow(watch: AsyncIterator[Change[T]], *, until: Change[T]) -> dict[str, T | None]:
     """Return what each name came to; the changes must come in their order."""
