@@ -37,7 +37,7 @@ def wait_for_peers(cluster: Cluster, *, mesh: bool, also: dict[str, set[str]]) -
     for node, own in NODES.items():
         wanted = also[node] | (set(NODES.values()) - {own} if mesh else set())
         peers = partial(peers_up, cluster, node)
-        eventually(partial(has_peers, cluster, wanted, node), within_s=30, what=peers)
+        eventually(partial(has_peers, cluster, wanted, node), within_s=60, what=peers)
 
 
 def set_mode(cluster: Cluster, mode: str) -> None:
