@@ -113,6 +113,8 @@ def test_three_hundred_pods_come_and_go_for_few_writes(cluster: Cluster) -> None
     )
     added = writes(cluster) - before
     many = cluster.items("pods", "--selector=for=many")
+    # A hundred pods and a few more fit in two blocks. Empty ones are given back after a while.
+    blocks = blocks_of(cluster)
     between = writes(cluster)
     cluster.kubectl("delete", "pod", "--selector=for=many", timeout=MANY_S)
     eventually(
@@ -125,12 +127,13 @@ def test_three_hundred_pods_come_and_go_for_few_writes(cluster: Cluster) -> None
     for what, made in (("ADD", added), ("DEL", deleted)):
         print(f"{made.total() / len(names):.2f} for a pod's {what}: {dict(made)}")  # noqa: T201
     assert len({pod["status"]["podIP"] for pod in many if is_ready(pod)}) == len(names)
-    # A hundred pods and a few more fit in two blocks.
-    assert blocks_of(cluster) == dict.fromkeys(NODES, 2)
+    assert blocks == dict.fromkeys(NODES, 2)
     cluster.kubectl("delete", "pod", "first")
     wait_for_books(cluster, held=held - 1)
-    assert added.total() <= 3 * len(names), dict(added)
-    assert deleted.total() <= 4 * len(names), dict(deleted)
+    # Beside them whole blocks are claimed and given back, and a slow server is asked again.
+    others = len(names) // 10
+    assert added.total() <= 3 * len(names) + others, dict(added)
+    assert deleted.total() <= 4 * len(names) + others, dict(deleted)
 
 
 def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
