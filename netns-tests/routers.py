@@ -1,154 +1,119 @@
-"""BIRD, FRR and GoBGP in a place of the lab: reflectors of the nodes, or a router of another AS.
+"""BIRD, FRR and GoBGP in a place of the lab: in the mesh, as reflectors, as routers of another AS.
 
-Each has its own files and sockets in /run/PLACE, hold time 9 s and graceful restart.
+Each has its own files and sockets in /run/PLACE.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import pytest
+
+from router_engines import bird, frr, gobgp
 
 if TYPE_CHECKING:
     from cluster import Cluster
 
 NODES = {"node-0": "10.10.7.20", "node-1": "10.10.24.89", "node-2": "10.10.43.25"}
+NODES6 = {
+    "node-0": "fd00:10:10::720",
+    "node-1": "fd00:10:10::2489",
+    "node-2": "fd00:10:10::4325",
+}
 NODES_AS = 64512
 PROGRAMS = {
     "bird": ("bird", "bird2"),
     "frr": ("/usr/lib/frr/bgpd", "frr"),
     "gobgp": ("gobgpd", "gobgpd"),
 }
+ENGINES = {"bird": bird, "frr": frr, "gobgp": gobgp}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session with a node."""
+
+    version: int
+    remote: str
 
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """What to be: `cluster_id` makes a reflector, of the nodes' own AS; `hops` is GTSM's."""
+    """What to be.
+
+    `cluster_id` makes a reflector, of the nodes' own AS; `blocks` a member of the mesh that has
+    them, in a node's place; neither of them a router between the nodes.  `hops` is GTSM's;
+    `address6` asks for IPv6 sessions, too.
+    """
 
     place: str
     address: str
     as_number: int = NODES_AS
     cluster_id: str | None = None
     hops: int | None = None
+    address6: str | None = None
+    blocks: tuple[str, ...] = ()
+    is_graceful: bool = True
+    password: str | None = None
+    port: int = 179
+    nodes_port: int = 179
+    nodes_as: int = NODES_AS
 
     @property
     def directory(self) -> str:
         return f"/run/{self.place}"
 
+    @property
+    def is_member(self) -> bool:
+        return bool(self.blocks)
 
-def start(cluster: Cluster, engine: str, router: Router) -> None:
+    @property
+    def is_transit(self) -> bool:
+        return self.cluster_id is None and not self.is_member
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        return (4,) if self.address6 is None else (4, 6)
+
+    def end(self, version: int) -> str:
+        """Return its address of an IP version."""
+        return self.address if version == 4 or self.address6 is None else self.address6
+
+    def sessions(self, version: int | None = None) -> Iterator[Session]:
+        """Yield its sessions, with every node but the one whose place it has."""
+        for mine in self.versions if version is None else (version,):
+            for name, address in (NODES if mine == 4 else NODES6).items():
+                if name != self.place:
+                    yield Session(mine, address)
+
+    def own_blocks(self, version: int) -> list[str]:
+        return [block for block in self.blocks if ip_network(block).version == version]
+
+
+def start(cluster: Cluster, engine: str, router: Router, *, is_restart: bool = False) -> None:
     """Start an engine; it fails at once where its configuration is none."""
     program, package = PROGRAMS[engine]
     if shutil.which(program) is None:
         pytest.fail(f"{program} is missing: run  apt-get install {package}")
-    files, commands = {"bird": bird, "frr": frr, "gobgp": gobgp}[engine](router)
-    cluster.run(router.place, f"mkdir -p {router.directory}")
+    files, commands = ENGINES[engine](router, is_restart=is_restart)
+    # Another engine may have been here before, under another user.
+    empty = "" if is_restart else f"rm -rf {router.directory} && "
+    cluster.run(router.place, f"{empty}mkdir -p {router.directory}")
     for name, text in files.items():
         cluster.run(router.place, f"cat > {router.directory}/{name} <<'X'\n{text}\nX")
     for command in commands:
         cluster.run(router.place, f"cd {router.directory} && {command}")
 
 
-def kill(cluster: Cluster, router: Router) -> None:
-    """End an engine without a word to its peers."""
-    cluster.run(router.place, f"kill -9 $(cat {router.directory}/bgp.pid)")
-
-
-def bird(router: Router) -> tuple[Mapping[str, str], list[str]]:
-    if router.cluster_id is None:
-        role, next_hop = "ttl security on;" if router.hops == 1 else "multihop;", "self"
-    else:
-        role, next_hop = f"multihop; rr client; rr cluster id {router.cluster_id};", "keep"
-    # Next door it takes the interface's own address.
-    own = "" if router.hops == 1 else router.address
-    lines = [
-        f"router id {router.address};",
-        "protocol device {}",
-        "protocol kernel { ipv4 { export all; }; }" if router.cluster_id is None else "",
-        f"template bgp node {{ local {own} as {router.as_number}; hold time 9;",
-        f"  graceful restart yes; {role}",
-        f"  ipv4 {{ import all; export all; next hop {next_hop}; }}; }}",
-    ]
-    for name, address in NODES.items():
-        session = f"neighbor {address} as {NODES_AS};"
-        lines.append(f"protocol bgp {name.replace('-', '')} from node {{ {session} }}")
-    # -R: it says that it has kept forwarding (RFC 4724), as one that is upgraded does.
-    return {"bird.conf": "\n".join(lines)}, ["bird -R -c bird.conf -s bird.ctl -P bgp.pid"]
-
-
-def frr(router: Router) -> tuple[Mapping[str, str], list[str]]:
-    session = [
-        "neighbor nodes peer-group",
-        f"neighbor nodes remote-as {NODES_AS}",
-        f"neighbor nodes update-source {router.address}" if router.cluster_id else "",
-        f"neighbor nodes ttl-security hops {router.hops}" if router.hops else "",
-        *(f"neighbor {address} peer-group nodes" for address in NODES.values()),
-    ]
-    own = "route-reflector-client" if router.cluster_id else "next-hop-self"
-    lines = [
-        f"router bgp {router.as_number}",
-        f" bgp router-id {router.address}",
-        f" bgp cluster-id {router.cluster_id}" if router.cluster_id else "",
-        " no bgp ebgp-requires-policy",
-        " bgp graceful-restart",
-        " timers bgp 3 9",
-        *(f" {line}" for line in session),
-        " address-family ipv4 unicast",
-        f"  neighbor nodes {own}",
-        " exit-address-family",
-    ]
-    text = "\n".join(line for line in lines if line.strip())
-    sockets = "--vty_socket . -z zserv.api"
-    return {"bgpd.conf": text, "zebra.conf": ""}, [
-        "mkdir -p /run/frr && chown frr: . /run/frr",
-        f"/usr/lib/frr/zebra -d -f zebra.conf -i zebra.pid {sockets}",
-        f"/usr/lib/frr/bgpd -d -f bgpd.conf -i bgp.pid {sockets}",
-    ]
-
-
-def gobgp(router: Router) -> tuple[Mapping[str, str], list[str]]:
-    neighbours = [
-        {
-            "config": {"neighbor-address": address, "peer-as": NODES_AS},
-            # It keeps back what has been in the peer's own AS, and all nodes are of one.
-            "as-path-options": {"config": {"replace-peer-as": router.cluster_id is None}},
-            "timers": {"config": {"hold-time": 9, "keepalive-interval": 3, "connect-retry": 5}},
-            "graceful-restart": {"config": {"enabled": True, "restart-time": 120}},
-            "afi-safis": [
-                {
-                    "config": {"afi-safi-name": "ipv4-unicast"},
-                    "mp-graceful-restart": {"config": {"enabled": True}},
-                }
-            ],
-            **(
-                {
-                    "transport": {"config": {"local-address": router.address}},
-                    "route-reflector": {
-                        "config": {
-                            "route-reflector-client": True,
-                            "route-reflector-cluster-id": router.cluster_id,
-                        }
-                    },
-                }
-                if router.cluster_id
-                else {}
-            ),
-            **(
-                {"ttl-security": {"config": {"enabled": True, "ttl-min": 256 - router.hops}}}
-                if router.hops
-                else {}
-            ),
-        }
-        for address in NODES.values()
-    ]
-    document = {
-        "global": {"config": {"as": router.as_number, "router-id": router.address}},
-        "neighbors": neighbours,
-    }
-    # It does not go into the background by itself.
-    begin = "gobgpd -t json -f gobgp.json --api-hosts 127.0.0.1:50051 > gobgp.log 2>&1 &"
-    return {"gobgp.json": json.dumps(document)}, [f"{begin} echo $! > bgp.pid"]
+def end(cluster: Cluster, router: Router, signal: str = "KILL") -> None:
+    """End an engine by a signal, and wait until it is gone: by SIGKILL without a word to peers."""
+    wait = "while kill -0 $pid 2>/dev/null; do sleep 0.02; done"
+    find = f"set -e; pid=$(cat {router.directory}/bgp.pid)"
+    cluster.run(router.place, f"{find}; kill -{signal} $pid; {wait}")
+    # What FRR's bgpd hands its routes to knows nothing of its sessions.
+    zebra = f"{router.directory}/zebra.pid"
+    cluster.run(router.place, f"[ ! -e {zebra} ] || {{ kill -9 $(cat {zebra}); rm {zebra}; }}")

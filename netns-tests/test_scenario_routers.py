@@ -73,7 +73,7 @@ def test_reflectors_take_the_place_of_the_mesh(cluster: Cluster, engines: tuple[
         apply(cluster, "BGPConfiguration", "default", nodeToNodeMeshEnabled=False)
         wait_for_peers(cluster, mesh=False, also=reflectors)
         assert tables(cluster) == before
-        routers.kill(cluster, made[0])
+        routers.end(cluster, made[0])
         one = {node: {REFLECTORS["outside"]} for node in NODES}
         wait_for_peers(cluster, mesh=False, also=one)
         assert tables(cluster) == before

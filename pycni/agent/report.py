@@ -89,6 +89,7 @@ def _peers(agent: "Agent") -> list[dict[str, Any]]:
                 "state": "up" if state is not None and state.is_up else "down",
                 "paths": len(state.paths) if state is not None else 0,
                 "stale": sum(p.is_stale for p in state.paths.values()) if state else 0,
+                "restart_time_s": state.restart_time_s if state is not None else None,
                 "last_error": state.last_error if state is not None else "",
             }
         )

@@ -35,6 +35,10 @@ MULTIPROTOCOL_CAPABILITY = "1"
 GRACEFUL_RESTART_CAPABILITY = "64"
 _TOLD = "receive { parsed; open; update; notification; refresh; } send { parsed; update; }"
 
+# What it says of each session when SIGTERM ends it.  The end of the process is what counts: until
+# then the peers' paths are as good as when it dies without a word.
+_OWN_END = "stop, message [shutting down]"
+
 _DEFECTS = (
     ValueError,
     TypeError,
@@ -95,6 +99,8 @@ def _state(peer: IPAddress, neighbor: Mapping[str, object]) -> Iterator[BgpEvent
         yield PeerUp(peer)
     elif neighbor["state"] == "down":
         reason = str(neighbor.get("reason", "no reason given"))
+        if reason == _OWN_END:
+            return
         # A NOTIFICATION in either direction ends a session for good (RFC 4724, section 4); so
         # does our own removal of the neighbour ("stop, message [removed]").
         is_graceful = not reason.startswith(("notification", "stop"))

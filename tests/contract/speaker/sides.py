@@ -40,7 +40,7 @@ class Side:
 
     address: IPAddress
     speaker: FakeSpeaker | ExaBgpSpeaker
-    kill: Callable[[], None]
+    kill: Callable[..., None]
     heard: list[BgpEvent] = field(default_factory=list)
 
     def configure(
@@ -108,7 +108,7 @@ async def fakes(_directory: Path, addresses: Sequence[IPAddress]) -> AsyncIterat
     for address in addresses:
         speaker = FakeSpeaker(network, address)
 
-        def kill(speaker: FakeSpeaker = speaker) -> None:
+        def kill(_number: int = signal.SIGKILL, speaker: FakeSpeaker = speaker) -> None:
             network.kill(speaker.addresses[0])
             network.revive(speaker)
 
@@ -125,9 +125,9 @@ async def real_ones(directory: Path, addresses: Sequence[IPAddress]) -> AsyncIte
         run_dir.mkdir()
         speaker = ExaBgpSpeaker(ChildSettings(run_dir=run_dir, listen=(address,)))
 
-        def kill(speaker: ExaBgpSpeaker = speaker) -> None:
+        def kill(number: int = signal.SIGKILL, speaker: ExaBgpSpeaker = speaker) -> None:
             assert speaker.pid is not None
-            os.kill(speaker.pid, signal.SIGKILL)
+            os.kill(speaker.pid, number)
 
         sides.append(Side(address, speaker, kill))
         lives.append(asyncio.create_task(speaker.run()))

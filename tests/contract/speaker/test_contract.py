@@ -1,6 +1,7 @@
 """One suite for both speakers: two of a kind face each other, and say what happens."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
@@ -138,14 +139,17 @@ def _is_final_end(event: BgpEvent) -> bool:
     return isinstance(event, PeerDown) and not event.is_graceful
 
 
-def test_a_speaker_that_dies_is_missed_gracefully_and_comes_back(play: Play) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_speaker_that_dies_is_missed_gracefully_and_comes_back(play: Play, number: int) -> None:
     async def story(one: Side, two: Side) -> None:
         await establish(one, two)
-        mark = len(two.heard)
+        mark, own = len(two.heard), len(one.heard)
 
-        one.kill()
+        one.kill(number)
         await one.until_told(SpeakerLost)
         await one.until_told(SpeakerUp, times=2)
+        # What the other had told it stays in use meanwhile.
+        assert one.names()[own] == "SpeakerLost"
         await two.until(lambda: two.names().count("PeerUp") >= 2)
         await two.until(lambda: two.names()[mark:].count("EndOfRib") == 2)
 

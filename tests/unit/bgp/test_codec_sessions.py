@@ -25,7 +25,6 @@ def test_a_mere_connection_is_no_event() -> None:
         ("notification received (6,4)", False),
         ("notification sent (4,0)", False),
         ("stop, message [removed]", False),
-        ("stop, message [shutting down]", False),
     ],
 )
 def test_only_a_session_that_simply_broke_ends_gracefully(
@@ -34,6 +33,12 @@ def test_only_a_session_that_simply_broke_ends_gracefully(
     events = codec.decode(line("state", f'"state": "down", "reason": "{reason}"'))
 
     assert events == (PeerDown(PEER, reason=reason, is_graceful=is_graceful),)
+
+
+def test_the_end_of_our_own_exabgp_is_no_peers_doing() -> None:
+    said = '"state": "down", "reason": "stop, message [shutting down]"'
+
+    assert codec.decode(line("state", said)) == ()
 
 
 def test_a_session_down_without_reason_broke() -> None:
