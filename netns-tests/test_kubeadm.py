@@ -195,12 +195,13 @@ def give_back(cluster: Cluster, *, box: str) -> None:
     It calls those with probes unready until it has probed them; a pod that came after it has got
     so far says that it did.
     """
+    held = handles(cluster)
     eventually(lambda: cluster.execute(box, "hostname"), within_s=SOON_S)
     make_boxes(cluster, {"after": "node-1"})
     cluster.kubectl("delete", "pod", "after")
     eventually(lambda: not cluster.unready(), within_s=LATER_S, what=cluster.unready)
     wait_for_services(cluster)
-    wait_for_books(cluster)
+    wait_for_books(cluster, held=held)
 
 
 def test_nothing_is_left_after_down(lab: Lab, single: Path) -> None:
