@@ -272,18 +272,19 @@ class CalicoNode(KubernetesHost):
     @contextlib.contextmanager
     def stream(self, source: Namespace, target: str) -> Iterator[list[int]]:
         """Ping a hundred times a second meanwhile; the list gets how many were lost and sent."""
-        with source.entered():
-            ping = subprocess.Popen(
-                ["ping", "-i", "0.01", "-W", "1", target], stdout=subprocess.PIPE, text=True
-            )
+        # A file: a pipe would be full after a while.
+        log = self.directory / f"ping-{target}.log"
+        with log.open("wb") as output, source.entered():
+            ping = subprocess.Popen(["ping", "-i", "0.01", "-W", "1", target], stdout=output)
         losses: list[int] = []
         try:
             yield losses
         finally:
             time.sleep(0.2)
             ping.send_signal(signal.SIGINT)
-            said, _ = ping.communicate(timeout=10)
+            ping.wait(timeout=60)
         # Gaps: what is sent last may be answered after ping has ended.
+        said = log.read_text(encoding="ascii")
         answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", said)}
         sent = max(answered, default=1)
         losses[:] = [sent - len(answered), sent]

@@ -24,6 +24,10 @@ class NotYet(Exception):
     """Something can't be asked for now; `eventually` goes on waiting."""
 
 
+class Failed(AssertionError, NotYet):
+    """A command failed: so does the test, unless it waits for something (`eventually`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """What became of a stream."""
@@ -56,9 +60,7 @@ class Cluster:
             stdin=subprocess.DEVNULL,
         )
         if check and ran.returncode != 0:
-            raise AssertionError(
-                f"bin/lab {' '.join(words)}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
-            )
+            raise Failed(f"bin/lab {' '.join(words)}: {ran.returncode}\n{ran.stdout}{ran.stderr}")
         return ran.stdout
 
     def run(self, place: str, command: str, *, check: bool = True) -> str:
@@ -103,7 +105,7 @@ class Cluster:
         try:
             time.sleep(0.3)
             yield result
-            output, _ = process.communicate(timeout=seconds + 20)
+            output, _ = process.communicate(timeout=3 * seconds + 60)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
@@ -115,16 +117,24 @@ class Cluster:
 
 
 def eventually(
-    is_so: Callable[[], bool], *, within_s: float, what: Callable[[], object] = str
+    is_so: Callable[[], object], *, within_s: float, what: Callable[[], object] = str
 ) -> float:
-    """Wait until something is so; return after how many seconds it was."""
+    """Wait until something is so; return after how many seconds it was.
+
+    `what` tells what there is instead, for whoever reads why the test failed.
+    """
     began = time.monotonic()
     while True:
-        with contextlib.suppress(NotYet):
+        obstacle: NotYet | None = None
+        asked = time.monotonic()
+        try:
             if is_so():
                 return time.monotonic() - began
-        if time.monotonic() - began > within_s:
-            raise AssertionError(f"not so within {within_s} s: {what()}")
+        except NotYet as exc:
+            obstacle = exc
+        # By when it was asked: on a loaded machine a look takes as long as the limit.
+        if asked - began > within_s:
+            raise AssertionError(f"not so within {within_s} s: {obstacle or what()}")
         time.sleep(0.02)
 
 

@@ -188,7 +188,7 @@ class FaultyHost:
             lambda: daemon.main(["--config", str(settings)]),
         )
         try:
-            eventually(lambda: serves(self.installed), within_s=20)
+            eventually(lambda: serves(self.installed), within_s=30)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             raise

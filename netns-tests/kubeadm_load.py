@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import yaml
 
 from cluster import eventually
-from kubeadm_cluster import NODES, Cluster
+from kubeadm_cluster import LATER_S, NODES, SOON_S, Cluster
 from pycni.lab.kubeadm.cluster import ADMIN
 from pycni.lab.kubeadm.kit import TOOLBOX
 
@@ -24,7 +24,7 @@ def start_pods(
     command: Sequence[str] = ("sleep", "3600"),
     grace_s: int = 1,
     label: str = "load",
-    within_s: int = 60,
+    within_s: int = LATER_S,
 ) -> None:
     """Make pods by name on nodes at once, and wait until all are ready."""
     container = {"name": "box", "image": TOOLBOX, "command": list(command)}
@@ -61,7 +61,11 @@ class Stream:
     def lost(self) -> list[int]:
         """Return the numbers of which no echo came, once the stream is seen to go on."""
         until = max(self.echoes(), default=0) + round(1 / TICK_S)
-        eventually(lambda: max(self.echoes(), default=0) >= until, within_s=10)
+        eventually(
+            lambda: max(self.echoes(), default=0) >= until,
+            within_s=SOON_S,
+            what=lambda: f"{self.pod} wants {until}, has {self.echoes()[-1:]}",
+        )
         came = self.echoes()
         return sorted(set(range(max(came))) - set(came))
 
@@ -73,13 +77,18 @@ def start_streams(cluster: Cluster) -> list[Stream]:
     streams = []
     for at, node in enumerate(NODES):
         target = addresses[f"target-{NODES[(at + 1) % len(NODES)]}"]
-        # The first packet through tc-bpf's tunnels may wait for ARP in vain.
-        script = f"ping -c 3 {target} >/dev/null; exec ping -i {TICK_S} {target}"
+        # A new block's route comes a moment after its pod, and the first packet through tc-bpf's
+        # tunnels may wait for ARP in vain: what counts begins with the first answer.
+        first = f"until ping -c 1 -W 1 {target} >/dev/null; do sleep 0.2; done"
+        script = f"{first}; exec ping -i {TICK_S} {target}"
         pod = f"stream-{node}"
         start_pods(cluster, {pod: node}, command=("sh", "-c", script), label=pod)
         streams.append(Stream(cluster, pod))
-    for stream in streams:
-        eventually(lambda s=stream: len(s.echoes()) > 0, within_s=20)  # type: ignore[misc]
+
+    def silent() -> list[str]:
+        return [stream.pod for stream in streams if not stream.echoes()]
+
+    eventually(lambda: not silent(), within_s=SOON_S, what=silent)
     return streams
 
 
@@ -96,8 +105,27 @@ def journals(cluster: Cluster) -> dict[str, int]:
 
 def findings(cluster: Cluster) -> str:
     """Return what is wrong with the books of addresses; nothing, where all is right."""
-    said = cluster.lab.execute("node-0", "pycnictl", "--kubeconfig", ADMIN, "ipam", "check")
-    return "" if "findings: 0 " in said else said
+    words = ("pycnictl", "--kubeconfig", ADMIN, "ipam", "check")
+    ran = cluster.lab.run("exec", "node-0", "--", *words)
+    return "" if "findings: 0 " in ran.stdout else ran.stdout + ran.stderr
+
+
+def handles(cluster: Cluster) -> int:
+    """Return how many attachments hold addresses."""
+    return len(cluster.items("ipamhandles.crd.projectcalico.org"))
+
+
+def wait_for_books(cluster: Cluster, *, held: int | None = None) -> None:
+    """Wait until the books are right and nothing is owed, with so many handles if it is told.
+
+    The API server forgets a pod before its node has given back its address.
+    """
+
+    def state() -> tuple[str, dict[str, int], int | None]:
+        return findings(cluster), journals(cluster), None if held is None else handles(cluster)
+
+    rest = ("", dict.fromkeys(NODES, 0), held)
+    eventually(lambda: state() == rest, within_s=SOON_S, what=state)
 
 
 def agents(cluster: Cluster) -> dict[str, str]:

@@ -118,17 +118,17 @@ class KubernetesHost(PluginHost):
         """End the agent."""
         if self.agent is not None:
             self.agent.send_signal(number)
-            self.agent.wait(timeout=20)
+            self.agent.wait(timeout=60)
             self.agent = None
 
     def wait_until_served(self) -> None:
         """Wait for an agent that has converged and serves."""
-        eventually(lambda: serves(self), within_s=30, what=self.agent_log)
+        eventually(lambda: serves(self), within_s=60, what=self.agent_log)
 
     def wait_until_block_is_routed(self) -> None:
         """Wait for the blackhole of a block: the agent hears of it from the API, as others do."""
         eventually(
-            lambda: "blackhole" in self.namespace.sh("ip route"), within_s=10, what=self.agent_log
+            lambda: "blackhole" in self.namespace.sh("ip route"), within_s=30, what=self.agent_log
         )
 
     def agent_log(self) -> str:

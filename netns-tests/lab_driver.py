@@ -8,13 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from cluster import Failed, eventually
 from pycni.lab import sockets
 
 CLONE = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ class Lab:
     def command(self, verb: str, *words: str) -> list[str]:
         return [str(CLONE / "bin" / "lab"), verb, "--name", self.name, *words]
 
-    def run(self, verb: str, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, verb: str, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(verb, *words), capture_output=True, text=True, check=False,
             timeout=timeout, env=environment(**self.extra), cwd="/", stdin=subprocess.DEVNULL,
@@ -64,7 +64,7 @@ class Lab:
         """Run a verb that reads standard input; it has to succeed."""
         ran = subprocess.run(
             self.command(verb, *words), input=text, capture_output=True, text=True, check=False,
-            timeout=60, env=environment(**self.extra), cwd="/",
+            timeout=120, env=environment(**self.extra), cwd="/",
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
@@ -82,7 +82,10 @@ class Lab:
 
     def execute(self, place: str, *command: str) -> str:
         ran = self.run("exec", place, "--", *command)
-        assert ran.returncode == 0, ran.stderr
+        if ran.returncode != 0:
+            raise Failed(
+                f"{place}: {' '.join(command)}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
+            )
         return ran.stdout
 
     def server_pid(self) -> int:
@@ -129,13 +132,11 @@ def _state(pid: int) -> str:
     return stat.rpartition(")")[2].split()[0]
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+def wait_until(
+    condition: Callable[[], bool], *, seconds: float = 60, what: Callable[[], object] = str
+) -> None:
     """Wait for another process's doing, which sends us no event."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail("it did not happen in time")
-        time.sleep(0.05)
+    eventually(condition, within_s=seconds, what=what)
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def put_away(lab: Lab) -> None:
     """End a lab whatever state a failed test has left it in."""
     if not sockets.is_up(lab.name):
         return
-    if lab.run("down", timeout=40).returncode != 0:
+    if lab.run("down", timeout=120).returncode != 0:
         os.kill(lab.holder_pid(), signal.SIGKILL)
     wait_until(lambda: not sockets.is_up(lab.name))
 

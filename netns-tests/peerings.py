@@ -24,9 +24,14 @@ def apply(cluster: Cluster, kind: str, name: str, **spec: object) -> None:
 
 
 def peers_up(cluster: Cluster, node: str) -> set[str]:
-    """The peers that have told all they know."""
+    """The peers that have told all they know: of their own block, or of all others'."""
     peers = cluster.status(node)["peers"]
-    return {p["peer"] for p in peers if p["state"] == "up" and not p["stale"] and p["paths"]}
+    least = {p["peer"]: 1 if p["peer"] in NODES.values() else len(NODES) - 1 for p in peers}
+    return {
+        p["peer"]
+        for p in peers
+        if p["state"] == "up" and not p["stale"] and p["paths"] >= least[p["peer"]]
+    }
 
 
 def has_peers(cluster: Cluster, wanted: set[str], node: str) -> bool:
@@ -37,7 +42,7 @@ def wait_for_peers(cluster: Cluster, *, mesh: bool, also: dict[str, set[str]]) -
     for node in NODES:
         wanted = also[node] | (others(cluster, node) if mesh else set())
         peers = partial(peers_up, cluster, node)
-        eventually(partial(has_peers, cluster, wanted, node), within_s=30, what=peers)
+        eventually(partial(has_peers, cluster, wanted, node), within_s=60, what=peers)
 
 
 def others(cluster: Cluster, node: str) -> set[str]:

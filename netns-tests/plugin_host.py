@@ -326,11 +326,11 @@ def _agent(host: PluginHost) -> Iterator[None]:
     agent = start_agent(host, node_address=ADDRESS, datastore=f"{host.directory}/pycni.db")
     log = host.directory / "agent.log"
     try:
-        eventually(lambda: serves(host), within_s=20, what=log.read_text)
+        eventually(lambda: serves(host), within_s=60, what=log.read_text)
         yield
     finally:
         agent.send_signal(signal.SIGTERM)
-        agent.wait(timeout=20)
+        agent.wait(timeout=60)
 
 
 def serves(host: PluginHost) -> bool:

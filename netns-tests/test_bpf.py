@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,8 +68,8 @@ ip -n b route add 192.168.1.0/26 via 10.0.0.1 dev tunl0 proto 12 onlink
 
 @pytest.fixture
 def nodes(programs: Path) -> Iterator[None]:
-    sh(NODES)
     try:
+        sh(NODES)
         for name in ("a", "b"):
             bpf.install(Path("/run/netns", name), "eth0", programs)
         sh(TUNNELS)
@@ -76,7 +77,7 @@ def nodes(programs: Path) -> Iterator[None]:
         sh("ip netns exec a ping -q -c 3 -i 0.2 -W 1 192.168.2.0")
         yield
     finally:
-        sh("ip netns del a; ip netns del b")
+        sh("for n in a b; do ip netns del $n || :; done")
 
 
 @pytest.mark.usefixtures("nodes")
@@ -134,3 +135,29 @@ def test_new_interface_looks_like_the_kernels_own(programs: Path) -> None:
 
 def test_missing_programs_are_told_with_the_next_step(tmp_path: Path) -> None:
     assert "bin/ensure bpf" in bpf.find_obstacle(tmp_path / "none.o")
+
+
+TRY = """\
+import sys
+from pathlib import Path
+from pycni.lab import bpf
+
+def mounts():
+    return Path("/proc/self/mounts").read_text()
+
+before = mounts()
+assert bpf.find_obstacle(Path(sys.argv[1])) == ""
+assert mounts() == before, mounts()
+"""
+
+
+def test_the_try_mounts_nothing(programs: Path) -> None:
+    """As on a host that has no file system on /sys/fs/bpf yet."""
+    alone = 'while umount /sys/fs/bpf 2>/dev/null; do :; done; exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", alone, "sh", sys.executable, "-c", TRY]
+
+    ran = subprocess.run(
+        [*words, str(programs)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ran.returncode == 0, ran.stderr

@@ -14,15 +14,25 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubeadm_cluster import NODES, Cluster, make_boxes, up
+from cluster import eventually
+from kubeadm_cluster import (
+    LATER_S,
+    NODES,
+    SOON_S,
+    Cluster,
+    make_boxes,
+    up,
+    wait_for_routes,
+    wait_for_services,
+)
+from kubeadm_load import handles, wait_for_books
 from lab_driver import CLONE, Lab, Traces, alive, environment, fresh, is_possible, wait_until
 from pycni.lab import sockets
 from pycni.lab.kubeadm import cgroups
-from pycni.lab.kubeadm.cluster import ADMIN
 from pycni.lab.kubeadm.spec import SYSCTLS
 from pycni.lab.kubeadm.units import STATE
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(900)]
 
 API_NAME = "kubernetes.default.svc.cluster.local"
 
@@ -32,7 +42,10 @@ def cluster() -> Iterator[Cluster]:
     """The exercise's three nodes, for all tests that change nothing of them."""
     for lab in fresh("bpf", "kubeadm"):
         up(lab)
-        yield Cluster(lab)
+        cluster = Cluster(lab)
+        wait_for_routes(cluster)
+        wait_for_services(cluster)
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +127,8 @@ def test_pods_resolve_services_by_the_services_address(
 
 
 def test_nodes_route_each_others_blocks_into_the_tunnel(cluster: Cluster) -> None:
-    routes = [line.strip() for line in cluster.lab.execute("node-0", "ip", "route").splitlines()]
+    said = cluster.lab.execute("node-0", "ip", "route")
+    routes = [line.strip() for line in said.splitlines()]
 
     assert "192.168.84.128/26 via 10.10.24.89 dev tunl0 proto bird onlink" in routes
     assert "192.168.247.0/26 via 10.10.43.25 dev tunl0 proto bird onlink" in routes
@@ -125,8 +139,8 @@ def test_the_underlay_carries_ip_in_ip(cluster: Cluster, boxes: dict[str, tuple[
     (name, source), (_, target) = boxes["node-1"], boxes["node-2"]
     # Of BGP there may be packets in tunnels too: none of these is ICMP.
     inner = "proto 4 and ip[29] = 1"
-    watch = ["timeout", "15", "tcpdump", "-nn", "-t", "-i", "any", "-c", "1", inner]
-    ping = cluster.lab.command("kubectl", "exec", name, "--", "ping", "-c", "20", target)
+    watch = ["timeout", str(SOON_S), "tcpdump", "-nn", "-t", "-i", "any", "-c", "1", inner]
+    ping = cluster.lab.command("kubectl", "exec", name, "--", "ping", "-c", str(SOON_S), target)
     with in_background(ping):
         seen = cluster.lab.execute("router", *watch)
 
@@ -136,15 +150,18 @@ def test_the_underlay_carries_ip_in_ip(cluster: Cluster, boxes: dict[str, tuple[
 
 
 def test_a_pod_that_is_gone_holds_no_address(cluster: Cluster) -> None:
+    def has_route() -> bool:
+        return address in cluster.lab.execute("node-1", "ip", "route").split()
+
+    held = handles(cluster)
     address = make_boxes(cluster, {"passing": "node-1"})["passing"]
-    assert address in cluster.lab.execute("node-1", "ip", "route")
+    assert has_route()
 
     cluster.kubectl("delete", "pod", "passing")
 
     # The object goes before its kubelet has cleaned up.
-    wait_until(lambda: address not in cluster.lab.execute("node-1", "ip", "route"))
-    check = ("pycnictl", "--kubeconfig", ADMIN, "ipam", "check")
-    assert "findings: 0 " in cluster.lab.execute("node-0", *check)
+    eventually(lambda: not has_route(), within_s=SOON_S)
+    wait_for_books(cluster, held=held)
 
 
 def test_the_labs_own_checks_all_pass(cluster: Cluster) -> None:
@@ -167,11 +184,24 @@ def test_a_service_that_dies_is_started_again(
     before = pid()
     cluster.lab.execute("node-1", "kill", "-KILL", before)
 
-    wait_until(lambda: pid() not in ("", before))
+    wait_until(lambda: pid() not in ("", before), what=pid)
     assert cluster.lab.execute("node-1", "systemctl", "is-active", "kubelet") == "active\n"
-    # The others' cluster again only once it knows its pods.
-    box = boxes["node-1"][0]
-    wait_until(lambda: cluster.lab.run("kubectl", "exec", box, "--", "true").returncode == 0)
+    give_back(cluster, box=boxes["node-1"][0])
+
+
+def give_back(cluster: Cluster, *, box: str) -> None:
+    """Wait until a kubelet that was killed has looked at all of its pods again.
+
+    It calls those with probes unready until it has probed them; a pod that came after it has got
+    so far says that it did.
+    """
+    held = handles(cluster)
+    eventually(lambda: cluster.execute(box, "hostname"), within_s=SOON_S)
+    make_boxes(cluster, {"after": "node-1"})
+    cluster.kubectl("delete", "pod", "after")
+    eventually(lambda: not cluster.unready(), within_s=LATER_S, what=cluster.unready)
+    wait_for_services(cluster)
+    wait_for_books(cluster, held=held)
 
 
 def test_nothing_is_left_after_down(lab: Lab, single: Path) -> None:
@@ -192,13 +222,13 @@ def test_down_cleans_up_after_a_lab_that_was_killed_half_way(lab: Lab, single: P
     before = host_state(lab)
     words = ["up", "--kubernetes", "--tunnel", lab.tunnel, "--topology", str(single)]
     with in_background(lab.command(*words)) as coming:
-        wait_until(lambda: has_pods(lab), seconds=60)
+        wait_until(lambda: has_pods(lab), seconds=LATER_S)
         processes = lab.processes()
 
         os.kill(lab.holder_pid(), signal.SIGKILL)
 
         wait_until(lambda: not alive(processes) and not sockets.is_up(lab.name))
-        assert coming.wait(timeout=30) != 0
+        assert coming.wait(timeout=SOON_S) != 0
     lab.run("down")
     assert host_state(lab) == before
 
@@ -226,7 +256,7 @@ def in_background(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=SOON_S)
 
 
 def has_pods(lab: Lab) -> bool:

@@ -10,11 +10,11 @@ import pytest
 
 from cluster import eventually
 from daemon_host import MANIFEST, image_archive
-from kubeadm_cluster import NODES, Cluster, make_boxes, up
+from kubeadm_cluster import NODES, SOON_S, WITHIN, Cluster, make_boxes, up
 from kubeadm_load import journals
 from lab_driver import Lab, environment, fresh, is_possible
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(900)]
 
 # What an installation has and the image's static relay needs not.
 CHANGE_OVER = """
@@ -39,7 +39,7 @@ def cluster() -> Iterator[Cluster]:
         for name in ("rbac.yaml", MANIFEST.name):
             text = (MANIFEST.parent / name).read_text(encoding="utf-8")
             lab.feed(text, "kubectl", "apply", "--filename=-")
-        cluster.kubectl(*DAEMONSET, "status", "daemonset/pycni-node", "--timeout=90s")
+        cluster.kubectl(*DAEMONSET, "status", "daemonset/pycni-node", WITHIN)
         yield cluster
 
 
@@ -48,7 +48,7 @@ def change_over(lab: Lab, node: str) -> None:
     with image_archive().open("rb") as image:
         ran = subprocess.run(
             lab.command("exec", node, "--", "sh", "-euc", CHANGE_OVER),
-            stdin=image, capture_output=True, text=True, check=False, timeout=60,
+            stdin=image, capture_output=True, text=True, check=False, timeout=SOON_S,
             env=environment(**lab.extra), cwd="/",
         )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -65,8 +65,8 @@ def test_a_rolling_update_loses_no_packet_between_nodes(cluster: Cluster) -> Non
         env=environment(**cluster.lab.extra), cwd="/",
     )  # fmt: skip
     cluster.kubectl(*DAEMONSET, "restart", "daemonset/pycni-node")
-    cluster.kubectl(*DAEMONSET, "status", "daemonset/pycni-node", "--timeout=90s")
-    said, _ = pinging.communicate(timeout=60)
+    cluster.kubectl(*DAEMONSET, "status", "daemonset/pycni-node", WITHIN)
+    said, _ = pinging.communicate(timeout=SOON_S)
 
     assert re.search(r"400 packets transmitted, 400 (packets )?received", said), said
     after = {pod["metadata"]["name"] for pod in cluster.items("pods", *AGENTS)}
@@ -82,12 +82,12 @@ def test_pods_are_deleted_where_no_agent_runs(cluster: Cluster) -> None:
     patch = ("--namespace", "kube-system", "patch", "daemonset", "pycni-node", "--patch")
 
     cluster.kubectl(*patch, unplaced)
-    eventually(lambda: not cluster.items("pods", *AGENTS), within_s=60)
+    eventually(lambda: not cluster.items("pods", *AGENTS), within_s=SOON_S)
     cluster.kubectl("delete", "pod", "goes")
     # The object is gone before the kubelet has torn the pod down.
-    eventually(lambda: any(journals(cluster).values()), within_s=30)
+    eventually(lambda: any(journals(cluster).values()), within_s=SOON_S)
     cluster.kubectl(*patch, placed)
-    cluster.kubectl(*DAEMONSET, "status", "daemonset/pycni-node", "--timeout=90s")
+    cluster.kubectl(*DAEMONSET, "status", "daemonset/pycni-node", WITHIN)
 
-    eventually(lambda: not any(journals(cluster).values()), within_s=30)
+    eventually(lambda: not any(journals(cluster).values()), within_s=SOON_S)
     make_boxes(cluster, {"comes": "node-2"})

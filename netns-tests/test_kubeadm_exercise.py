@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from kubeadm_cluster import NODES, Cluster, make_boxes, up
-from lab_driver import CLONE, fresh, is_possible, wait_until
+from cluster import eventually
+from kubeadm_cluster import (
+    NODES,
+    SOON_S,
+    WITHIN,
+    Cluster,
+    make_boxes,
+    up,
+    wait_for_routes,
+    wait_for_services,
+)
+from kubeadm_web import INDEX, curl, greeting, service, source, sources, tunnel_address
+from lab_driver import CLONE, fresh, is_possible
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(900)]
 
 EXAMPLES = CLONE / "examples" / "kubernetes"
 EXERCISE = CLONE / "examples" / "exercise.yaml"
 WORKERS = NODES[1:]
 UNDERLAY = {"node-0": "10.10.7.20", "node-1": "10.10.24.89", "node-2": "10.10.43.25"}
 OUTSIDE = "203.0.113.10"
-ROLLED_OUT = ("rollout", "status", "--timeout=60s")
-INDEX = "cgi-bin/index.cgi"
+ROLLED_OUT = ("rollout", "status", WITHIN)
 SUFFIX = "default.svc.cluster.local"
 
 
@@ -39,6 +49,9 @@ def cluster() -> Iterator[Cluster]:
         cluster.kubectl(*ROLLED_OUT, "deployment/nginx")
         cluster.kubectl(*ROLLED_OUT, "statefulset/stateful")
         make_boxes(cluster, {f"box-{node}": node for node in WORKERS})
+        wait_for_routes(cluster)
+        wait_for_services(cluster)
+        wait_for_names(cluster)
         yield cluster
 
 
@@ -48,44 +61,21 @@ def apply(cluster: Cluster, name: str) -> None:
     cluster.lab.feed(text, "kubectl", "apply", "--filename=-")
 
 
+def wait_for_names(cluster: Cluster) -> None:
+    """Wait until the name servers know the pods that were the last to come."""
+    pods = cluster.items("pods", "--selector=app=stateful")
+    wanted = {pod["status"]["podIP"] for pod in pods}
+
+    def found() -> list[set[str]]:
+        return [lookup(cluster, f"box-{node}", f"headless.{SUFFIX}") for node in WORKERS]
+
+    eventually(lambda: all(one == wanted for one in found()), within_s=SOON_S, what=found)
+
+
 def addresses(cluster: Cluster, *words: str) -> dict[str, str]:
     """Pods' addresses by their nodes, where there is one on each."""
     pods = cluster.items("pods", *words)
     return {pod["spec"]["nodeName"]: pod["status"]["podIP"] for pod in pods}
-
-
-def service(cluster: Cluster, name: str) -> dict[str, Any]:
-    said = cluster.kubectl("get", "service", name, "-o", "json")
-    spec: dict[str, Any] = json.loads(said)["spec"]
-    return spec
-
-
-def curl(cluster: Cluster, place: str, address: str, path: str = "") -> str:
-    """What a node, or a host outside of the cluster, gets of a web server."""
-    words = ("curl", "--silent", "--show-error", "--fail", "--max-time", "5")
-    return cluster.lab.execute(place, *words, f"http://{address}/{path}").strip()
-
-
-def source(cluster: Cluster, place: str, address: str) -> str:
-    """The address from which a web server was asked."""
-    return curl(cluster, place, address, "cgi-bin/source")
-
-
-def greeting(cluster: Cluster, place: str, address: str) -> str:
-    return curl(cluster, place, address, INDEX)
-
-
-def sources(cluster: Cluster, place: str, address: str) -> set[str]:
-    """From where the pods behind an address were asked: often enough to have met each."""
-    url = f"http://{address}/cgi-bin/source"
-    script = f"for _ in $(seq 20); do curl -sSf --max-time 5 {url} || exit 1; done"
-    return set(cluster.lab.execute(place, "sh", "-c", script).split())
-
-
-def tunnel_address(cluster: Cluster, node: str) -> str:
-    said = cluster.lab.execute(node, "ip", "-4", "-json", "address", "show", "dev", "tunl0")
-    (address,) = json.loads(said)[0]["addr_info"]
-    return str(address["local"])
 
 
 def topology_now(cluster: Cluster) -> dict[str, Any]:
@@ -133,11 +123,14 @@ def predicted_routes(cluster: Cluster, node: str, path: Path) -> list[str]:
 
 @pytest.mark.parametrize("node", ["node-0", "node-2"])
 def test_nodes_route_as_predicted(cluster: Cluster, tmp_path: Path, node: str) -> None:
-    predicted = predicted_routes(cluster, node, tmp_path / "topology.yaml")
+    path = tmp_path / "topology.yaml"
 
-    # A loaded machine's sessions may have begun a moment ago: what differs then fails below.
-    wait_until(lambda: len(routes(cluster, node)) >= len(predicted))
-    assert routes(cluster, node) == predicted
+    def differences() -> list[str]:
+        predicted = predicted_routes(cluster, node, path)
+        return list(difflib.unified_diff(predicted, routes(cluster, node), n=0, lineterm=""))
+
+    # Sessions may have begun a moment ago, and pods that another test deleted may still be going.
+    eventually(lambda: not differences(), within_s=SOON_S, what=differences)
 
 
 def routes(cluster: Cluster, node: str) -> list[str]:
@@ -224,18 +217,7 @@ def set_proxy_mode(cluster: Cluster, mode: str) -> None:
     proxy = ("daemonset/kube-proxy", "--namespace=kube-system")
     cluster.kubectl("rollout", "restart", *proxy)
     cluster.kubectl(*ROLLED_OUT, *proxy)
-    for node in NODES:
-        wait_until(partial(is_served_by, cluster, node, mode), seconds=30)
-
-
-def is_served_by(cluster: Cluster, node: str, mode: str) -> bool:
-    """Whether this mode's table leads on to our Services' pods, and the other's doesn't."""
-    address = service(cluster, "fixed-cluster-ip")["clusterIP"]
-    found = {}
-    for name, table in {"iptables": "nat", "nftables": "kube-proxy"}.items():
-        listed = ("sh", "-c", f"nft list table ip {table} 2>&1 || :")
-        found[name] = address in cluster.lab.execute(node, *listed)
-    return found == {name: name == mode for name in found}
+    wait_for_services(cluster, mode=mode)
 
 
 @pytest.mark.usefixtures("iptables")
@@ -287,14 +269,19 @@ def test_an_external_name_is_an_alias(cluster: Cluster) -> None:
 def test_namespaces_have_pools_of_their_own(cluster: Cluster) -> None:
     apply(cluster, "namespaces.yaml")
     for namespace, node in (("blue", "node-1"), ("green", "node-2")):
+        # No pod is admitted before a namespace has its account.
+        cluster.kubectl("wait", "--for=create", WITHIN, "serviceaccount/default", "-n", namespace)
         web(cluster, namespace, node)
-    cluster.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/web", "-n", "blue")
-    cluster.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/web", "-n", "green")
+    for namespace in ("blue", "green"):
+        cluster.kubectl("wait", "--for=condition=Ready", WITHIN, "pod/web", "-n", namespace)
 
     blue = addresses(cluster, "-n", "blue")["node-1"]
     green = addresses(cluster, "-n", "green")["node-2"]
     assert (blue.rpartition(".")[0], green.rpartition(".")[0]) == ("172.20.1", "172.20.2")
     asked = ("exec", "-n", "blue", "web", "--", "wget", "-qO-", f"http://{green}/cgi-bin/source")
+    # Routes to these pools' first blocks come a moment after their pods.
+    eventually(lambda: cluster.kubectl(*asked), within_s=SOON_S)
+    eventually(lambda: source(cluster, "node-0", blue), within_s=SOON_S)
     assert cluster.kubectl(*asked).strip() == blue
     assert source(cluster, "node-0", blue) == tunnel_address(cluster, "node-0")
     # Beyond kubeadm's podSubnet: kube-proxy has its node ask for it.
@@ -340,13 +327,18 @@ def hashes(cluster: Cluster, address: str) -> int:
 def wait_for_hashes(cluster: Cluster, address: str, count: int) -> None:
     """Wait until so many more have been made."""
     wanted = max(hashes(cluster, address), 0) + count
-    wait_until(lambda: hashes(cluster, address) >= wanted)
+    eventually(
+        lambda: hashes(cluster, address) >= wanted,
+        within_s=SOON_S,
+        what=lambda: f"{hashes(cluster, address)} hashes of {wanted} by {address}",
+    )
 
 
 def test_dockercoins_mine_once_there_are_services(cluster: Cluster) -> None:
     """The exercise's last part: without Services, with them, with more workers, with more rngs."""
     make_coins(cluster)
-    wait_until(lambda: "cannot work: " in cluster.kubectl("logs", "deployment/worker"))
+    log = ("logs", "deployment/worker")
+    eventually(lambda: "cannot work: " in cluster.kubectl(*log), within_s=SOON_S)
 
     apply(cluster, "dockercoins-services.yaml")
     port = service(cluster, "webui")["ports"][0]["nodePort"]
@@ -360,6 +352,7 @@ def test_dockercoins_mine_once_there_are_services(cluster: Cluster) -> None:
 
     replace_rng(cluster)
     wait_for_hashes(cluster, pages[0], 100)
+    stop_mining(cluster)
 
 
 def scale_workers(cluster: Cluster) -> None:
@@ -380,3 +373,9 @@ def replace_rng(cluster: Cluster) -> None:
 
     pods = cluster.items("pods", "--selector=app=rng")
     assert sorted(pod["spec"]["nodeName"] for pod in pods) == sorted(WORKERS)
+
+
+def stop_mining(cluster: Cluster) -> None:
+    """Leave the processors to other tests."""
+    cluster.kubectl("scale", "deployment/worker", "--replicas=0")
+    cluster.kubectl("delete", "pod", "--selector=app=worker", "--grace-period=1")

@@ -10,14 +10,24 @@ import pytest
 import yaml
 
 from cluster import eventually
-from kubeadm_cluster import NODES, Cluster, make_boxes, up
-from kubeadm_load import agents, findings, journals, lost_of, start_pods, start_streams
+from kubeadm_cluster import LATER_S, NODES, SOON_S, Cluster, make_boxes, up
+from kubeadm_load import (
+    agents,
+    handles,
+    journals,
+    lost_of,
+    start_pods,
+    start_streams,
+    wait_for_books,
+)
 from lab_driver import fresh, is_possible
 from pycni.lab.kubeadm.cluster import is_ready
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(1500)]
 
 PODS = 100  # of each node; a kubelet takes 110
+# A minute on an idle machine; beside other work several times that.
+MANY_S = 400
 GROUP = "crd.projectcalico.org"
 # The server's own count of requests tells neither who asked nor, beside the kubelet's, what of a
 # pod's status was meant: a flow of their own does.
@@ -56,7 +66,7 @@ ASIDE = "/var/lib/kubelet/kube-apiserver.yaml"
 OUTAGE_S = 60
 ENDING = ("sleep", "3601")
 # How long a pod may take to go: time for all kubelets to hear that it shall, and to be seen so.
-GRACE_S = 12
+GRACE_S = 20
 GOING = ("sleep", "3602")
 ASKED_TO_GO = ("sh", "-c", f"trap 'exec {' '.join(GOING)}' TERM; sleep 3600 & wait")
 
@@ -88,40 +98,44 @@ def blocks_of(cluster: Cluster) -> Counter[str]:
     return Counter(one["spec"]["node"] for one in affinities)
 
 
-def handles(cluster: Cluster) -> int:
-    """Return how many attachments hold addresses."""
-    return len(cluster.items(f"ipamhandles.{GROUP}"))
-
-
 def test_three_hundred_pods_come_and_go_for_few_writes(cluster: Cluster) -> None:
     cluster.lab.feed(yaml.safe_dump(FLOW_SCHEMA), "kubectl", "create", "--filename=-")
     make_boxes(cluster, {"first": "node-0"})
-    eventually(lambda: writes(cluster)["annotations of pods"] > 0, within_s=20)
+    eventually(lambda: writes(cluster)["annotations of pods"] > 0, within_s=SOON_S)
     before, held = writes(cluster), handles(cluster)
     names = {f"many-{node}-{number}": node for node in NODES for number in range(PODS)}
 
-    start_pods(cluster, names, label="many", within_s=150)
-    eventually(lambda: (writes(cluster) - before)["annotations of pods"] >= len(names), within_s=20)
+    start_pods(cluster, names, label="many", within_s=MANY_S)
+    eventually(
+        lambda: (writes(cluster) - before)["annotations of pods"] >= len(names),
+        within_s=SOON_S,
+        what=lambda: writes(cluster) - before,
+    )
     added = writes(cluster) - before
     many = cluster.items("pods", "--selector=for=many")
+    # A hundred pods and a few more fit in two blocks. Empty ones are given back after a while.
+    blocks = blocks_of(cluster)
     between = writes(cluster)
-    cluster.kubectl("delete", "pod", "--selector=for=many", timeout=180)
-    eventually(lambda: handles(cluster) == held, within_s=30)
+    cluster.kubectl("delete", "pod", "--selector=for=many", timeout=MANY_S)
+    eventually(
+        lambda: handles(cluster) == held,
+        within_s=SOON_S,
+        what=lambda: f"{handles(cluster)} handles, {held} before",
+    )
     deleted = writes(cluster) - between
 
     for what, made in (("ADD", added), ("DEL", deleted)):
         print(f"{made.total() / len(names):.2f} for a pod's {what}: {dict(made)}")  # noqa: T201
     assert len({pod["status"]["podIP"] for pod in many if is_ready(pod)}) == len(names)
-    # A hundred pods and a few more fit in two blocks.
-    assert blocks_of(cluster) == dict.fromkeys(NODES, 2)
-    assert findings(cluster) == ""
-    assert journals(cluster) == dict.fromkeys(NODES, 0)
+    assert blocks == dict.fromkeys(NODES, 2)
     cluster.kubectl("delete", "pod", "first")
+    wait_for_books(cluster, held=held - 1)
     assert added.total() <= 3 * len(names), dict(added)
     assert deleted.total() <= 4 * len(names), dict(deleted)
 
 
 def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
+    held = handles(cluster)
     streams = start_streams(cluster)
     leaving = {f"leaving-{node}-{number}": node for node in NODES for number in range(4)}
     start_pods(cluster, leaving, command=ASKED_TO_GO, label="leaving", grace_s=GRACE_S)
@@ -130,7 +144,11 @@ def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
     before = agents(cluster)
 
     cluster.kubectl("delete", "pod", "--selector=for=leaving", "--wait=false")
-    eventually(lambda: asked_to_go(cluster) == dict.fromkeys(NODES, 4), within_s=GRACE_S)
+    eventually(
+        lambda: asked_to_go(cluster) == dict.fromkeys(NODES, 4),
+        within_s=GRACE_S,
+        what=lambda: asked_to_go(cluster),
+    )
     script = f"mv {MANIFEST} {ASIDE}; kill -KILL $(pgrep -x kube-apiserver); date +%s"
     gone_at = int(cluster.lab.execute("node-0", "sh", "-euc", script))
     cluster.lab.execute("node-0", "systemctl", "restart", "pycni-agent")
@@ -138,18 +156,21 @@ def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
         cluster.lab.execute(node, "kill", before[node])
     eventually(
         lambda: journals(cluster) == dict.fromkeys(NODES, 4),
-        within_s=40,
+        within_s=SOON_S,
         what=lambda: (journals(cluster), asked_to_go(cluster)),
     )
-    eventually(lambda: all_new(agents(cluster), before), within_s=40)
+    eventually(
+        lambda: all_new(agents(cluster), before), within_s=SOON_S, what=lambda: agents(cluster)
+    )
     wait_until_after(cluster, gone_at + OUTAGE_S - 20)
     assert comes_again(cluster, "node-1")
     wait_until_after(cluster, gone_at + OUTAGE_S)
     cluster.lab.execute("node-0", "mv", ASIDE, MANIFEST)
-    eventually(lambda: is_served(cluster), within_s=40)
+    eventually(lambda: is_served(cluster), within_s=LATER_S)
 
-    eventually(lambda: settled(cluster), within_s=60)
-    assert findings(cluster) == ""
+    # Leaders that lost their lease have ended, and are started again after a while.
+    eventually(lambda: not cluster.unready(), within_s=LATER_S, what=cluster.unready)
+    wait_for_books(cluster)
     assert not lost_of(streams)
     for node in NODES:
         routes = cluster.lab.execute(node, "ip", "route").split()
@@ -157,6 +178,7 @@ def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
     after = make_boxes(cluster, {f"after-{node}": node for node in NODES})
     cluster.kubectl("delete", "pod", "ends", *after, *(stream.pod for stream in streams))
     cluster.kubectl("delete", "pod", "--selector=for=target")
+    wait_for_books(cluster, held=held)
 
 
 def asked_to_go(cluster: Cluster) -> dict[str, int]:
@@ -182,18 +204,10 @@ def comes_again(cluster: Cluster, node: str) -> bool:
     cluster.lab.execute(node, "kill", "-KILL", pid)
     eventually(
         lambda: cluster.lab.run("exec", node, "--", *find).stdout.strip() not in ("", pid),
-        within_s=15,
+        within_s=SOON_S,
     )
     return not is_served(cluster)
 
 
 def is_served(cluster: Cluster) -> bool:
     return cluster.lab.run("kubectl", "get", "--raw", "/readyz").returncode == 0
-
-
-def settled(cluster: Cluster) -> bool:
-    """Whether no pod is left to go, no release is owed, and all nodes and agents are ready."""
-    leaving = cluster.items("pods", "--selector=for=leaving")
-    late = [one for one in cluster.items("nodes") if not is_ready(one)]
-    late += [one for one in cluster.items("pods", "-n", "kube-system") if not is_ready(one)]
-    return not leaving and not late and sum(journals(cluster).values()) == 0

@@ -12,13 +12,13 @@ import yaml
 import pycni
 from cluster import eventually
 from daemon_host import CLEAN, MANIFEST, pod_spec
-from kubeadm_cluster import NODES, Cluster, make_boxes, up
+from kubeadm_cluster import LATER_S, NODES, SOON_S, WITHIN, Cluster, make_boxes, up
 from kubeadm_load import Stream, agents, lost_of, start_streams
 from lab_driver import fresh, is_possible
 from pycni.lab.kubeadm.blueprint import for_workers
 from pycni.lab.kubeadm.spec import CLONE, KIT
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(900)]
 
 IMAGE = pod_spec()["containers"][0]["image"]
 NEXT = f"{IMAGE.partition(':')[0]}:next"
@@ -88,13 +88,13 @@ def upgraded() -> Iterator[Upgraded]:
 
         where = ("--namespace=kube-system", "set", "image", "daemonset/pycni-node")
         cluster.kubectl(*where, f"*={NEXT}")
-        cluster.kubectl(*DAEMONSET, "--timeout=90s")
+        cluster.kubectl(*DAEMONSET, WITHIN)
         install(cluster, "--datastore", "kubernetes")
         yield Upgraded(cluster, streams, before)
 
 
 def install(cluster: Cluster, *words: str) -> str:
-    ran = cluster.lab.run("exec", "node-0", "--", *INSTALL, *words, timeout=120)
+    ran = cluster.lab.run("exec", "node-0", "--", *INSTALL, *words, timeout=LATER_S)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout + ran.stderr
 
@@ -143,12 +143,12 @@ def removed(upgraded: Upgraded, lost: dict[str, list[int]], said: dict[str, obje
     cluster = upgraded.cluster
     cluster.kubectl(*KUBE_SYSTEM, "delete", "daemonset", "pycni-node")
     pods = "--namespace=kube-system", "--selector=app.kubernetes.io/name=pycni"
-    cluster.kubectl("wait", "--for=delete", "pod", *pods, "--timeout=60s")
+    cluster.kubectl("wait", "--for=delete", "pod", *pods, WITHIN)
     still_lost = lost_of(upgraded.streams)
     cluster.kubectl("-n", "kube-system", "scale", "deployment/coredns", "--replicas=0")
-    cluster.kubectl("delete", "pod", "--all", "--timeout=60s")
+    cluster.kubectl("delete", "pod", "--all", WITHIN)
     dns = "--namespace=kube-system", "--selector=k8s-app=kube-dns"
-    cluster.kubectl("wait", "--for=delete", "pod", *dns, "--timeout=60s")
+    cluster.kubectl("wait", "--for=delete", "pod", *dns, WITHIN)
     had = {node: cluster.lab.execute(node, "sh", "-c", HAD) for node in NODES}
     told = install(cluster, "--uninstall")
     clean_others(cluster)
@@ -157,7 +157,7 @@ def removed(upgraded: Upgraded, lost: dict[str, list[int]], said: dict[str, obje
         cluster.lab.execute(node, "sh", "-euc", CLEAR_HOST)
     secret = ("--selector=app.kubernetes.io/name=pycni-agent-token",)
     cluster.kubectl("--namespace=kube-system", "delete", "secret", *secret)
-    cluster.kubectl("delete", "--kustomize", str(CLONE / "deploy"), timeout=60)
+    cluster.kubectl("delete", "--kustomize", str(CLONE / "deploy"))
     return Removed(cluster, still_lost, had, told)
 
 
@@ -166,7 +166,7 @@ def clean_others(cluster: Cluster) -> None:
     text = yaml.safe_dump_all(for_workers(CLEAN.read_text(encoding="utf-8")))
     cluster.lab.feed(text, "kubectl", "apply", "--filename=-")
     rollout = (*KUBE_SYSTEM, "rollout", "status", "daemonset/pycni-clean")
-    cluster.kubectl(*rollout, "--timeout=90s")
+    cluster.kubectl(*rollout, WITHIN)
     for manifest in (text, MANIFEST.read_text(encoding="utf-8")):
         words = ("delete", "--wait", "--ignore-not-found", "--filename=-")
         cluster.lab.feed(manifest, "kubectl", *words)
@@ -176,7 +176,7 @@ def clean_others(cluster: Cluster) -> None:
 def test_nothing_is_left_on_a_node_after_removal(removed: Removed, node: str) -> None:
     left = partial(removed.cluster.lab.execute, node, "sh", "-c", LEFT)
     # A container's own files go a little after its pod's object.
-    eventually(lambda: left() == "", within_s=30, what=left)
+    eventually(lambda: left() == "", within_s=SOON_S, what=left)
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -67,25 +67,25 @@ def test_policies_are_said_not_to_be_enforced_until_they_are_gone(node: Kubernet
     assert has_no_problem(node)
     make_policy(node, "one")
 
-    eventually(lambda: node.complains(f"{one}: pycni has no policies yet"), within_s=10)
-    eventually(lambda: has_told(node, one), within_s=15)
+    eventually(lambda: node.complains(f"{one}: pycni has no policies yet"), within_s=30)
+    eventually(lambda: has_told(node, one), within_s=30)
     said = node.try_ctl("status", "--run-dir", str(node.directory / "run"))
     assert said.status == 3
     assert f"problem: network policies: {one}" in said.output
 
     make_policy(node, "two")
-    eventually(lambda: has_told(node, one, two), within_s=15)
+    eventually(lambda: has_told(node, one, two), within_s=30)
 
     node.ask("DELETE", f"{POLICIES}/one")
     node.ask("DELETE", f"{POLICIES}/two")
-    eventually(lambda: has_no_problem(node), within_s=10)
+    eventually(lambda: has_no_problem(node), within_s=30)
     assert has_told(node, one, two)
 
     make_policy(node, "three")
-    eventually(lambda: has_told(node, one, one, two), within_s=15)
+    eventually(lambda: has_told(node, one, one, two), within_s=30)
     node.stop_agent()
     node.start_agent()
-    eventually(lambda: has_told(node, one, one, one, two), within_s=30)
+    eventually(lambda: has_told(node, one, one, one, two), within_s=60)
 
 
 def check(node: KubernetesHost, *words: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_all_nodes_tell_what_their_agents_have_found(node: KubernetesHost) -> No
     node.namespace.sh("iptables-nft -P FORWARD DROP")
     assert check(node, "--all")["unchecked"][0].startswith("its agent has published nothing")
 
-    eventually(lambda: is_published(node), within_s=FIRST_S + 30)
+    eventually(lambda: is_published(node), within_s=FIRST_S + 60)
 
     # In this namespace there is no name server either, nor did an installer write a network.
     assert kinds(check(node, "--all")) == ["cni-configuration", "dns", "forward-policy"]
@@ -133,7 +133,7 @@ def test_a_check_looks_at_resolver_definitions_and_the_api_server(node: Kubernet
 
     node.stop_agent()
     node.ask("DELETE", f"{DEFINITIONS}/{PATHS[IPPool].rsplit('/', 1)[1]}.crd.projectcalico.org")
-    eventually(lambda: kinds(check(node, *words)) == ["api", "dns"], within_s=20)
+    eventually(lambda: kinds(check(node, *words)) == ["api", "dns"], within_s=30)
 
     node.api.kill_apiserver()
     report = check(node, *words)

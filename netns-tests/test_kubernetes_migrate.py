@@ -66,7 +66,7 @@ def passes(node: CalicoNode, pod: Pod, address: str) -> bool:
             raise NotYet(said.output)
         return True
 
-    return eventually(is_well, within_s=10) >= 0
+    return eventually(is_well, within_s=30) >= 0
 
 
 def aliases(node: CalicoNode) -> set[str]:
@@ -164,7 +164,7 @@ def test_a_pod_that_calicos_plugin_is_just_making_is_taken_over(node: CalicoNode
     words = node.migrate_words("--from", "calico", "--yes")
     line = [sys.executable, "-m", "pycni.ctl", *node.datastore_words, *words]
     migration = node.run_in(node.namespace, *line, stdout=subprocess.DEVNULL, cwd=ROOT)
-    eventually(lambda: not (node.net_dir / CALICO_FILE).exists(), within_s=20)
+    eventually(lambda: not (node.net_dir / CALICO_FILE).exists(), within_s=30)
 
     pod, address = node.calico_pod("late")
     assert migration.poll() is None
@@ -197,8 +197,8 @@ def test_pods_reach_a_node_of_calicos_all_the_while(node: CalicoNode, protocol: 
     _, address = node.calico_pod("web")
     node.start_bird(node.far, own=FAR, peer=OWN, block=FAR_BLOCK)
     own = node.start_bird(node.namespace, own=OWN, peer=FAR, block=BLOCK)
-    eventually(lambda: has_route(node.namespace, FAR_BLOCK), within_s=30)
-    eventually(lambda: has_route(node.far, BLOCK), within_s=30)
+    eventually(lambda: has_route(node.namespace, FAR_BLOCK), within_s=60)
+    eventually(lambda: has_route(node.far, BLOCK), within_s=60)
 
     with (
         node.stream(node.inside["web"], FAR_POD) as out,
@@ -211,7 +211,7 @@ def test_pods_reach_a_node_of_calicos_all_the_while(node: CalicoNode, protocol: 
         start_agent(node)
         said = node.migrate("--from", "calico", "--yes")
         assert said.status == 0, said.errors + said.output
-        eventually(lambda: is_up(node), within_s=30)
+        eventually(lambda: is_up(node), within_s=60)
 
     assert (out[0], into[0]) == (0, 0)
     assert f"{LEARNED} proto bird" in routes(node)
@@ -290,7 +290,7 @@ def test_a_node_goes_back_with_the_pods_that_pycni_made(node: CalicoNode) -> Non
     pod = node.make_pod("new")
     added = node.call("ADD", pod)
     assert added.status == 0, added.output
-    eventually(lambda: "podIP" in node.notes_of("new") or _not_yet(), within_s=10)
+    eventually(lambda: "podIP" in node.notes_of("new") or _not_yet(), within_s=30)
     before = {one for one in routes(node) if "dev cali" in one or "blackhole" in one}
     refused = node.migrate("--back", "--yes")
     assert (refused.status, len(aliases(node))) == (3, 2)
@@ -326,7 +326,7 @@ def test_what_pycni_can_not_carry_on_is_refused_by_name(node: CalicoNode) -> Non
         "metadata": {"name": "default"},
         "spec": {"bpfEnabled": True, "logSeverityScreen": "Info", "natPortRange": "1:2"},
     }
-    eventually(lambda: made(node, FELIX, felix), within_s=20)
+    eventually(lambda: made(node, FELIX, felix), within_s=30)
     pool = node.ask("GET", f"{PATHS[IPPool]}/default")
     pool["spec"]["vxlanMode"] = "Always"
     node.ask("PUT", f"{PATHS[IPPool]}/default", pool)

@@ -196,7 +196,7 @@ def test_gateway_of_a_pod_that_somebody_removes_is_back_at_once(lab: Lab) -> Non
 
     lab.execute("node-0", "ip", "-6", "address", "flush", "dev", "cali12b0eb5c038")
 
-    wait_until(lambda: gateway in lab.execute("node-0", *show), seconds=5)
+    wait_until(lambda: gateway in lab.execute("node-0", *show), seconds=60)
     lab.execute("default/dnsutils", "ip", "-6", "neigh", "flush", "all")
     again = lab.run("exec", "default/dnsutils", "--", "ping", "-c1", "-W2", "fd00:192:168::f70a")
     assert again.returncode == 0, again.stdout
@@ -206,7 +206,7 @@ def test_cable_is_pulled_and_plugged_in(lab: Lab) -> None:
     assert lab.run("node", "down", "node-2").returncode == 0
     wait_until(
         lambda: "fd00:192:168::f700/122" not in lab.execute("node-0", "ip", "-6", "route"),
-        seconds=30,
+        seconds=60,
     )
     assert lab.run("node", "up", "node-2").returncode == 0
 

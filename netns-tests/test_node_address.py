@@ -138,7 +138,7 @@ class Node:
             yield
         finally:
             agent.terminate()
-            agent.wait(20)
+            agent.wait(60)
 
     def status(self) -> dict[str, Any]:
         """Return what `pycnictl status` says; nothing while no agent answers."""
@@ -176,7 +176,7 @@ def test_peers_find_a_node_where_it_found_itself_and_follow_it(
         for node in (first, second):
             agents.enter_context(node.running())
         second.until(has_session("172.16.0.5"), within_s=60)
-        status = first.until(has_session("172.16.0.6"), within_s=30)
+        status = first.until(has_session("172.16.0.6"), within_s=60)
 
         assert (status["address"], status["problems"]) == ("172.16.0.5/24", [])
         (choice,) = status["autodetection"]

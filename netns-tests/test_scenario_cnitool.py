@@ -83,7 +83,7 @@ def test_every_verb_succeeds(cluster: Cluster, netns: str, has_agent: bool) -> N
     assert "scope link" in routes[0]
     assert all(f" dev {result['interfaces'][0]['name']} " in route for route in routes)
     assert [route_to(cluster, address) for address in addresses] == [""] * len(addresses)
-    eventually(lambda: cluster.status("node-1")["endpoints"] == 0, within_s=10)
+    eventually(lambda: cluster.status("node-1")["endpoints"] == 0, within_s=30)
 
 
 def test_tuning_and_portmap_work_behind_it(cluster: Cluster, netns: str) -> None:
@@ -98,7 +98,7 @@ def test_tuning_and_portmap_work_behind_it(cluster: Cluster, netns: str) -> None
             " echo $! >/run/w",
         )
         for address in addresses_in(result):
-            eventually(lambda a=address: is_listed(cluster, DNSUTILS, url(a)), within_s=10)  # type: ignore[misc]
+            eventually(lambda a=address: is_listed(cluster, DNSUTILS, url(a)), within_s=30)  # type: ignore[misc]
         own = ["10.10.24.89", "fd00:10:10::2489"][: 1 + cluster.has_ipv6]
         mapped = [is_listed(cluster, "outside", url(node, port=8081)) for node in own]
     finally:

@@ -81,23 +81,23 @@ def test_filters_rule_both_ways_and_sessions_stay(cluster: Cluster, engine: str)
     everything: Table = {block: set() for block in BLOCKS.values()}
     some = {block: tags for block, tags in everything.items() if block != BLOCKS["node-1"]}
     seen = partial(learned, cluster, engine, ROUTER)
-    eventually(partial(knows, cluster, engine, everything), within_s=15, what=seen)
-    eventually(partial(shows, cluster, LEARNED, wanted=True), within_s=15)
+    eventually(partial(knows, cluster, engine, everything), within_s=30, what=seen)
+    eventually(partial(shows, cluster, LEARNED, wanted=True), within_s=30)
     before = downs(cluster)
 
     peer_with(cluster, "mine")
-    eventually(partial(knows, cluster, engine, {}), within_s=15, what=seen)
+    eventually(partial(knows, cluster, engine, {}), within_s=30, what=seen)
     assert not shows(cluster, LEARNED, wanted=True)
     assert any("BGPFilter mine" in problem for problem in cluster.status("node-0")["problems"])
 
     apply(cluster, "BGPFilter", "mine", exportV4=rejecting(BLOCKS["node-1"]))
-    eventually(partial(knows, cluster, engine, some), within_s=15, what=seen)
+    eventually(partial(knows, cluster, engine, some), within_s=30, what=seen)
     (kept,) = said(cluster, "node-1")["withheld"]
     assert kept["why"] == "BGPFilter mine rejects it (exportV4[0])"
 
     apply(cluster, "BGPFilter", "mine", importV4=rejecting(BLOCKS["node-2"]))
-    eventually(partial(knows, cluster, engine, everything), within_s=15, what=seen)
-    eventually(partial(shows, cluster, LEARNED, wanted=False), within_s=15)
+    eventually(partial(knows, cluster, engine, everything), within_s=30, what=seen)
+    eventually(partial(shows, cluster, LEARNED, wanted=False), within_s=30)
     wanted = (BLOCKS["node-2"], "10.10.0.1")
     paths = said(cluster, "node-0")["paths"]
     assert [p["used"] for p in paths if (p["prefix"], p["peer"]) == wanted] == [
@@ -105,7 +105,7 @@ def test_filters_rule_both_ways_and_sessions_stay(cluster: Cluster, engine: str)
     ]
 
     apply(cluster, "BGPFilter", "mine")
-    eventually(partial(shows, cluster, LEARNED, wanted=True), within_s=15)
+    eventually(partial(shows, cluster, LEARNED, wanted=True), within_s=30)
     assert downs(cluster) == before
 
 
@@ -130,7 +130,7 @@ def test_routers_see_the_communities_of_prefixes(cluster: Cluster, engine: str) 
             block: tags if IPv4Network(block).subnet_of(IPv4Network(cidr)) else set[str]()
             for block in BLOCKS.values()
         }
-        eventually(partial(knows, cluster, engine, wanted), within_s=15, what=seen)
+        eventually(partial(knows, cluster, engine, wanted), within_s=30, what=seen)
 
     assert downs(cluster) == before
 
@@ -147,6 +147,6 @@ def test_the_mesh_takes_passwords_without_losing_a_packet(cluster: Cluster) -> N
         for text in ("first", "second"):
             apply(cluster, "BGPConfiguration", "default", nodeMeshPassword=text)
             for node in NODES:
-                eventually(partial(has_password, cluster, node, text), within_s=30)
+                eventually(partial(has_password, cluster, node, text), within_s=60)
 
     assert losses[0].lost == 0

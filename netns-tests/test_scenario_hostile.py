@@ -67,7 +67,7 @@ def test_spoofed_packets_are_dropped_without_nftables_too(cluster: Cluster) -> N
         cluster.lab("agent", "start", "node-0")
 
     assert "0 received" in answer
-    eventually(lambda: bool(cluster.status("node-0")["converged"]), within_s=10)
+    eventually(lambda: bool(cluster.status("node-0")["converged"]), within_s=30)
 
 
 def test_tunnel_packets_from_a_host_that_is_no_node_are_dropped_and_counted(
@@ -79,7 +79,7 @@ def test_tunnel_packets_from_a_host_that_is_no_node_are_dropped_and_counted(
 
     cluster.lab("exec", "outside", "--", "python3", "-c", SEND_IPIP.format(target="10.10.24.89"))
 
-    eventually(lambda: drops(cluster, "node-1", "foreign_ipip") == before + 3, within_s=3)
+    eventually(lambda: drops(cluster, "node-1", "foreign_ipip") == before + 3, within_s=30)
     cluster.lab("exec", "node-0", "--", "python3", "-c", SEND_IPIP.format(target="10.10.24.89"))
     assert drops(cluster, "node-1", "foreign_ipip") == before + 3
 
@@ -89,7 +89,7 @@ def test_pods_may_not_send_tunnel_packets_to_nodes(cluster: Cluster) -> None:
 
     cluster.lab("exec", DNSUTILS, "--", "python3", "-c", SEND_IPIP.format(target="10.10.43.25"))
 
-    eventually(lambda: drops(cluster, "node-0", "pod_tunnel") == before + 3, within_s=3)
+    eventually(lambda: drops(cluster, "node-0", "pod_tunnel") == before + 3, within_s=30)
 
 
 CONNECT = """
@@ -130,7 +130,7 @@ def test_ordinary_users_are_refused_even_where_the_modes_are_open(
     cluster.run("node-0", f"chmod 600 {run_dir}/{name}")
     assert said.strip() == "answer: b''"
     # The CNI server reports now and then.
-    eventually(lambda: refused(cluster) == before + 1, within_s=3)
+    eventually(lambda: refused(cluster) == before + 1, within_s=30)
 
 
 def refused(cluster: Cluster) -> int:

@@ -7,10 +7,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from cluster import DNSUTILS, DUAL_STACK, LAB, Cluster, eventually, lab
+from cluster import DNSUTILS, DUAL_STACK, HOLD_TIME_S, LAB, Cluster, eventually, lab
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
@@ -18,6 +20,8 @@ BLOCK = "192.168.84.128/26"
 LEARNED = f"{BLOCK} via 10.10.24.89 dev tunl0 proto bird onlink"
 OWN = f"blackhole {BLOCK} proto bird"
 LEARNED6 = "fd00:192:168::5480/122 via fd00:10:10::2489 dev eth0 proto bird metric 1024 pref medium"
+MARK = "198.51.100.1"
+"""A route to there comes and goes to see who listens."""
 PEERS = ("node-0", "node-2")
 """Those that stay, with the pods of the streams."""
 
@@ -33,28 +37,50 @@ def member(cluster: Cluster) -> None:
     """Let node-1 be a member without pods, whatever was tried before."""
     cluster.run("node-1", "pycnictl node join")
     for node in PEERS:
-        eventually(lambda n=node: LEARNED in cluster.routes(n), within_s=20)  # type: ignore[misc]
+        eventually(lambda n=node: LEARNED in cluster.routes(n), within_s=30)  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def deletions(cluster: Cluster, *nodes: str) -> Iterator[dict[str, datetime]]:
+def deletions(cluster: Cluster, directory: Path, *nodes: str) -> Iterator[dict[str, datetime]]:
     """Note when each of these nodes lost a route to the block."""
-    words = [LAB, "exec", "--name", cluster.name]
-    watches = {
-        node: subprocess.Popen(
-            [*words, node, "--", "timeout", "8", "ip", "-ts", "monitor", "route"],
-            stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
-        )
-        for node in nodes
-    }  # fmt: skip
+    logs = {node: directory / node for node in nodes}
     result: dict[str, datetime] = {}
-    time.sleep(1)
-    yield result
-    for node, watch in watches.items():
-        said, _ = watch.communicate(timeout=20)
-        found = re.search(rf"\[(\S+)\] Deleted (blackhole )?{re.escape(BLOCK)}", said)
-        assert found is not None, said
-        result[node] = datetime.fromisoformat(found[1])
+
+    def is_heard(node: str) -> bool:
+        cluster.run(node, f"ip route add blackhole {MARK} && ip route del {MARK}")
+        return MARK in logs[node].read_text()
+
+    def is_lost(node: str) -> bool:
+        found = re.search(
+            rf"\[(\S+)\] Deleted (blackhole )?{re.escape(BLOCK)}", logs[node].read_text()
+        )
+        if found is not None:
+            result[node] = datetime.fromisoformat(found[1])
+        return node in result
+
+    with contextlib.ExitStack() as stack:
+        for node in nodes:
+            stack.enter_context(monitor(cluster, node, logs[node]))
+        for node in nodes:
+            eventually(partial(is_heard, node), within_s=30)
+        yield result
+        for node in nodes:
+            eventually(partial(is_lost, node), within_s=30, what=logs[node].read_text)
+
+
+@contextlib.contextmanager
+def monitor(cluster: Cluster, node: str, log: Path) -> Iterator[None]:
+    """Write down what becomes of a node's routes meanwhile."""
+    words = [LAB, "exec", "--name", cluster.name, node, "--", "timeout", "120"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*words, "ip", "-ts", "monitor", "route"], stdout=output, stdin=subprocess.DEVNULL
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def left_of(cluster: Cluster, node: str) -> list[str]:
@@ -77,10 +103,10 @@ def test_a_node_with_pods_stays(cluster: Cluster) -> None:
     cluster.lab("pod", "del", "default/last")
 
 
-def test_others_hear_of_it_first_and_lose_nothing(cluster: Cluster) -> None:
+def test_others_hear_of_it_first_and_lose_nothing(cluster: Cluster, tmp_path: Path) -> None:
     with (
         cluster.stream(DNSUTILS, "192.168.247.10", seconds=8) as losses,
-        deletions(cluster, "node-0", "node-1", "node-2") as lost,
+        deletions(cluster, tmp_path, "node-0", "node-1", "node-2") as lost,
     ):
         began = datetime.now().astimezone()
         said = cluster.run("node-1", "pycnictl node leave")
@@ -89,7 +115,8 @@ def test_others_hear_of_it_first_and_lose_nothing(cluster: Cluster) -> None:
     assert [(one.sent, one.lost) for one in losses] == [(800, 0)]
     for node in PEERS:
         assert lost[node] < lost["node-1"], lost
-        assert (lost[node].astimezone() - began).total_seconds() < 2.0, lost
+        # They are told: neither a hold time nor a restart's time passes.
+        assert (lost[node].astimezone() - began).total_seconds() < HOLD_TIME_S, lost
     assert left_of(cluster, "node-1") == []
     assert [line for line in cluster.routes("node-1") if " proto bird" in line] == []
 
@@ -100,7 +127,7 @@ def test_a_node_that_left_gets_no_pod_until_it_joins(cluster: Cluster) -> None:
     cluster.lab("agent", "stop", "node-1")
     without = cluster.lab("pod", "add", "default/late", "--node", "node-1", check=False)
     cluster.lab("agent", "start", "node-1")
-    eventually(lambda: "left" in str(cluster.status("node-1")["problems"]), within_s=10)
+    eventually(lambda: "left" in str(cluster.status("node-1")["problems"]), within_s=30)
     assert (refused, without) == ("", "")
     assert left_of(cluster, "node-1") == []
 
@@ -108,7 +135,7 @@ def test_a_node_that_left_gets_no_pod_until_it_joins(cluster: Cluster) -> None:
     cluster.lab("pod", "add", "default/late", "--node", "node-1")
 
     for node in PEERS:
-        eventually(lambda n=node: LEARNED in cluster.routes(n), within_s=10)  # type: ignore[misc]
+        eventually(lambda n=node: LEARNED in cluster.routes(n), within_s=30)  # type: ignore[misc]
     assert "1 received" in cluster.run("default/late", "ping -c 1 -W 2 192.168.247.10")
     cluster.lab("pod", "del", "default/late")
 
@@ -117,17 +144,17 @@ def test_a_node_that_left_gets_no_pod_until_it_joins(cluster: Cluster) -> None:
 def test_a_killed_agent_goes_on_leaving(cluster: Cluster, after_s: float) -> None:
     words = [LAB, "exec", "--name", cluster.name, "node-1", "--", "pycnictl", "node", "leave"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as leaving:
-        eventually(lambda: cluster.status("node-1")["problems"] != [], within_s=10)
+        eventually(lambda: cluster.status("node-1")["problems"] != [], within_s=30)
         time.sleep(after_s)
         cluster.lab("agent", "kill", "node-1")
         time.sleep(0.5)
         cluster.lab("agent", "start", "node-1")
-        said, _ = leaving.communicate(timeout=60)
+        said, _ = leaving.communicate(timeout=120)
 
     assert (leaving.returncode, "has left" in said) == (0, True)
     assert left_of(cluster, "node-1") == []
     for node in PEERS:
-        eventually(lambda n=node: LEARNED not in cluster.routes(n), within_s=2)  # type: ignore[misc]
+        eventually(lambda n=node: LEARNED not in cluster.routes(n), within_s=30)  # type: ignore[misc]
     assert [line for line in cluster.routes("node-1") if " proto bird" in line] == []
 
 
@@ -135,7 +162,7 @@ def test_both_ip_versions_are_withdrawn() -> None:
     with lab("leave6", topology=DUAL_STACK) as dual:
         dual.lab("pod", "add", "default/last", "--node", "node-1")
         for node in PEERS:
-            eventually(lambda n=node: LEARNED6 in dual.routes(n, family=6), within_s=10)  # type: ignore[misc]
+            eventually(lambda n=node: LEARNED6 in dual.routes(n, family=6), within_s=30)  # type: ignore[misc]
         dual.lab("pod", "del", "default/last")
         before = dual.routes("node-0", family=6)
 
@@ -143,6 +170,10 @@ def test_both_ip_versions_are_withdrawn() -> None:
 
         assert said == "node node-1 has left; its agent can be removed now\n"
         for node in PEERS:
-            assert BLOCK not in "".join(dual.routes(node))
-        assert set(before) - set(dual.routes("node-0", family=6)) == {LEARNED6}
+            eventually(lambda n=node: BLOCK not in "".join(dual.routes(n)), within_s=30)  # type: ignore[misc]
+
+        def missing() -> set[str]:
+            return set(before) - set(dual.routes("node-0", family=6))
+
+        eventually(lambda: missing() == {LEARNED6}, within_s=30, what=missing)
         assert left_of(dual, "node-1") == []

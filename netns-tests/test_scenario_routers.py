@@ -101,8 +101,8 @@ def test_a_router_of_another_as_leads_to_the_nodes(cluster: Cluster, engine: str
     with cluster.stream(DNSUTILS, "192.168.247.10", seconds=12) as losses:
         for mode, wanted in (("Never", learned), ("Always", tunnelled), ("Never", learned)):
             set_mode(cluster, mode)
-            eventually(partial(has_route, cluster, wanted), within_s=10)
-        eventually(lambda: has_no_tunnel(cluster), within_s=10)
+            eventually(partial(has_route, cluster, wanted), within_s=30)
+        eventually(lambda: has_no_tunnel(cluster), within_s=30)
         apply(cluster, "BGPConfiguration", "default", nodeToNodeMeshEnabled=False)
         wait_for_peers(cluster, mesh=False, also=gateways)
 

@@ -178,7 +178,7 @@ TIERS: dict[str, Tier] = {
     "coverage": coverage,
     "netns": isolated("netns-tests", markers=ON_HOST, timeout_s=2400, test_timeout_s=180),
     "kubernetes": isolated("netns-tests", markers="kubernetes", timeout_s=1200, test_timeout_s=180),
-    "kubeadm": isolated("netns-tests", markers="kubeadm", timeout_s=1800, test_timeout_s=420),
+    "kubeadm": isolated("netns-tests", markers="kubeadm", timeout_s=3600, test_timeout_s=900),
     "uml": in_uml("netns-tests", timeout_s=1800, test_timeout_s=300),
     "peers": isolated(
         "netns-tests", markers="peers and not uml", timeout_s=1200, test_timeout_s=180

@@ -21,10 +21,11 @@ import aiohttp
 import yaml
 from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import Configuration
-from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
+from kubernetes.aio.client.rest import RESTResponse
 from kubernetes.aio.config import kube_config
 
 from pycni.datastore import kubernetes_json
+from pycni.datastore.kubernetes_connections import Rest, hang_up
 from pycni.errors import DatastoreUnusable, EventsLost, ServerAway, TryAgain
 from pycni.ports import Greeting
 
@@ -197,7 +198,7 @@ class Api:
                 async for line in response.response.content:
                     yield kubernetes_json.parse(line)
             finally:
-                _hang_up(response)
+                hang_up(response)
 
     async def close(self) -> None:
         """Close all connections; whoever waits for an answer gets `TryAgain`."""
@@ -223,7 +224,7 @@ class Api:
         response = await client.send(method, url, body, headers, timeout)
         if response.status != HTTPStatus.UNAUTHORIZED:
             return response
-        _hang_up(response)
+        hang_up(response)
         client = await self._renewed(client)
         return await client.send(method, url, body, headers, timeout)
 
@@ -262,13 +263,13 @@ class _Client:
     """One state of the credentials, and the connections that were made with it."""
 
     configuration: Configuration
-    rest: RESTClientObject
+    rest: Rest
 
     @classmethod
     async def make(cls, access: Access) -> "_Client":
         try:
             configuration = await access.configuration()
-            return cls(configuration, RESTClientObject(configuration))
+            return cls(configuration, Rest(configuration))
         except (OSError, ValueError) as exc:  # certificates or keys that are none
             raise DatastoreUnusable(f"cannot use {access}: {exc}") from exc
         finally:
@@ -299,12 +300,8 @@ class _Client:
         )
 
     async def close(self) -> None:
-        """Break off all connections: a loop that ends doesn't wait for TLS's farewells."""
-        pool = self.rest.pool_manager
-        if pool is not None and pool.connector is not None:
-            await pool.connector.close(abort_ssl=True)
-        await self.rest.close()
-        await asyncio.sleep(0)  # what is below TLS is closed a turn later
+        """Break off all connections."""
+        await self.rest.abort()
 
 
 def _proxy_in_environment(host: str) -> str | None:
@@ -313,14 +310,6 @@ def _proxy_in_environment(host: str) -> str | None:
     if proxy_bypass(url.netloc):
         return None
     return getproxies().get(url.scheme)
-
-
-def _hang_up(response: RESTResponse) -> None:
-    """End a response with its connection, at once: the loop may end before TLS's farewells do."""
-    connection = response.response.connection
-    if connection is not None and connection.transport is not None:
-        connection.transport.abort()
-    response.response.close()
 
 
 def _document(code: int, text: bytes, *, what: str) -> dict[str, Any]:

@@ -59,7 +59,10 @@ def install(netns_path: Path, underlay_ifname: str, object_path: Path) -> None:
 
 
 def find_obstacle(object_path: Path) -> str:
-    """Say why this kernel can't do it; empty when it can. Tries it in a namespace of its own."""
+    """Say why this kernel can't do it; empty when it can. Tries it in namespaces of its own.
+
+    One of them is for mounts: tc mounts a file system on /sys/fs/bpf where there is none.
+    """
     if not object_path.exists():
         return f"{object_path} does not exist: run  bin/ensure bpf"
     steps = [
@@ -68,7 +71,7 @@ def find_obstacle(object_path: Path) -> str:
         *program_commands(NAME, direction="ingress", section="decap", path=object_path),
     ]
     script = " && ".join(" ".join(step) for step in steps)
-    return _complaint(["unshare", "--net", "--", "sh", "-c", script])
+    return _complaint(["unshare", "--net", "--mount", "--", "sh", "-c", script])
 
 
 def _complaint(command: Sequence[str]) -> str:

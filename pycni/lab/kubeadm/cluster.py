@@ -68,6 +68,10 @@ class KubernetesCluster:
     async def build_underlay(self) -> None:
         """Make router, hosts and the nodes' network namespaces, with tunnels if need be."""
         await underlay.build(blueprint.without_pods(self.topology))
+        for name in self.machines:
+            # kubeadm demands it before there is an agent to see to it; a new network namespace has
+            # what the host has, and many a host does not forward.
+            underlay.write_sysctl(name, name="net.ipv4.ip_forward", value="1")
         # Before kube-proxy serves it, a service's address is to be refused and not waited for.
         await commands.must("ip", "-n", ROUTER, "route", "add", "unreachable", config.SERVICES)
         if self.plan.tunnel == "bpf":

@@ -42,12 +42,12 @@ esac
 # until_it BOOLEAN: wait until the service has, or has not, a process.
 until_it() {
     kill -HUP 1
-    for _try in $(seq 200); do
+    for _try in $(seq 600); do
         if [ -e "$state/$unit.pid" ]; then found=true; else found=false; fi
         [ "$found" != "$1" ] || return 0
         sleep 0.05
     done
-    echo "$unit did not ${verb} in 10 s" >&2
+    echo "$unit did not ${verb} in 30 s" >&2
     return 1
 }
 case $verb in

@@ -1,3 +1,4 @@
+import ssl
 from collections.abc import Mapping
 
 import aiohttp
@@ -12,6 +13,8 @@ class RESTResponse:
     async def read(self) -> bytes: ...
 
 class RESTClientObject:
+    maxsize: int
+    ssl_context: ssl.SSLContext
     pool_manager: aiohttp.ClientSession | None
     def __init__(self, configuration: Configuration) -> None: ...
     async def close(self) -> None: ...
