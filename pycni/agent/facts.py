@@ -21,6 +21,7 @@ from pycni.agent.messages import (
     SysctlsRead,
 )
 from pycni.agent.tunnel_change import TunnelChange
+from pycni.bgp.news import News
 from pycni.bgp.rib import Rib
 from pycni.ipam.books import corruption_of
 from pycni.model.bgp import EndOfRib
@@ -105,6 +106,7 @@ class Facts:
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
         self.rib = Rib()
+        self.news = News()
         self.have: KernelState | None = None
         self.listed: set[type[Resource]] = set()
         self.has_endpoints = False
@@ -327,6 +329,7 @@ class Facts:
         )
 
     def _bgp_told(self, message: BgpTold, *, now: float) -> Dirty:
+        self.news.note(message.event, now=now)
         dirty = self._touched(self.rib.feed(message.event, now=now))
         if isinstance(message.event, EndOfRib):
             dirty.is_gate = True  # what nobody announced any more may be deleted now

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from pycni.agent import bgp_report
 from pycni.agent.http import Page
 from pycni.bgp.rib import MAX_PATHS, Rib
 from pycni.errors import TryAgain
@@ -285,7 +286,7 @@ def answers(agent: "Agent") -> dict[str, Callable[[], dict[str, Any]]]:
         "routes": lambda: routes(agent),
         "endpoints": lambda: endpoints(agent),
         "membership": lambda: membership(agent),
-    }
+    } | bgp_report.answers(agent)
 
 
 def wishes(agent: "Agent") -> dict[str, Callable[[], dict[str, Any]]]:

@@ -39,10 +39,12 @@ class PeerState:
     which stale paths go; inf when there are none.  `is_own_restart` says that they are stale
     since our speaker died, so the peer need not have preserved anything.  `has_restarted` is for
     the restart of the peer itself, since its last End-of-RIB or, if later, our speaker's death.
-    `is_full` says that prefixes beyond `MAX_PATHS` were left out, in this session.
+    `is_full` says that prefixes beyond `MAX_PATHS` were left out, in this session.  `since` is the
+    moment when the session came up or went down.
     """
 
     is_up: bool = False
+    since: float | None = None
     restart_time_s: float | None = None
     stale_until: float = inf
     is_own_restart: bool = False
@@ -90,7 +92,8 @@ class Rib:
             case PeerOpened():
                 return self._opened(event, now=now)
             case PeerUp():
-                self._peer(event.peer).is_up = True
+                peer = self._peer(event.peer)
+                peer.is_up, peer.since = True, now
                 return set()
             case PeerDown():
                 return self._down(event, now=now)
@@ -163,7 +166,7 @@ class Rib:
         # whose peer we have forgotten.
         if peer is None or not peer.is_up:
             return set()
-        peer.is_up = False
+        peer.is_up, peer.since = False, now
         peer.last_error = event.reason
         peer.finished.clear()
         if not event.is_graceful or peer.restart_time_s is None:
@@ -181,7 +184,7 @@ class Rib:
         touched: set[IPNetwork] = set()
         for address, peer in self.peers.items():
             if peer.is_up:
-                peer.is_up = False
+                peer.is_up, peer.since = False, now
                 peer.is_own_restart = True
                 peer.last_error = event.reason
                 touched |= self._mark_stale(address, until=now + MAX_RESTART_TIME_S)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import pycni
-from pycni.ctl import agent, check, cluster, ipam, migrate, node, predict, resources
+from pycni.ctl import agent, bgp, check, cluster, ipam, migrate, node, predict, resources
 from pycni.ctl.output import add_datastore_arguments, print_error, reason_of
 from pycni.ctl.usage import EXIT_FAILED, EXIT_STATUS
 
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pycni {pycni.__version__}")
     add_datastore_arguments(parser)
     verbs = parser.add_subparsers(dest="group", required=True, metavar="COMMAND")
-    for module in (agent, node, check, resources, ipam, cluster, migrate, predict):
+    for module in (agent, bgp, node, check, resources, ipam, cluster, migrate, predict):
         module.register(verbs)
     return parser
 

@@ -160,8 +160,8 @@ def test_agent_serves_pods_and_says_how_it_is(
         assert [p["state"] for p in said["peers"]] == ["down"]
         with pytest.raises(InvalidInput, match="known questions"):
             await asyncio.to_thread(ask, run_dir, "nonsense")
-        for verb in ("status", "routes"):
-            arguments = [verb, "--run-dir", str(run_dir)]
+        for verb in ("status", "routes", "bgp peers", "bgp routes", "bgp watch --seconds 1"):
+            arguments = [*verb.split(), "--run-dir", str(run_dir)]
             await asyncio.to_thread(ctl.main, arguments)
             await asyncio.to_thread(ctl.main, [*arguments, "-o", "json"])
         printed = capsys.readouterr().out
