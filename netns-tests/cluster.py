@@ -75,11 +75,15 @@ class Cluster:
 
     def status(self, node: str) -> dict[str, Any]:
         """Return the agent's status; raise `NotYet` while no agent answers."""
+        return self.ask(node, "status")
+
+    def ask(self, node: str, question: str) -> dict[str, Any]:
+        """Return the agent's answer to a question; raise `NotYet` while no agent answers."""
         run_dir = f"/run/pycni-lab/{self.name}/{node}/run"
         ask = (
             "import socket, sys; s = socket.socket(socket.AF_UNIX);"
             f"s.connect('{run_dir}/control.sock');"
-            's.sendall(b\'{"question": "status"}\\n\');'
+            f's.sendall(b\'{{"question": "{question}"}}\\n\');'
             "sys.stdout.write(s.makefile().readline())"
         )
         text = self.lab("exec", node, "--", "python3", "-c", ask, check=False)

@@ -125,6 +125,41 @@ def test_pods_are_added_and_deleted_while_the_agent_is_away(cluster: Cluster) ->
     eventually(lambda: cluster.status("node-1")["endpoints"] == 0, within_s=30)
 
 
+def test_a_node_without_link_uses_nothing_that_it_has_learned(cluster: Cluster) -> None:
+    """It doesn't wait for the hold timer, and its sessions may live through it."""
+    ups = len([peer for peer in cluster.status("node-2")["peers"] if peer["state"] == "up"])
+    before = {family: cluster.routes("node-2", family=family) for family in (4, 6)}
+    assert any(" via 10.10.7.20 dev tunl0 " in line for line in before[4])
+
+    cluster.lab("node", "down", "node-2")
+    eventually(lambda: not learned_by(cluster, "node-2"), within_s=HOLD_TIME_S)
+    # The hold timer would have taken the very paths.
+    fates = {path["reason"] for path in cluster.ask("node-2", "bgp_routes")["learned"]}
+    problems = cluster.status("node-2")["problems"]
+    cluster.lab("node", "up", "node-2")
+
+    assert fates == {"eth0, by which it would leave, has no link"}
+    assert any(problem.startswith("eth0, which carries this") for problem in problems), problems
+    eventually(
+        lambda: (
+            {f: sorted(cluster.routes("node-2", family=f)) for f in (4, 6)}
+            == {family: sorted(lines) for family, lines in before.items()}
+        ),
+        within_s=BACK_S,
+        what=lambda: cluster.routes("node-2"),
+    )
+    eventually(
+        lambda: sum(p["state"] == "up" for p in cluster.status("node-2")["peers"]) == ups,
+        within_s=BACK_S,
+    )
+
+
+def learned_by(cluster: Cluster, node: str) -> list[str]:
+    """Return a node's routes to others' blocks."""
+    lines = [line for family in (4, 6) for line in cluster.routes(node, family=family)]
+    return [line for line in lines if " via " in line and " proto bird" in line]
+
+
 def test_dead_node_is_withdrawn_and_a_returning_one_reachable_soon(cluster: Cluster) -> None:
     cluster.lab("node", "down", "node-2")
 

@@ -307,6 +307,8 @@ class Facts:
             keys=keys,
             links=links,
             is_other=is_important,
+            # Whether learned paths can be used hangs on its link.
+            is_all=inputs.is_underlay(name),
             # Routes that were lost with an interface come back when it does.
             is_doubtful=is_important and has_lost,
         )

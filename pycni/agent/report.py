@@ -15,6 +15,7 @@ from pycni.model.resources import Node
 from pycni.plan.desired import rejected_paths
 from pycni.plan.exports import wanted_advertisements, withheld
 from pycni.plan.filters import missing_filters
+from pycni.plan.inputs import Inputs
 from pycni.plan.iproute import route_text
 from pycni.plan.peering import unanswered, wanted_neighbours
 
@@ -167,6 +168,7 @@ def problems(agent: "Agent") -> list[str]:
     found += [f"BGP peer {peer}: {why}" for peer, why in agent.speaker.refused.items()]
     found += unread_annotations(agent.facts.inputs.nodes.values())
     found += [missing_filter_text(*one) for one in missing_filters(agent.facts.inputs)]
+    found += _broken_underlays(agent.facts.inputs)
     found += _down_sessions(agent)
     found += full_peers(agent.facts.rib)
     found += _lost_interfaces(agent)
@@ -201,6 +203,16 @@ def full_peers(rib: Rib) -> list[str]:
         " used: let it announce the nodes' blocks alone, then restart its session"
         for peer, state in rib.peers.items()
         if state.is_full
+    ]
+
+
+def _broken_underlays(inputs: Inputs) -> list[str]:
+    """Name the interfaces that carry this node's address and lead nowhere."""
+    names = {name for version in (4, 6) if (name := inputs.broken_underlay(version))}
+    return [
+        f"{name}, which carries this node's address, has no link, so no other node can be reached:"
+        f" look at its cable and at the switch, or whether somebody has set it down"
+        for name in sorted(names)
     ]
 
 

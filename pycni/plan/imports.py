@@ -185,6 +185,9 @@ def _way_out(inputs: Inputs, path: Path, pool: IPPool) -> Accepted | Rejected:
         return Rejected(path, f"this node has no IPv{version} address yet")
     if path.next_hop == own.ip:
         return Rejected(path, "its next hop is this node")
+    broken = inputs.broken_underlay(version)
+    if broken is not None:
+        return Rejected(path, f"{broken}, by which it would leave, has no link")
     is_near = path.next_hop in own.network
     mode = inputs.mode_of(pool)
     if mode is TunnelMode.ALWAYS or (mode is TunnelMode.CROSS_SUBNET and not is_near):

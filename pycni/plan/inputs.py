@@ -204,6 +204,15 @@ class Inputs:
         packed = own.packed
         return min((a.ifname for a in self.addresses if a.interface.packed == packed), default=None)
 
+    def broken_underlay(self, version: int) -> str | None:
+        """Return the underlay interface of a family if it is down or without carrier, or None.
+
+        Whoever is behind it can't be reached, long before a hold timer tells.
+        """
+        name = self.underlay(version)
+        link = self.links.get(name) if name is not None else None
+        return name if link is not None and not (link.is_up and link.has_carrier) else None
+
     def is_underlay(self, ifname: str) -> bool:
         """Tell whether an interface carries one of this node's underlay addresses."""
         # Most interfaces are pods' host ends, which have no address at all.

@@ -103,6 +103,14 @@ def test_an_underlay_that_changes_concerns_every_learned_path() -> None:
     assert dirty(KernelTold(AddressChanged(UNDERLAY, is_present=True)), lost).is_all
 
 
+def test_an_underlay_that_loses_its_carrier_concerns_every_learned_path() -> None:
+    lost = KernelTold(LinkChanged(replace(ETH0, has_carrier=False)))
+
+    assert dirty(lost).is_all
+    assert dirty(KernelTold(LinkChanged(ETH0)), lost).is_all
+    assert not dirty(KernelTold(LinkChanged(replace(TUNNEL, is_up=False)))).is_all
+
+
 @pytest.mark.parametrize("is_present", [True, False])
 def test_any_address_concerns_what_nobody_else_may_announce(*, is_present: bool) -> None:
     address = Address("eth1", ip_interface("192.168.84.129/26"))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pycni.model.bgp import Origin, Path
+from pycni.model.network import Link
 from pycni.model.resources import AffinityState, TunnelMode
 from pycni.plan.imports import Accepted, Rejected, judge, judge_prefix
 from pycni.plan.inputs import Inputs
@@ -175,6 +176,21 @@ def test_a_next_hop_that_is_not_the_senders_is_rejected() -> None:
 def test_a_next_hop_of_another_ip_version_is_rejected() -> None:
     assert reason(inputs(), path(THEIRS, "fd11::43", peer="10.10.43.25")) == (
         "next hop fd11::43 is of another IP version (RFC 8950; extended_next_hop)"
+    )
+
+
+@pytest.mark.parametrize(
+    "broken", [{"is_up": False}, {"is_up": True, "has_carrier": False}], ids=["down", "no carrier"]
+)
+@pytest.mark.parametrize("mode", [TunnelMode.ALWAYS, TunnelMode.NEVER])
+def test_nothing_leaves_by_an_underlay_without_link(
+    mode: TunnelMode, broken: dict[str, bool]
+) -> None:
+    made = inputs(mode=mode)
+    made.links["eth0"] = Link("eth0", 2, **broken)  # type: ignore[arg-type]  # two flags
+
+    assert reason(made, path("192.168.9.0/26", "10.10.7.30")) == (
+        "eth0, by which it would leave, has no link"
     )
 
 
