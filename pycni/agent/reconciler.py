@@ -54,6 +54,7 @@ from pycni.plan.desired import (
     wanted_tunnels,
 )
 from pycni.plan.exports import wanted_adj_ribs_out
+from pycni.plan.ground import Ground
 from pycni.plan.ownership import Ownership, host_veths
 from pycni.plan.peering import wanted_neighbours
 from pycni.plan.podsysctls import host_veth_sysctls
@@ -284,8 +285,9 @@ class Reconciler:
     def _plan_part(self, dirty: Dirty, have: KernelState) -> Plan:
         """Compute and plan the dirty keys only, and the rest only when something of it is dirty."""
         inputs, want = self.facts.inputs, self.want
+        ground = Ground(inputs)
         for key in dirty.keys:
-            wanted = route(inputs, key)
+            wanted = route(inputs, key, ground=ground)
             if wanted is None:
                 want.routes.pop(key, None)
             else:

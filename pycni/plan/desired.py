@@ -17,6 +17,7 @@ from pycni.model.network import (
     Ruleset,
     Tunnel,
 )
+from pycni.plan.ground import Ground
 from pycni.plan.imports import Rejected, judge_prefix
 from pycni.plan.inputs import IPIP_OVERHEAD, Inputs, route_key
 from pycni.plan.nat import NatInputs, render
@@ -108,9 +109,9 @@ def needs_gateway(endpoint: WorkloadEndpoint) -> bool:
 
 def wanted_routes(inputs: Inputs) -> dict[RouteKey, Route]:
     """Return all wanted routes: blackholes of own blocks, pods, learned prefixes."""
-    routes = {}
+    routes, ground = {}, Ground(inputs)
     for key in wanted_route_keys(inputs):
-        wanted = route(inputs, key)
+        wanted = route(inputs, key, ground=ground)
         if wanted is not None:
             routes[key] = wanted
     return routes
@@ -126,7 +127,7 @@ def wanted_route_keys(inputs: Inputs) -> Iterator[RouteKey]:
         yield route_key(nlri)
 
 
-def route(inputs: Inputs, key: RouteKey) -> Route | None:
+def route(inputs: Inputs, key: RouteKey, *, ground: Ground | None = None) -> Route | None:
     """Return the route wanted under one key: a pod of ours, else a block of ours, else learned."""
     if key != route_key(key.dst):
         return None
@@ -146,12 +147,13 @@ def route(inputs: Inputs, key: RouteKey) -> Route | None:
         if inputs.is_connected(key.dst):
             return None
         return Route(key=key, type=RouteType.BLACKHOLE, protocol=inputs.settings.route_protocol)
-    return judge_prefix(inputs, key.dst).route
+    return judge_prefix(inputs, key.dst, ground=ground).route
 
 
 def rejected_paths(inputs: Inputs) -> list[Rejected]:
     """Return every learned path that isn't used, with its reason."""
-    return [r for nlri in inputs.paths for r in judge_prefix(inputs, nlri).rejected]
+    ground = Ground(inputs)
+    return [r for nlri in inputs.paths for r in judge_prefix(inputs, nlri, ground=ground).rejected]
 
 
 # --- sysctls and nftables -----------------------------------------------------------------------

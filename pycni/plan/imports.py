@@ -14,8 +14,9 @@ from pycni.model.bgp import Path
 from pycni.model.network import IPNetwork, NextHop, Route
 from pycni.model.resources import IPPool, TunnelMode
 from pycni.plan.filters import kept_out
-from pycni.plan.inputs import Inputs, host_prefix, is_confirmed, route_key
-from pycni.plan.peering import is_internal, local_as, own_as, passes_on, peering_with
+from pycni.plan.ground import Ground
+from pycni.plan.inputs import Inputs, is_confirmed, route_key
+from pycni.plan.peering import Session, own_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +44,23 @@ class Verdict:
     rejected: tuple[Rejected, ...] = ()
 
 
-def judge_prefix(inputs: Inputs, nlri: IPNetwork) -> Verdict:
-    """Decide which of the paths to a prefix are used; equal ones make a multipath route."""
+def judge_prefix(inputs: Inputs, nlri: IPNetwork, *, ground: Ground | None = None) -> Verdict:
+    """Decide which of the paths to a prefix are used; equal ones make a multipath route.
+
+    Whoever judges many hands over the `ground` on which all stand.
+    """
+    ground = ground or Ground(inputs)
     accepted: list[Accepted] = []
     rejected: list[Rejected] = []
     for path in inputs.paths.get(nlri, ()):
-        verdict = judge(inputs, path)
+        verdict = judge(inputs, path, ground=ground)
         if isinstance(verdict, Accepted):
             accepted.append(verdict)
         else:
             rejected.append(verdict)
     if not accepted:
         return Verdict(route=None, rejected=tuple(rejected))
-    ranks = [rank(inputs, a.path) for a in accepted]
+    ranks = [rank(ground, a.path) for a in accepted]
     lowest = min(ranks)
     best = [a for a, its in zip(accepted, ranks, strict=True) if its == lowest]
     rejected += [
@@ -71,60 +76,62 @@ def judge_prefix(inputs: Inputs, nlri: IPNetwork) -> Verdict:
     return Verdict(route=route, used=tuple(a.path for a in best), rejected=tuple(rejected))
 
 
-def rank(inputs: Inputs, path: Path) -> tuple[int, int, int, int, bool]:
+def rank(ground: Ground, path: Path) -> tuple[int, int, int, int, bool]:
     """Order paths as RFC 4271 9.1.2.2 does, smaller is better; ties are equal-cost.
 
     Router id and peer address, which would break ties, are left out on purpose: equal paths are
     all used.
     """
-    internal = is_internal(inputs, path.peer)
+    internal = ground.session(path.peer).is_internal
     return (-path.local_pref, len(path.as_path), path.origin.value, path.med, internal)
 
 
-def judge(inputs: Inputs, path: Path) -> Accepted | Rejected:
+def judge(inputs: Inputs, path: Path, *, ground: Ground | None = None) -> Accepted | Rejected:
     """Decide whether one path may be used, and by which way out."""
-    why = _conflict_with_own(inputs, path.nlri)
+    ground = ground or Ground(inputs)
+    session = ground.session(path.peer)
+    why = _conflict_with_own(ground, path.nlri)
     if why is not None:
         return Rejected(path, why)
     pool = inputs.pool_of(path.nlri)
     if pool is None:
         return Rejected(path, "it lies in no pool")
     why = (
-        _of_another_version(inputs, path)
-        or _misplaced(inputs, path)
-        or _loop(inputs, path)
+        _of_another_version(inputs, path, session)
+        or _misplaced(inputs, path, session)
+        or _loop(inputs, path, session)
         or _wrong(inputs, path)
     )
     if why is not None:
         return Rejected(path, why)
     verdict = _way_out(inputs, path, pool)
     # Last, so that a filter can only take away from what the rest admits.
-    why = _filtered(inputs, verdict) if isinstance(verdict, Accepted) else None
+    why = _filtered(inputs, verdict, session) if isinstance(verdict, Accepted) else None
     return verdict if why is None else Rejected(path, why)
 
 
-def _filtered(inputs: Inputs, accepted: Accepted) -> str | None:
+def _filtered(inputs: Inputs, accepted: Accepted, session: Session) -> str | None:
     """Return why a filter of the sender's BGPPeer rejects a path, None when none does."""
-    path, oif = accepted.path, accepted.next_hop.oif
-    peering = peering_with(inputs, path.peer)
-    return None if peering is None else kept_out(inputs, peering, path.nlri, interface=oif)
+    nlri, oif = accepted.path.nlri, accepted.next_hop.oif
+    peering = session.peering
+    return None if peering is None else kept_out(inputs, peering, nlri, interface=oif)
 
 
-def _of_another_version(inputs: Inputs, path: Path) -> str | None:
+def _of_another_version(inputs: Inputs, path: Path, session: Session) -> str | None:
     """Return why the next hop may not be of another IP version than the prefix, None if it may."""
     if path.next_hop.version == path.nlri.version:
         return None
-    is_agreed = inputs.settings.has_extended_next_hop and passes_on(inputs, path.peer)
+    is_agreed = inputs.settings.has_extended_next_hop and session.passes_on
     if is_agreed and path.peer.version == path.next_hop.version == 6:
         return None
     return f"next hop {path.next_hop} is of another IP version (RFC 8950; extended_next_hop)"
 
 
-def _misplaced(inputs: Inputs, path: Path) -> str | None:
+def _misplaced(inputs: Inputs, path: Path, session: Session) -> str | None:
     """Return why a peer may not name this next hop, None when it may."""
     sender = inputs.nodes_by_address.get(path.peer)
     behind = inputs.nodes_by_address.get(path.next_hop)
-    if passes_on(inputs, path.peer):
+    if session.passes_on:
         if behind is None and path.next_hop != path.peer:
             return f"next hop {path.next_hop} is no node's address, and not the peer's own"
         return None
@@ -135,24 +142,22 @@ def _misplaced(inputs: Inputs, path: Path) -> str | None:
     return None
 
 
-def _loop(inputs: Inputs, path: Path) -> str | None:
+def _loop(inputs: Inputs, path: Path, session: Session) -> str | None:
     """Return why a path is refused that has been in our own AS (RFC 4271, 9.1.2)."""
     if not path.as_path:
         return None
-    peering = peering_with(inputs, path.peer)
-    own = {own_as(inputs), local_as(inputs, path.peer)}
+    own = {own_as(inputs), session.local_as}
     count = sum(number in own for number in path.as_path)
-    if count <= (peering.allowed_own_as if peering is not None else 0):
+    if count <= (session.peering.allowed_own_as if session.peering is not None else 0):
         return None
     return f"its AS path holds our own AS {count} times (RFC 4271, 9.1.2; numAllowedLocalASNumbers)"
 
 
-def _conflict_with_own(inputs: Inputs, nlri: IPNetwork) -> str | None:
+def _conflict_with_own(ground: Ground, nlri: IPNetwork) -> str | None:
     """Return why a prefix would take away something of this node's own, None if it doesn't."""
-    for address in inputs.addresses:
-        local = host_prefix(address.interface.ip)
-        if nlri in (local, address.interface.network):
-            return f"{nlri} is an address or subnet of this node ({address.ifname})"
+    inputs, ifname = ground.inputs, ground.interface_of(nlri)
+    if ifname is not None:
+        return f"{nlri} is an address or subnet of this node ({ifname})"
     if inputs.is_own_block(nlri):
         return f"{nlri} is a block of this node"
     if nlri in inputs.pods:

@@ -29,6 +29,21 @@ class _Call:
     peering: BGPPeer | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """How this node stands to a peer.
+
+    `peering` is the BGPPeer behind it, None for the mesh; `local_as` our AS number there;
+    `is_internal` says that both ends are of one AS (iBGP), `passes_on` that the peer may announce
+    what other nodes have: it is a router, or a node that reflects.
+    """
+
+    peering: BGPPeer | None
+    local_as: int
+    is_internal: bool
+    passes_on: bool
+
+
 def wanted_neighbours(inputs: Inputs) -> tuple[Neighbour, ...]:
     """Return the sessions: with the mesh while it is on, and with the configured peers.
 
@@ -234,21 +249,14 @@ def unanswered(inputs: Inputs, address: IPAddress) -> BGPPeer | None:
     return None if is_answered or _is_meshed(inputs, own, call.node) else call.peering
 
 
-def local_as(inputs: Inputs, address: IPAddress) -> int:
-    """Return this node's AS number in its session with an address."""
-    return _local_as(inputs, _call_to(inputs, address))
-
-
-def passes_on(inputs: Inputs, address: IPAddress) -> bool:
-    """Tell whether a peer may announce what other nodes have: a router, or a node that reflects."""
-    node = inputs.nodes_by_address.get(address)
-    if node is not None and node.reflector_cluster_id is not None:
-        return True
-    call = _call_to(inputs, address)
-    return call.peering is not None and call.node is None
-
-
-def is_internal(inputs: Inputs, address: IPAddress) -> bool:
-    """Tell whether this node's session with an address is internal: of one AS (iBGP)."""
-    call = _call_to(inputs, address)
-    return _local_as(inputs, call) == _peer_as(inputs, call)
+def session_with(inputs: Inputs, address: IPAddress) -> Session:
+    """Return what this node's session with an address is, be it up or not."""
+    call, node = _call_to(inputs, address), inputs.nodes_by_address.get(address)
+    reflects = node is not None and node.reflector_cluster_id is not None
+    own = _local_as(inputs, call)
+    return Session(
+        peering=call.peering,
+        local_as=own,
+        is_internal=own == _peer_as(inputs, call),
+        passes_on=reflects or (call.peering is not None and call.node is None),
+    )

@@ -10,9 +10,8 @@ from pycni.model.resources import BGPPeer
 from pycni.plan.imports import Rejected, judge
 from pycni.plan.inputs import Inputs
 from pycni.plan.peering import (
-    is_internal,
-    local_as,
     peering_with,
+    session_with,
     unanswered,
     wanted_neighbours,
 )
@@ -164,15 +163,15 @@ def test_no_other_local_as_number_between_our_nodes(peering: BGPPeer) -> None:
     asked = ip_address(NODE_1)
 
     assert {n.local_as for n in wanted_neighbours(made)} == {AS}
-    assert local_as(made, asked) == AS
-    assert is_internal(made, asked)
+    assert session_with(made, asked).local_as == AS
+    assert session_with(made, asked).is_internal
 
 
 def test_a_local_as_number_counts_towards_what_else_runs_at_a_nodes_address() -> None:
     made = known(peer("a", NODE_1, 65009, local_as=65001))
 
     assert (only(made).local_as, only(made).peer_as) == (65001, 65009)
-    assert not is_internal(made, ip_address(NODE_1))
+    assert not session_with(made, ip_address(NODE_1)).is_internal
 
 
 def test_a_node_that_a_peering_names_speaks_for_itself_alone() -> None:
