@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from conftest import Namespace
     from plugin_host import Pod
 
-pytestmark = [pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.long, pytest.mark.timeout(170)]
 
 # Of Linux's capabilities by their numbers, those that are needed.
 NAMES = {

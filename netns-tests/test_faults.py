@@ -16,7 +16,7 @@ from faults import EVERYTHING_INVALID, FaultyHost, sweep
 from killing import Ran
 from plugin_host import plugin_host
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.netns, pytest.mark.long, pytest.mark.timeout(600)]
 
 WORKERS = 4
 """Hosts that go through the calls side by side: most of the time is spent waiting for RCU."""

@@ -15,7 +15,7 @@ from cluster import NotYet, eventually
 from plugin_host import NETWORK, NODE, VERSIONS, PluginHost, Pod, Said, installed_by
 from pycni.ctl.agentlink import ask
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.long, pytest.mark.timeout(120)]
 
 DEFAULT = {"dst": "0.0.0.0/0"}
 # As long as a network is without pods, its gateway may stay.

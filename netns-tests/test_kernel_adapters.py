@@ -35,7 +35,7 @@ from pycni.plan.podsysctls import IPV4_CONF
 if TYPE_CHECKING:
     from conftest import Namespace
 
-pytestmark = [pytest.mark.netns, pytest.mark.together]
+pytestmark = [pytest.mark.netns]
 
 
 def test_a_missing_nft_program_is_a_named_state(

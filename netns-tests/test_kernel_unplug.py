@@ -15,7 +15,7 @@ from pycni.kernel.unplug import Groups, delete_verified
 if TYPE_CHECKING:
     from conftest import Namespace
 
-pytestmark = [pytest.mark.netns, pytest.mark.together]
+pytestmark = [pytest.mark.netns]
 
 PAIRS = 40  # more than are asked for at once
 

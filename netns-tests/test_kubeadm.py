@@ -32,7 +32,7 @@ from pycni.lab.kubeadm import cgroups
 from pycni.lab.kubeadm.spec import SYSCTLS
 from pycni.lab.kubeadm.units import STATE
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.long, pytest.mark.timeout(900)]
 
 API_NAME = "kubernetes.default.svc.cluster.local"
 

@@ -14,7 +14,7 @@ from kubeadm_cluster import NODES, SOON_S, WITHIN, Cluster, make_boxes, up
 from kubeadm_load import journals
 from lab_driver import Lab, environment, fresh, is_possible
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.long, pytest.mark.timeout(900)]
 
 # What an installation has and the image's static relay needs not.
 CHANGE_OVER = """

@@ -27,7 +27,7 @@ from kubeadm_cluster import (
 from kubeadm_web import INDEX, curl, greeting, service, source, sources, tunnel_address
 from lab_driver import CLONE, fresh, is_possible
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.long, pytest.mark.timeout(900)]
 
 EXAMPLES = CLONE / "examples" / "kubernetes"
 EXERCISE = CLONE / "examples" / "exercise.yaml"

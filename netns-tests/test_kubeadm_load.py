@@ -23,7 +23,7 @@ from kubeadm_load import (
 from lab_driver import fresh, is_possible
 from pycni.lab.kubeadm.cluster import is_ready
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.long, pytest.mark.timeout(1500)]
 
 PODS = 100  # of each node; a kubelet takes 110
 # A minute on an idle machine; beside other work several times that.

@@ -18,7 +18,7 @@ from lab_driver import fresh, is_possible
 from pycni.lab.kubeadm.blueprint import for_workers
 from pycni.lab.kubeadm.spec import CLONE, KIT
 
-pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kubeadm, *is_possible, pytest.mark.long, pytest.mark.timeout(900)]
 
 IMAGE = pod_spec()["containers"][0]["image"]
 NEXT = f"{IMAGE.partition(':')[0]}:next"

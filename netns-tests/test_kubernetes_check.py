@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from conftest import Namespace
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.together, pytest.mark.timeout(170),
+    pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.timeout(170),
 ]  # fmt: skip
 
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"

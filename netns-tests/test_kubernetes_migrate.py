@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from conftest import Namespace
 
-pytestmark = [pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.long, pytest.mark.timeout(170)]
 
 FELIX = "/apis/crd.projectcalico.org/v1/felixconfigurations"
 OWN = "10.10.7.20"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from conftest import Namespace
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.together, pytest.mark.timeout(170),
+    pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.timeout(170),
 ]  # fmt: skip
 
 

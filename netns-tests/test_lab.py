@@ -15,7 +15,7 @@ import pytest
 from lab_driver import CLONE, Lab, environment, fresh, is_possible, wait_until
 from pycni.lab import tables
 
-pytestmark = [*is_possible, pytest.mark.together, pytest.mark.timeout(240)]
+pytestmark = [*is_possible, pytest.mark.long, pytest.mark.timeout(240)]
 
 GOLDEN = {
     "node-0": """\

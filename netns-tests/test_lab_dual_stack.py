@@ -12,7 +12,7 @@ from lab_driver import CLONE, Lab, fresh, is_possible, wait_until
 from pycni.lab import tables
 from test_lab import GOLDEN, NGINX
 
-pytestmark = [*is_possible, pytest.mark.together, pytest.mark.timeout(240)]
+pytestmark = [*is_possible, pytest.mark.long, pytest.mark.timeout(240)]
 
 GOLDEN6 = {
     "node-0": """\

@@ -12,7 +12,7 @@ import pytest
 from lab_driver import CLONE, Lab, Traces, alive, fresh, is_possible, wait_until
 from pycni.lab import sockets
 
-pytestmark = [*is_possible, pytest.mark.timeout(240)]
+pytestmark = [*is_possible, pytest.mark.long, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(params=["bpf", "uml"])

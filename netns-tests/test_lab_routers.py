@@ -8,7 +8,7 @@ import pytest
 
 from lab_driver import CLONE, Lab, fresh, is_possible, wait_until
 
-pytestmark = [*is_possible, pytest.mark.peers, pytest.mark.together, pytest.mark.timeout(180)]
+pytestmark = [*is_possible, pytest.mark.peers, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from cluster import NotYet, cni_tools, eventually
 from plugin_host import NETWORK, VERSIONS, PluginHost, Pod, Said, installed_by
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
 
 def with_default_route(host: PluginHost, *, has_agent: bool) -> None:  # noqa: ARG001

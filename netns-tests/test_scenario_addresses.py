@@ -13,7 +13,7 @@ from cluster import eventually
 from plugin_host import PluginHost, installed_by
 from pycni.ctl.agentlink import ask
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
 POOL = """\
 apiVersion: projectcalico.org/v3

@@ -12,7 +12,7 @@ import pytest
 
 from cluster import DNSUTILS, Cluster, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 NODE_0, NODE_1, NODE_2 = "node-0", "node-1", "node-2"
 WEB_ADDRESS = "192.168.247.10"

@@ -8,7 +8,7 @@ import pytest
 
 from cluster import DNSUTILS, DUAL_STACK, EXERCISE, Cluster, cni_tools, eventually, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module", params=[EXERCISE, DUAL_STACK], ids=lambda path: path.stem)

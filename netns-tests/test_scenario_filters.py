@@ -14,7 +14,7 @@ from router_tables import Table, learned
 from routers import NODES, Router
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.peers, pytest.mark.together, pytest.mark.timeout(150),
+    pytest.mark.netns, pytest.mark.peers, pytest.mark.long, pytest.mark.timeout(150),
 ]  # fmt: skip
 
 ROUTER = Router("router", "10.10.0.1", 65000, hops=1)

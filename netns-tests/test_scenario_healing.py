@@ -6,7 +6,7 @@ import pytest
 
 from cluster import Cluster, eventually, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.timeout(180)]
 
 # It takes a fraction of a second.  The pass over everything, each minute, would be too late.
 MENDED_S = 20

@@ -6,7 +6,7 @@ import pytest
 
 from cluster import DNSUTILS, Cluster, eventually, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.timeout(180)]
 
 SEND_IPIP = """
 import socket, struct

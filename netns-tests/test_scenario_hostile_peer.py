@@ -14,7 +14,7 @@ import hostile_peer
 from cluster import DNSUTILS, Cluster, eventually, lab
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.peers, pytest.mark.together, pytest.mark.timeout(150),
+    pytest.mark.netns, pytest.mark.peers, pytest.mark.long, pytest.mark.timeout(150),
 ]  # fmt: skip
 
 SCRIPT = Path(hostile_peer.__file__).read_text(encoding="utf-8")

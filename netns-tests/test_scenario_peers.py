@@ -10,7 +10,7 @@ from peerings import apply, has_peers, peers_up
 from routers import NODES
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.peers, pytest.mark.together, pytest.mark.timeout(240),
+    pytest.mark.netns, pytest.mark.peers, pytest.mark.timeout(240),
 ]  # fmt: skip
 
 PORT = 1179

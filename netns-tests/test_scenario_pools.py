@@ -12,7 +12,7 @@ import yaml
 from addresses_page import require_documented
 from cluster import LAB, ROOT, Cluster, eventually, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
 
 def topology(directory: Path, *, cidr: str, block_size: int, pods: list[dict[str, str]]) -> Path:

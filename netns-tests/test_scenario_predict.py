@@ -9,7 +9,7 @@ import yaml
 
 from cluster import ROOT, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
 
 def random_topology(seed: int) -> dict[str, object]:

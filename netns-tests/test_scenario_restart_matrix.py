@@ -16,7 +16,7 @@ from peerings import apply
 from routers import NODES, Router
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.peers, pytest.mark.together, pytest.mark.timeout(240),
+    pytest.mark.netns, pytest.mark.peers, pytest.mark.long, pytest.mark.timeout(240),
 ]  # fmt: skip
 
 TARGET = "192.168.247.10"

@@ -8,7 +8,7 @@ import pytest
 
 from cluster import DNSUTILS, DUAL_STACK, EXERCISE, HOLD_TIME_S, Cluster, Loss, eventually, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.timeout(240)]
 
 # It takes two or three seconds, ExaBGP's own back-off up to a minute.
 BACK_S = 20

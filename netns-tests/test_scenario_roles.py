@@ -18,7 +18,7 @@ from router_tables import next_hops
 from routers import NODES, NODES6, Router
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.peers, pytest.mark.together, pytest.mark.timeout(180),
+    pytest.mark.netns, pytest.mark.peers, pytest.mark.long, pytest.mark.timeout(180),
 ]  # fmt: skip
 
 BLOCKS = {

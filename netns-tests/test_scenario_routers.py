@@ -11,7 +11,7 @@ from peerings import GATEWAYS, apply, set_mode, wait_for_peers
 from routers import NODES
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.peers, pytest.mark.together, pytest.mark.timeout(150),
+    pytest.mark.netns, pytest.mark.peers, pytest.mark.timeout(150),
 ]  # fmt: skip
 
 # Both reflect for one cluster (RFC 4456): what one has from the other it leaves alone.

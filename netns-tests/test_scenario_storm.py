@@ -8,7 +8,7 @@ import pytest
 
 from cluster import LAB, ROOT, Cluster, eventually, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.timeout(420)]
 
 NODES = ("node-0", "node-1", "node-2")
 

@@ -10,7 +10,7 @@ import pytest
 
 from plugin_host import VERSIONS, PluginHost, Pod, clean_host, installed_by
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.long, pytest.mark.timeout(120)]
 
 installed = installed_by(("c", True), ("python", False))
 host = clean_host

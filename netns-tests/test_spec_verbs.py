@@ -11,7 +11,7 @@ import pytest
 
 from plugin_host import VERSIONS, PluginHost, Pod, clean_host, installed_by
 
-pytestmark = [pytest.mark.netns, pytest.mark.together, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
 installed = installed_by(("c", True), ("python", True), ("c", False), ("python", False))
 host = clean_host

@@ -19,6 +19,7 @@ from tests.tier_run import (
     pytest_summary,
     run,
 )
+from tests.tier_turns import Turns
 
 # Tiers that can't be empty: a run without them proves nothing. Add a tier once it has tests.
 REQUIRED = (
@@ -35,6 +36,7 @@ class Context:
     env: dict[str, str]
     announce: Callable[[str], object] = str
     processes: Processes = field(default_factory=Processes)
+    turns: Turns = field(default_factory=Turns)
 
     def run(self, command: Sequence[str], *, timeout_s: float, scratch: Path | None = None) -> Ran:
         """Run a command of this run."""

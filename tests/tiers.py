@@ -18,36 +18,54 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tests.tier_context import Context, Tier, module, tests_outcome
 from tests.tier_isolated import collect, isolated
 from tests.tier_model import Case, Outcome, measure, render_report, tier_line
 from tests.tier_run import ISOLATE, ROOT, TIMED_OUT, pytest_command, read_junit
+from tests.tier_turns import LONG, ONE_PROCESSOR, SOON
 
-# These need neither root nor each other, so two of them run at a time.
+# These need neither root nor much time.
 FAST = ("format", "lint", "imports", "types", "unit", "contract", "agent", "scenarios")
 ON_HOST = "not uml and not peers and not kubernetes and not kubeadm"
 PYTHON_CODE = ("pycni", "tests", "typings", "netns-tests", "bench")
 
 
+def in_turn(tier: Tier, *, weight: int = ONE_PROCESSOR, rank: int = SOON) -> Tier:
+    """Let a tier wait for its turn, and take its time from then on."""
+
+    def when_it_is_time(name: str, context: Context) -> Outcome:
+        with context.turns.turn(weight, rank):
+            context.announce(name)
+            started = time.monotonic()
+            outcome = tier(name, context)
+            return replace(outcome, seconds=time.monotonic() - started)
+
+    return when_it_is_time
+
+
+def run_steps(
+    steps: Sequence[Sequence[str]], name: str, context: Context, *, timeout_s: float = 300
+) -> Outcome:
+    """Run tools that must all end with 0."""
+    output = []
+    status = 0
+    for step in steps:
+        ran = context.run(step, timeout_s=timeout_s)
+        output.append(f"$ {' '.join(step)}\n{ran.output}")
+        status = status or ran.status
+    last = (output[-1].strip().splitlines() or [""])[-1]
+    summary = last if status == 0 and not last.startswith("$ ") else ""
+    if status:
+        summary = "timed out" if status == TIMED_OUT else f"ended with status {status}"
+    return Outcome(name, status == 0, 0, summary, "\n".join(output))
+
+
 def commands(*steps: Sequence[str], timeout_s: float = 300) -> Tier:
-    """Make a tier of tools that must all end with 0."""
-
-    def tier(name: str, context: Context) -> Outcome:
-        output = []
-        status = 0
-        for step in steps:
-            ran = context.run(step, timeout_s=timeout_s)
-            output.append(f"$ {' '.join(step)}\n{ran.output}")
-            status = status or ran.status
-        last = (output[-1].strip().splitlines() or [""])[-1]
-        summary = last if status == 0 and not last.startswith("$ ") else ""
-        if status:
-            summary = "timed out" if status == TIMED_OUT else f"ended with status {status}"
-        return Outcome(name, status == 0, 0, summary, "\n".join(output))
-
-    return tier
+    """Make a tier of tools."""
+    return in_turn(partial(run_steps, steps, timeout_s=timeout_s))
 
 
 def measured(
@@ -81,7 +99,7 @@ def measured(
         cases = read_junit(scratch / "junit.xml")
         return tests_outcome(name, cases, status=ran.status, output=ran.output)
 
-    return tier
+    return in_turn(tier)
 
 
 def in_uml(folder: str, *, timeout_s: float, test_timeout_s: int) -> Tier:
@@ -108,7 +126,7 @@ def in_uml(folder: str, *, timeout_s: float, test_timeout_s: int) -> Tier:
             ran = context.run(command, timeout_s=timeout_s)
             return tests_outcome(name, read_junit(junit), status=ran.status, output=ran.output)
 
-    return tier
+    return in_turn(tier, weight=1, rank=LONG)
 
 
 def coverage(name: str, context: Context) -> Outcome:
@@ -120,7 +138,7 @@ def coverage(name: str, context: Context) -> Outcome:
     merged, report = context.scratch / "coverage.db", context.scratch / "coverage.json"
     combine = module("coverage", "combine", "--keep", f"--data-file={merged}", *data)
     render = module("coverage", "json", f"--data-file={merged}", "-o", str(report))
-    made = commands(combine, render)(name, context)
+    made = run_steps((combine, render), name, context)
     if not made.is_ok:
         return made
     demanded = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pycni"]["coverage"]
@@ -175,13 +193,15 @@ TIERS: dict[str, Tier] = {
     "scenarios": measured("tests/scenarios", timeout_s=120, test_timeout_s=20),
     "cni": measured("tests/cni", timeout_s=600, test_timeout_s=60, isolate=True),
     "apiserver": measured("tests/contract", timeout_s=900, test_timeout_s=60, markers="kubernetes"),
-    "coverage": coverage,
-    "netns": isolated("netns-tests", markers=ON_HOST, timeout_s=2400, test_timeout_s=180),
-    "kubernetes": isolated("netns-tests", markers="kubernetes", timeout_s=1200, test_timeout_s=180),
-    "kubeadm": isolated("netns-tests", markers="kubeadm", timeout_s=3600, test_timeout_s=900),
+    "coverage": in_turn(coverage),
+    "netns": isolated("netns-tests", markers=ON_HOST, timeout_s=1200, test_timeout_s=180),
+    "kubernetes": isolated("netns-tests", markers="kubernetes", timeout_s=600, test_timeout_s=180),
+    "kubeadm": isolated(
+        "netns-tests", markers="kubeadm", timeout_s=1800, test_timeout_s=900, weight=ONE_PROCESSOR
+    ),
     "uml": in_uml("netns-tests", timeout_s=1800, test_timeout_s=300),
     "peers": isolated(
-        "netns-tests", markers="peers and not uml", timeout_s=1200, test_timeout_s=180
+        "netns-tests", markers="peers and not uml", timeout_s=900, test_timeout_s=180
     ),
     "build": commands(["sh", "tests/build.sh", sys.executable]),
 }
@@ -204,25 +224,20 @@ def environment(scratch: Path) -> dict[str, str]:
     }
 
 
-def run_tier(name: str, context: Context) -> Outcome:
-    """Run one tier and take its time."""
-    context.announce(name)
-    started = time.monotonic()
-    outcome = TIERS[name](name, context)
-    return replace(outcome, seconds=time.monotonic() - started)
-
-
 def run_tiers(names: Sequence[str], context: Context) -> Iterator[Outcome]:
-    """Run the tiers, and give their outcomes in the tiers' own order."""
-    with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as executor:
+    """Run the tiers side by side, as turns come, and give their outcomes in the tiers' own order.
+
+    The coverage of the others' tests is looked at when all of them have ended.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(names))) as executor:
         try:
-            fast = [name for name in names if name in FAST]
-            for future in [executor.submit(run_tier, name, context) for name in fast]:
-                yield future.result()
-            # Alone: these look at times, and some take every processor there is.
+            running = {
+                name: executor.submit(TIERS[name], name, context)
+                for name in names
+                if name != "coverage"
+            }
             for name in names:
-                if name not in FAST:
-                    yield run_tier(name, context)
+                yield running[name].result() if name in running else TIERS[name](name, context)
         except BaseException:
             # Ctrl-C: the threads wait for processes, which have to end first.
             executor.shutdown(wait=False, cancel_futures=True)

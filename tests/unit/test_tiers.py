@@ -24,6 +24,7 @@ from tests.tier_model import (
     render_report,
 )
 from tests.tier_run import ROOT, TIMED_OUT, Processes, pytest_summary, read_junit, run
+from tests.tier_turns import Turns
 
 PASSED = Case("a::one", "passed", 0.1)
 FAILED = Case("a::two", "failed", 0.3)
@@ -280,37 +281,55 @@ def test_meets():
     (HERE / "{name}.done").touch()
     assert "{other}" in met
 """
-TOGETHER = "[pytest.mark.together]"
+ALONE = "[pytest.mark.alone]"
 
 
-@pytest.mark.parametrize("marks", [TOGETHER, "[]"])
-def test_files_meet_only_where_they_allow_it(
+@pytest.mark.parametrize("marks", [ALONE, "[]"])
+def test_files_meet_unless_they_want_to_be_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], marks: str
 ) -> None:
     (tmp_path / "tests").mkdir()
     place = tmp_path / "place"
     place.mkdir()
     for name, other, mine in [
-        ("one", "two", TOGETHER),
+        ("three", "two.done", ALONE),
+        ("one", "two", "[pytest.mark.long]"),
         ("two", "one", marks),
-        ("three", "two.done", "[]"),
     ]:
         text = MEETS.format(marks=mine, place=place, name=name, other=other)
         (tmp_path / "tests" / f"test_{name}.py").write_text(text)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  together\n  uml\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  alone\n  long\n  uml\n")
     monkeypatch.setattr(tier_run, "ROOT", tmp_path)
     monkeypatch.setattr(tier_isolated, "ISOLATE", ())
-    monkeypatch.setattr(tier_isolated, "WORKERS", 2)
     monkeypatch.setattr(Context, "find_obstacle", lambda _: "")
     tier = tier_isolated.isolated("tests", markers="not uml", timeout_s=60, test_timeout_s=20)
 
-    outcome = tier("netns", Context(tmp_path, dict(os.environ)))
+    outcome = tier("netns", Context(tmp_path, dict(os.environ), turns=Turns(4)))
 
-    if marks == TOGETHER:
-        assert (outcome.is_ok, outcome.summary) == (True, "3 passed, 0 failed, 0 skipped")
-    else:
+    if marks == ALONE:
         assert (outcome.is_ok, outcome.summary) == (False, "1 passed, 2 failed, 0 skipped")
-    assert capsys.readouterr().out.count("tests/test_one.py: 1 ") == 1
+    else:
+        assert (outcome.is_ok, outcome.summary) == (True, "3 passed, 0 failed, 0 skipped")
+    assert capsys.readouterr().out.count("netns: tests/test_one.py: 1 ") == 1
+
+
+def test_a_file_has_its_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_slow.py").write_text("import time\ndef test(): time.sleep(30)")
+    (tmp_path / "tests" / "test_quick.py").write_text("def test(): pass")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  alone\n  long\n  uml\n")
+    monkeypatch.setattr(tier_run, "ROOT", tmp_path)
+    monkeypatch.setattr(tier_isolated, "ISOLATE", ())
+    monkeypatch.setattr(Context, "find_obstacle", lambda _: "")
+    tier = tier_isolated.isolated("tests", markers="not uml", timeout_s=3, test_timeout_s=60)
+
+    outcome = tier("netns", Context(tmp_path, dict(os.environ), turns=Turns(1)))
+
+    assert not outcome.is_ok
+    assert outcome.summary.startswith("timed out")
+    assert "tests/test_quick.py: 1 passed" in capsys.readouterr().out
 
 
 def test_help_needs_no_environment(tmp_path: Path) -> None:
