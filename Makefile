@@ -13,14 +13,14 @@ check:           ## Everything that CI runs.
 netns uml peers: ## Tests on a real kernel (root).
 	bin/test $@
 
-soak:            ## 200,000 stories of nodes that act at once (hours), crashes at every call (root).
+soak:            ## 200,000 stories of nodes that act at once (hours), crashes at every system call (root).
 	bin/test --prepare
 	# In tens: what Hypothesis remembers of 100,000 stories would fill gigabytes.
 	for part in 1 2 3 4 5 6 7 8 9 10; do \
 	    PYCNI_EXAMPLES=10000 PYCNI_HYPOTHESIS=soak .venv/bin/pytest -q \
 	        tests/agent/ipam/test_interleaving.py || exit; \
 	done
-	PYCNI_FAULT_STEP=1 .venv/bin/pytest -q --timeout=7200 netns-tests/test_faults.py
+	PYCNI_FAULT_CALLS=all .venv/bin/pytest -q --timeout=7200 netns-tests/test_faults.py
 
 format:          ## Rewrite the sources in the house format.
 	bin/test --prepare

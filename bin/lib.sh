@@ -30,12 +30,12 @@ export PYCNI_CACHE="$CACHE" PYCNI_VENV="$VENV"
 
 # --- Debian packages ---------------------------------------------------------------------------
 
+# One call for all of them: most commands begin with this.
 missing_packages() {
+    _there=" $(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' "$@" 2>/dev/null |
+        sed -n 's/^.i. *//p' | tr '\n' ' ')"
     for _p in "$@"; do
-        case $(dpkg-query -W -f '${db:Status-Abbrev}' "$_p" 2>/dev/null) in
-            ?i*) ;;
-            *) printf '%s ' "$_p" ;;
-        esac
+        case $_there in *" $_p "*) ;; *) printf '%s ' "$_p" ;; esac
     done
 }
 
@@ -104,6 +104,8 @@ ensure_venv() {
     fi
 }
 
+NEVER_IMPORTED='/(pip|setuptools|netaddr|tzdata|kubernetes/(client|dynamic|informer|leaderelection|stream|utils|watch|aio/client/(models|api)))/'
+
 make_venv() {
     _kind=$1; _want=$2; _dev=$3
     _have=$(cat "$VENV/pycni-stamp" 2>/dev/null) || _have=
@@ -125,9 +127,13 @@ make_venv() {
         "$_python" -I -m venv "$VENV" >&2 || die "$_python -m venv failed, see above"
     fi
     rm -f "$VENV/pycni-stamp"
+    # The locks name everything: nothing is to be resolved.
     "$VENV/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input \
-        --require-hashes -r "$ROOT/requirements/$_kind.lock" >&2 ||
+        --no-deps --no-compile --require-hashes -r "$ROOT/requirements/$_kind.lock" >&2 ||
         die "pip could not install requirements/$_kind.lock, see above: let it reach a package index (PIP_INDEX_URL) or a directory of wheels (PIP_FIND_LINKS), then run this again"
+    # Compiled now, since who runs may not write here; but for what nobody imports, which is most.
+    "$VENV/bin/python" -I -m compileall -q -x "$NEVER_IMPORTED" "$VENV"/lib/python3*/site-packages ||
+        note "some packages could not be compiled: programs start more slowly"
     # The clone itself, importable under -I from any directory and without a build.
     for _site in "$VENV"/lib/python3*/site-packages; do
         printf '%s\n' "$ROOT" >"$_site/pycni-clone.pth"

@@ -293,7 +293,6 @@ def sweep(
     mend: Callable[[FaultyHost], Callable[[], None]],
     *,
     least: int,
-    step: int = 1,
 ) -> None:
     """Kill at each call in turn, mend after each; there must be `least` of them at least.
 
@@ -304,7 +303,7 @@ def sweep(
     workers = []
     for number, host in enumerate(hosts):
         files[number].unlink(missing_ok=True)
-        calls = range(1 + number * step, MOST_CALLS, len(hosts) * step)
+        calls = range(1 + number, MOST_CALLS, len(hosts))
         workers.append(start(lambda: None, partial(_sweep, host, calls, kill, mend, files[number])))
     ended = [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
     told = [file.read_text(encoding="utf-8") for file in files]

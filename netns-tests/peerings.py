@@ -23,15 +23,24 @@ def apply(cluster: Cluster, kind: str, name: str, **spec: object) -> None:
     cluster.run("node-0", f"{pycnictl} apply -f - <<'X'\n{yaml.safe_dump(document)}\nX")
 
 
+# Node-1 has no IPv6 pods.
+OWNERS = (NODES, {name: address for name, address in NODES6.items() if name != "node-1"})
+"""The nodes that have blocks, for each family."""
+
+
 def peers_up(cluster: Cluster, node: str) -> set[str]:
     """The peers that have told all they know: of their own block, or of all others'."""
-    peers = cluster.status(node)["peers"]
-    least = {p["peer"]: 1 if p["peer"] in NODES.values() else len(NODES) - 1 for p in peers}
     return {
         p["peer"]
-        for p in peers
-        if p["state"] == "up" and not p["stale"] and p["paths"] >= least[p["peer"]]
+        for p in cluster.status(node)["peers"]
+        if p["state"] == "up" and not p["stale"] and p["paths"] >= least_paths(p["peer"], node)
     }
+
+
+def least_paths(peer: str, node: str) -> int:
+    """How many blocks a peer knows that a node has to hear of."""
+    owners = OWNERS[":" in peer]
+    return 1 if peer in owners.values() else len(owners.keys() - {node})
 
 
 def has_peers(cluster: Cluster, wanted: set[str], node: str) -> bool:
@@ -47,9 +56,7 @@ def wait_for_peers(cluster: Cluster, *, mesh: bool, also: dict[str, set[str]]) -
 
 def others(cluster: Cluster, node: str) -> set[str]:
     """The addresses by which all other nodes tell something."""
-    # Node-1 has no IPv6 pods.
-    six = {name: address for name, address in NODES6.items() if name != "node-1"}
-    families = [NODES, six] if cluster.has_ipv6 else [NODES]
+    families = OWNERS if cluster.has_ipv6 else OWNERS[:1]
     return {address for family in families for name, address in family.items() if name != node}
 
 

@@ -1,12 +1,12 @@
 """A crash at each system call in turn: whatever dies when, a retry or the next GC makes it good.
 
-A process is killed on entering its Nth system call, for N from 1 to the first run that lives to its
-end.  After each crash the runtime does what runtimes do: the same verb again, a DEL, or a GC that
-lists nothing.  Then the host has to be as if the request had been made once, or never.
+A process is killed on entering its Nth system call that changes anything outside it, for N from 1
+to the first run that lives to its end (`make soak`: at those that only look, too; see `killing`).
+After each crash the runtime does what runtimes do: the same verb again, a DEL, or a GC that lists
+nothing.  Then the host has to be as if the request had been made once, or never.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -20,8 +20,6 @@ pytestmark = [pytest.mark.netns, pytest.mark.long, pytest.mark.timeout(600)]
 
 WORKERS = 4
 """Hosts that go through the calls side by side: most of the time is spent waiting for RCU."""
-STEP = int(os.environ.get("PYCNI_FAULT_STEP", "80"))
-"""While the executables load they only read; `make soak` takes each of these thousands of calls."""
 AFTER_ADD = ("ADD", "DEL", "GC")
 AFTER_DEL = ("DEL", "GC")
 
@@ -93,7 +91,7 @@ def added_before(kill: Kill) -> Kill:
 
 @pytest.mark.parametrize("first", AFTER_ADD)
 def test_the_engine_dies_during_add(hosts: Sequence[FaultyHost], first: str) -> None:
-    sweep(hosts, lambda host, at: host.engine_killed("ADD", at=at), mend_by(first), least=200)
+    sweep(hosts, lambda host, at: host.engine_killed("ADD", at=at), mend_by(first), least=50)
 
 
 @pytest.mark.parametrize("first", ["ADD", "GC"])
@@ -104,7 +102,7 @@ def test_the_engine_dies_during_the_first_add_of_a_node(
         host.restore_books()
         return host.engine_killed("ADD", at=at)
 
-    sweep(hosts, kill, mend_by(first), least=300)
+    sweep(hosts, kill, mend_by(first), least=80)
 
 
 @pytest.mark.parametrize("first", AFTER_DEL)
@@ -112,14 +110,14 @@ def test_the_engine_dies_during_del(hosts: Sequence[FaultyHost], first: str) -> 
     def kill(host: FaultyHost, at: int) -> Ran:
         return host.engine_killed("DEL", at=at)
 
-    sweep(hosts, added_before(kill), mend_by(first), least=200)
+    sweep(hosts, added_before(kill), mend_by(first), least=50)
 
 
 def test_the_engine_dies_during_gc(hosts: Sequence[FaultyHost]) -> None:
     def kill(host: FaultyHost, at: int) -> Ran:
         return host.engine_killed("GC", at=at, **EVERYTHING_INVALID)
 
-    sweep(hosts, added_before(kill), mend_by("GC"), least=200)
+    sweep(hosts, added_before(kill), mend_by("GC"), least=50)
 
 
 @pytest.mark.parametrize("first", AFTER_ADD)
@@ -147,20 +145,20 @@ def relay_killed(verb: str) -> Kill:
 
 @pytest.mark.parametrize("first", AFTER_ADD)
 def test_the_c_relay_dies_during_add(hosts: Sequence[FaultyHost], first: str) -> None:
-    sweep(hosts, relay_killed("ADD"), mend_by(first), least=10)
+    sweep(hosts, relay_killed("ADD"), mend_by(first), least=5)
 
 
 @pytest.mark.parametrize("first", AFTER_DEL)
 def test_the_c_relay_dies_during_del(hosts: Sequence[FaultyHost], first: str) -> None:
-    sweep(hosts, added_before(relay_killed("DEL")), mend_by(first), least=10)
+    sweep(hosts, added_before(relay_killed("DEL")), mend_by(first), least=5)
 
 
 def test_the_python_relay_dies_during_add(python_hosts: Sequence[FaultyHost]) -> None:
-    sweep(python_hosts, relay_killed("ADD"), mend_by("ADD"), least=100)
+    sweep(python_hosts, relay_killed("ADD"), mend_by("ADD"), least=15)
 
 
 def test_the_python_relay_dies_during_del(python_hosts: Sequence[FaultyHost]) -> None:
-    sweep(python_hosts, added_before(relay_killed("DEL")), mend_by("GC"), least=100)
+    sweep(python_hosts, added_before(relay_killed("DEL")), mend_by("GC"), least=15)
 
 
 def test_the_executables_die_while_they_load(hosts: Sequence[FaultyHost]) -> None:
@@ -168,7 +166,7 @@ def test_the_executables_die_while_they_load(hosts: Sequence[FaultyHost]) -> Non
     def kill(host: FaultyHost, at: int) -> Ran:
         return host.relay_killed("ADD", at=at)
 
-    sweep(hosts, kill, mend_by("ADD"), least=1000, step=STEP)
+    sweep(hosts, kill, mend_by("ADD"), least=200)
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
@@ -182,4 +180,4 @@ def test_the_agent_dies_while_its_server_serves(hosts: Sequence[FaultyHost], ver
         host.agent_rests()  # what an agent leaves in any case: blocks' routes, files
         return mend_by(verb)(host)
 
-    sweep(hosts, kill, mend, least=60)
+    sweep(hosts, kill, mend, least=2)

@@ -23,7 +23,7 @@ from tests.tier_turns import Turns
 
 # Tiers that can't be empty: a run without them proves nothing. Add a tier once it has tests.
 REQUIRED = (
-    *("unit", "contract", "agent", "scenarios", "cni", "apiserver"),
+    *("unit", "contract", "agent", "stories", "scenarios", "cni", "apiserver"),
     *("netns", "kubernetes", "kubeadm", "uml", "peers"),
 )
 

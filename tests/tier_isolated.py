@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,15 +41,17 @@ class _Files:
         with self.context.turns.turn(weight, rank):
             begun = time.monotonic()
             scratch = self.context.fresh(self.name)
-            junit = scratch / "junit.xml"
+            junit, files = scratch / "junit.xml", self.context.fresh("t")
             command = pytest_command(
                 [path],
                 markers=self.markers,
                 junit=junit,
                 test_timeout_s=self.test_timeout_s,
                 coverage=None,
+                basetemp=files,
             )
             ran = self.context.run([*ISOLATE, *command], timeout_s=self.timeout_s, scratch=scratch)
+            shutil.rmtree(files, ignore_errors=True)
             summary = pytest_summary(ran.output) or f"status {ran.status}"
             print(f"     {self.name}: {path}: {summary}", flush=True)
             ended = time.monotonic()

@@ -120,15 +120,26 @@ def find_obstacle(ran: Ran) -> str:
 
 
 def pytest_command(
-    paths: Sequence[str], *, markers: str, junit: Path, test_timeout_s: int, coverage: Path | None
+    paths: Sequence[str],
+    *,
+    markers: str,
+    junit: Path,
+    test_timeout_s: int,
+    coverage: Path | None,
+    basetemp: Path | None = None,
 ) -> list[str]:
-    """Compose one pytest run; with a coverage file it is measured."""
+    """Compose one pytest run; with a coverage file it is measured.
+
+    Its temporary files are in `basetemp`: where all runs share pytest's own place, each removes
+    what it takes for old, and that may be in use.
+    """
     command = [sys.executable, "-I"]
     if coverage is not None:
         command += ["-m", "coverage", "run", f"--data-file={coverage}"]
     return [
         *command, "-m", "pytest", *paths, "-m", markers, f"--junitxml={junit}",
         f"--timeout={test_timeout_s}", "-o", f"cache_dir={junit.parent}/pytest-cache",
+        *([] if basetemp is None else [f"--basetemp={basetemp}"]),
     ]  # fmt: skip
 
 

@@ -28,8 +28,8 @@ from tests.tier_run import ISOLATE, ROOT, TIMED_OUT, pytest_command, read_junit
 from tests.tier_turns import LONG, ONE_PROCESSOR, SOON
 
 # These need neither root nor much time.
-FAST = ("format", "lint", "imports", "types", "unit", "contract", "agent", "scenarios")
-ON_HOST = "not uml and not peers and not kubernetes and not kubeadm"
+FAST = ("format", "lint", "imports", "types", "unit", "contract", "agent", "stories", "scenarios")
+ON_HOST = "not uml and not peers and not kubernetes and not kubeadm and not stories"
 PYTHON_CODE = ("pycni", "tests", "typings", "netns-tests", "bench")
 
 
@@ -75,27 +75,30 @@ def measured(
     test_timeout_s: int,
     isolate: bool = False,
     markers: str = ON_HOST,
+    is_covered: bool = True,
 ) -> Tier:
-    """Make a tier of pytest tests that run under coverage.
+    """Make a tier of pytest tests that run under coverage, which makes most twice as slow.
 
     With `isolate` and as root they get namespaces of their own, so that a contract's suite can
     also ask the real kernel.
     """
 
     def tier(name: str, context: Context) -> Outcome:
-        scratch = context.fresh(name)
+        scratch, files = context.fresh(name), context.fresh("t")
         command = pytest_command(
             [folder],
             markers=markers,
             junit=scratch / "junit.xml",
             test_timeout_s=test_timeout_s,
-            coverage=context.coverage / name,
+            coverage=context.coverage / name if is_covered else None,
+            basetemp=files,
         )
         if not any((ROOT / folder).rglob("test_*.py")):
             return tests_outcome(name, (), status=5, output="")
         if isolate and not context.find_obstacle():
             command = [*ISOLATE, *command]
         ran = context.run(command, timeout_s=timeout_s, scratch=scratch)
+        shutil.rmtree(files, ignore_errors=True)
         cases = read_junit(scratch / "junit.xml")
         return tests_outcome(name, cases, status=ran.status, output=ran.output)
 
@@ -190,6 +193,9 @@ TIERS: dict[str, Tier] = {
     "unit": measured("tests/unit", timeout_s=300, test_timeout_s=20),
     "contract": measured("tests/contract", timeout_s=300, test_timeout_s=30, isolate=True),
     "agent": measured("tests/agent", timeout_s=300, test_timeout_s=20, isolate=True),
+    "stories": measured(
+        "tests/agent", timeout_s=600, test_timeout_s=20, markers="stories", is_covered=False
+    ),
     "scenarios": measured("tests/scenarios", timeout_s=120, test_timeout_s=20),
     "cni": measured("tests/cni", timeout_s=600, test_timeout_s=60, isolate=True),
     "apiserver": measured("tests/contract", timeout_s=900, test_timeout_s=60, markers="kubernetes"),

@@ -6,12 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pycni.ctl.agentlink import ask
-from pycni.ctl.output import (
-    add_output_argument,
-    command,
-    print_documents,
-    print_table,
-)
+from pycni.ctl.output import add_output_argument, command, print_documents, print_table
 from pycni.ctl.usage import EXIT_PROBLEMS
 
 DEFAULT_RUN_DIR = Path("/run/pycni")

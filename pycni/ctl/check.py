@@ -12,12 +12,8 @@ from pycni.check.probes import rp_filters
 from pycni.check.survey import DEFAULT_NET_DIR, RESOLV_CONF, Place, place_of, survey, survey_ways
 from pycni.cni.defaults import named_node
 from pycni.config import DEFAULT_CONFIG, AgentConfig, load_config
-from pycni.ctl.output import (
-    add_output_argument,
-    command,
-    open_datastore,
-    print_documents,
-)
+from pycni.ctl.output import add_output_argument, command, print_documents
+from pycni.ctl.store import open_datastore
 from pycni.ctl.usage import EXIT_FAILED, EXIT_PROBLEMS, WrongUsage
 from pycni.datastore.opening import cluster_of
 from pycni.errors import InvalidInput, PycniError

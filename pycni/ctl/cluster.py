@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pycni.ctl.files import read_input, source_name
-from pycni.ctl.output import add_datastore_arguments, command, kubeconfig_of, open_datastore
+from pycni.ctl.output import command
+from pycni.ctl.store import add_datastore_arguments, kubeconfig_of, open_datastore
 from pycni.ctl.usage import WrongUsage
 from pycni.datastore import opening
 from pycni.errors import InvalidInput

@@ -12,13 +12,8 @@ from pycni.ctl import (
     ipam_show,
     ipam_split,
 )
-from pycni.ctl.output import (
-    add_datastore_arguments,
-    add_output_argument,
-    command,
-    print_documents,
-    print_table,
-)
+from pycni.ctl.output import add_output_argument, command, print_documents, print_table
+from pycni.ctl.store import add_datastore_arguments
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import InvalidInput
 from pycni.ipam.selection import candidates

@@ -5,13 +5,8 @@ from collections.abc import Sequence
 
 from pycni.ctl.ipam_reading import Reading, add_run_dir_argument, read_findings
 from pycni.ctl.ipam_report import counts_of, report_document
-from pycni.ctl.output import (
-    add_output_argument,
-    command,
-    open_datastore,
-    print_documents,
-    print_table,
-)
+from pycni.ctl.output import add_output_argument, command, print_documents, print_table
+from pycni.ctl.store import open_datastore
 from pycni.ctl.usage import EXIT_PROBLEMS
 from pycni.ipam.findings import Finding
 from pycni.ipam.mending import Mending

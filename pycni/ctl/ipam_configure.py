@@ -4,13 +4,8 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from pycni.ctl.output import (
-    add_output_argument,
-    command,
-    open_datastore,
-    print_documents,
-    print_table,
-)
+from pycni.ctl.output import add_output_argument, command, print_documents, print_table
+from pycni.ctl.store import open_datastore
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from pycni.ipam.retries import ATTEMPTS, Retries, gave_up

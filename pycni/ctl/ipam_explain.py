@@ -8,13 +8,8 @@ from typing import Any
 
 from pycni.ctl.agentlink import ask
 from pycni.ctl.ipam_reading import LocalAgent, add_run_dir_argument, address_argument, read
-from pycni.ctl.output import (
-    add_output_argument,
-    command,
-    open_datastore,
-    print_documents,
-    print_table,
-)
+from pycni.ctl.output import add_output_argument, command, print_documents, print_table
+from pycni.ctl.store import open_datastore
 from pycni.errors import TryAgain
 from pycni.ipam.books import Books, pod_of
 from pycni.ipam.pools import holds

@@ -14,7 +14,8 @@ from ipaddress import ip_interface
 from pycni.ctl.files import read_input, source_name
 from pycni.ctl.ipam_reading import Reading, add_run_dir_argument, address_argument, read
 from pycni.ctl.ipam_report import Leak, parse_leaks
-from pycni.ctl.output import command, open_datastore
+from pycni.ctl.output import command
+from pycni.ctl.store import open_datastore
 from pycni.ctl.usage import EXIT_FAILED, WrongUsage
 from pycni.datastore.opening import OpenDatastore
 from pycni.errors import InvalidInput, NotFound, PycniError

@@ -6,14 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pycni.ctl.ipam_reading import address_argument
-from pycni.ctl.output import (
-    add_output_argument,
-    command,
-    open_datastore,
-    print_documents,
-    print_error,
-    print_table,
-)
+from pycni.ctl.output import add_output_argument, command, print_documents, print_error, print_table
+from pycni.ctl.store import open_datastore
 from pycni.ctl.usage import EXIT_FAILED
 from pycni.ipam import block as arithmetic
 from pycni.ipam.books import Books, awake, corruption_of, network_order, pod_of

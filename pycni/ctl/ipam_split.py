@@ -8,13 +8,8 @@ import argparse
 import sys
 from typing import Any
 
-from pycni.ctl.output import (
-    add_output_argument,
-    command,
-    open_datastore,
-    print_documents,
-    print_table,
-)
+from pycni.ctl.output import add_output_argument, command, print_documents, print_table
+from pycni.ctl.store import open_datastore
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam.pools import holds

@@ -1,18 +1,35 @@
 """`pycnictl`: the operator's command.  Arguments and output only; each verb group is a module."""
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 import pycni
-from pycni.ctl import agent, bgp, check, cluster, ipam, migrate, node, predict, resources
-from pycni.ctl.output import add_datastore_arguments, print_error, reason_of
+from pycni.ctl.output import print_error, reason_of
+from pycni.ctl.store import add_datastore_arguments
 from pycni.ctl.usage import EXIT_FAILED, EXIT_STATUS
 
+GROUPS = {
+    **dict.fromkeys(("status", "routes"), "agent"),
+    "bgp": "bgp",
+    "node": "node",
+    "check": "check",
+    **dict.fromkeys(("get", "apply", "delete"), "resources"),
+    "ipam": "ipam",
+    "cluster": "cluster",
+    "migrate": "migrate",
+    "predict": "predict",
+}
+"""The module of each command, in the order of the help."""
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the whole command line."""
+
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """Return the command line: that of one command, or all of it.
+
+    What the others import is half of the time in which a command starts.
+    """
     parser = argparse.ArgumentParser(
         prog="pycnictl",
         description="Look at and change a pycni network.",
@@ -22,14 +39,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pycni {pycni.__version__}")
     add_datastore_arguments(parser)
     verbs = parser.add_subparsers(dest="group", required=True, metavar="COMMAND")
-    for module in (agent, bgp, node, check, resources, ipam, cluster, migrate, predict):
-        module.register(verbs)
+    for module in (GROUPS[command],) if command else dict.fromkeys(GROUPS.values()):
+        importlib.import_module(f"pycni.ctl.{module}").register(verbs)
     return parser
+
+
+def _command_of(words: Sequence[str]) -> str:
+    """Return the command that the words begin with; "" where that is not plain to see."""
+    at = 0
+    while words[at : at + 1] and words[at] in ("--datastore", "--kubeconfig"):
+        at += 2
+    first = words[at] if at < len(words) else ""
+    return first if first in GROUPS else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status (see `pycni.ctl.usage`)."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = build_parser(_command_of(words)).parse_args(words)
     try:
         status: int = args.func(args)
         print(end="", flush=True)  # does nothing where standard output is closed

@@ -8,7 +8,8 @@ from pycni.check.survey import place_of
 from pycni.cni.defaults import named_node
 from pycni.config import DEFAULT_CONFIG, load_config
 from pycni.ctl.agentlink import ask
-from pycni.ctl.output import command, open_datastore
+from pycni.ctl.output import command
+from pycni.ctl.store import open_datastore
 from pycni.ctl.usage import EXIT_PROBLEMS, WrongUsage
 from pycni.datastore.opening import OpenDatastore, documents_of
 from pycni.errors import InvalidInput, PycniError

@@ -9,15 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pycni.ctl.files import read_input, source_name
-from pycni.ctl.output import (
-    add_datastore_arguments,
-    add_output_argument,
-    command,
-    list_of,
-    open_datastore,
-    print_documents,
-    print_table,
-)
+from pycni.ctl.output import add_output_argument, command, list_of, print_documents, print_table
+from pycni.ctl.store import add_datastore_arguments, open_datastore
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from pycni.ipam import block as arithmetic

@@ -74,10 +74,16 @@ def find_obstacle(object_path: Path) -> str:
     return _complaint(["unshare", "--net", "--mount", "--", "sh", "-c", script])
 
 
+TRY_S = 120
+"""A try takes a tenth of a second; a busy machine's kernel may be long about namespaces."""
+
+
 def _complaint(command: Sequence[str]) -> str:
     """Run a command; return what it said if it failed."""
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=TRY_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise TryAgain(f"{command[0]} has not ended within {TRY_S} s: try again later") from error
     except FileNotFoundError as error:
         raise PycniError(f"{command[0]} is not installed: run  apt-get install iproute2") from error
     if ran.returncode == 0:

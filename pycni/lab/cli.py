@@ -6,24 +6,16 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
-from pycni.ctl.files import read_input, source_name
 from pycni.ctl.output import add_output_argument
 from pycni.ctl.usage import exit_status_of
-from pycni.errors import AlreadyExists, InvalidInput, NotFound, PycniError, TryAgain
-from pycni.lab import client, launch, sockets
-from pycni.lab.blueprint import read_topology
+from pycni.errors import AlreadyExists, InvalidInput, NotFound, PycniError
+from pycni.lab import client, sockets
 from pycni.lab.frames import Request
-from pycni.lab.kubeadm import cgroups, host
-from pycni.lab.kubeadm.blueprint import require_kubernetes
-from pycni.lab.kubeadm.kit import make_kit
 from pycni.lab.layout import TUNNELS
 from pycni.lab.uml_guest import CLONE
-from pycni.topology.model import parse_pod
 
 DEFAULT_TOPOLOGY = CLONE / "examples" / "exercise.yaml"
-END_TIMEOUT_S = 30.0
 OK, FAILED, NOT_UP, ALREADY_UP, INTERRUPTED = 0, 1, 3, 4, 130
 BROKEN_PIPE = 141  # as of a program that SIGPIPE ends
 VERBS_HERE = ("up", "down", "show", "test", "shell", "exec", "agent", "node", "pod", "kubectl")
@@ -191,6 +183,8 @@ def _check_words(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         return
     if options.node is None:
         parser.error("pod add needs --node")
+    from pycni.topology.model import parse_pod
+
     try:
         parse_pod(_pod_document(options))
     except InvalidInput as exc:
@@ -204,11 +198,12 @@ def _pod_document(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _dispatch(options: argparse.Namespace) -> int:
+    if options.verb in ("up", "down"):
+        # Here, because it takes longer to import than most verbs to be done.
+        from pycni.lab import up_down
+
+        return up_down.up(options) if options.verb == "up" else up_down.down(options.name)
     match options.verb:
-        case "up":
-            return _up(options)
-        case "down":
-            return _down(options.name)
         case "shell" | "exec":
             return _execute(options)
         case "kubectl":
@@ -237,78 +232,3 @@ def _kubectl(options: argparse.Namespace) -> int:
     terminal = client.own_terminal() if has_terminal else None
     request = Request("kubectl", {"command": list(options.command)}, terminal)
     return client.perform(sockets.connect(options.name), request, has_input=True)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _up(options: argparse.Namespace) -> int:
-    name: str = options.name
-    if sockets.is_up(name):
-        raise AlreadyExists(
-            f"the lab {name!r} is up already: look at it with  {sockets.command('show', name)},"
-            f" end it with  {sockets.command('down', name)}, or give this one another --name"
-        )
-    # Before anything is tried, installed or started: a mistake is found at once.
-    text, source = read_input(options.topology), source_name(options.topology)
-    topology = read_topology(text, source=source)
-    if options.kubernetes:
-        require_kubernetes(topology, source=source)
-        host.require(nodes=len(topology.nodes))
-    cgroups.remove(name)  # of one that was killed
-    tunnel, where = launch.decide_tunnel(options.tunnel, has_uml=not options.kubernetes, say=_say)
-    has_routers = bool(topology.routers)
-    plan = launch.make_plan(
-        text, source=source, tunnel=tunnel, where=where, has_routers=has_routers
-    )
-    if options.kubernetes:
-        plan = replace(plan, kit=str(make_kit(say=_say).directory))
-    holder = -1
-    try:
-        with launch.started(name, where=where, say=_say):
-            holder = sockets.open_holder(name)
-            request = Request("up", plan.document(), client.own_terminal())
-            status = client.perform(sockets.connect(name), request, has_input=False)
-    except BaseException:
-        # Our leaving takes everything down; say so only when that is done.
-        if holder >= 0:
-            _wait_for_end(holder, name)
-            print("\neverything was taken down", file=sys.stderr)
-        raise
-    if status != 0:
-        _wait_for_end(holder, name)
-        print("nothing was left running", file=sys.stderr)
-        return status
-    ways = (
-        "show | test | kubectl WORD… | shell NODE" if plan.kit else "show | test | shell NODE|POD"
-    )
-    _say(f"\nthe lab is up: bin/lab {ways} | down{_name_hint(name)}")
-    return status
-
-
-def _name_hint(name: str) -> str:
-    return "" if name == sockets.DEFAULT_NAME else f"   (each with --name {name})"
-
-
-def _down(name: str) -> int:
-    try:
-        holder = sockets.open_holder(name)
-    except NotFound:
-        if not cgroups.remove(name):
-            raise
-        _say(f"the lab {name!r} had been killed; nothing is left of it now")
-        return OK
-    try:
-        status = client.perform(sockets.connect(name), Request("down"), has_input=False)
-    except TryAgain:
-        status = OK  # it ended in another's hands meanwhile
-    _wait_for_end(holder, name)
-    _say(f"the lab {name!r} is down, nothing is left of it")
-    return status
-
-
-def _wait_for_end(holder: int, name: str) -> None:
-    if not sockets.wait_for_end(holder, seconds=END_TIMEOUT_S):
-        raise TryAgain(f"the lab {name!r} has not ended within {END_TIMEOUT_S:g} s: try again")
-    cgroups.remove(name)

@@ -21,7 +21,7 @@ PROBE = "ip link show tunl0 >/dev/null 2>&1 || ip link add pycni-probe type ipip
 def kernel_has_ipip() -> bool:
     """Try, in a scratch network namespace, whether this kernel can tunnel IP in IP."""
     ran = subprocess.run(
-        ["unshare", "--net", "--", "sh", "-c", PROBE], capture_output=True, check=False, timeout=30
+        ["unshare", "--net", "--", "sh", "-c", PROBE], capture_output=True, check=False, timeout=120
     )
     return ran.returncode == 0
 

@@ -284,12 +284,31 @@ def test_meets():
 ALONE = "[pytest.mark.alone]"
 
 
+@pytest.fixture
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder for a tier of files on their own, without namespaces."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  alone\n  long\n  uml\n")
+    monkeypatch.setattr(tier_run, "ROOT", tmp_path)
+    monkeypatch.setattr(tier_isolated, "ISOLATE", ())
+    monkeypatch.setattr(Context, "find_obstacle", lambda _: "")
+    return tmp_path / "tests"
+
+
+def run_isolated(folder: Path, *, timeout_s: float = 60, capacity: int = 4) -> Outcome:
+    scratch = folder.parent / "scratch"
+    scratch.mkdir()
+    tier = tier_isolated.isolated(
+        "tests", markers="not uml", timeout_s=timeout_s, test_timeout_s=60
+    )
+    return tier("netns", Context(scratch, dict(os.environ), turns=Turns(capacity)))
+
+
 @pytest.mark.parametrize("marks", [ALONE, "[]"])
 def test_files_meet_unless_they_want_to_be_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], marks: str
+    isolated: Path, capsys: pytest.CaptureFixture[str], marks: str
 ) -> None:
-    (tmp_path / "tests").mkdir()
-    place = tmp_path / "place"
+    place = isolated.parent / "place"
     place.mkdir()
     for name, other, mine in [
         ("three", "two.done", ALONE),
@@ -297,14 +316,9 @@ def test_files_meet_unless_they_want_to_be_alone(
         ("two", "one", marks),
     ]:
         text = MEETS.format(marks=mine, place=place, name=name, other=other)
-        (tmp_path / "tests" / f"test_{name}.py").write_text(text)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  alone\n  long\n  uml\n")
-    monkeypatch.setattr(tier_run, "ROOT", tmp_path)
-    monkeypatch.setattr(tier_isolated, "ISOLATE", ())
-    monkeypatch.setattr(Context, "find_obstacle", lambda _: "")
-    tier = tier_isolated.isolated("tests", markers="not uml", timeout_s=60, test_timeout_s=20)
+        (isolated / f"test_{name}.py").write_text(text)
 
-    outcome = tier("netns", Context(tmp_path, dict(os.environ), turns=Turns(4)))
+    outcome = run_isolated(isolated)
 
     if marks == ALONE:
         assert (outcome.is_ok, outcome.summary) == (False, "1 passed, 2 failed, 0 skipped")
@@ -313,19 +327,24 @@ def test_files_meet_unless_they_want_to_be_alone(
     assert capsys.readouterr().out.count("netns: tests/test_one.py: 1 ") == 1
 
 
-def test_a_file_has_its_own_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_slow.py").write_text("import time\ndef test(): time.sleep(30)")
-    (tmp_path / "tests" / "test_quick.py").write_text("def test(): pass")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  alone\n  long\n  uml\n")
-    monkeypatch.setattr(tier_run, "ROOT", tmp_path)
-    monkeypatch.setattr(tier_isolated, "ISOLATE", ())
-    monkeypatch.setattr(Context, "find_obstacle", lambda _: "")
-    tier = tier_isolated.isolated("tests", markers="not uml", timeout_s=3, test_timeout_s=60)
+def test_the_files_of_a_run_are_its_own_and_go_with_it(isolated: Path) -> None:
+    # pytest's own place is everybody's, and each run removes there what it takes for old.
+    text = "def test(tmp_path): (tmp_path.parents[2] / 'place').write_text(str(tmp_path))"
+    (isolated / "test_it.py").write_text(text)
 
-    outcome = tier("netns", Context(tmp_path, dict(os.environ), turns=Turns(1)))
+    outcome = run_isolated(isolated)
+
+    place = Path((isolated.parent / "place").read_text())
+    assert outcome.is_ok
+    assert isolated.parent / "scratch" in place.parents
+    assert not place.exists()
+
+
+def test_a_file_has_its_own_time(isolated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (isolated / "test_slow.py").write_text("import time\ndef test(): time.sleep(30)")
+    (isolated / "test_quick.py").write_text("def test(): pass")
+
+    outcome = run_isolated(isolated, timeout_s=3, capacity=1)
 
     assert not outcome.is_ok
     assert outcome.summary.startswith("timed out")

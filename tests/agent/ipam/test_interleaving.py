@@ -23,7 +23,7 @@ from pycni.ports import Datastore
 from tests.agent.ipam.three_nodes import NODES, Operation, Process, ThreeNodes, drive, pause
 
 EXAMPLES = int(os.environ.get("PYCNI_EXAMPLES", "200"))
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 + EXAMPLES // 5)]
+pytestmark = [pytest.mark.slow, pytest.mark.stories, pytest.mark.timeout(60 + EXAMPLES // 5)]
 
 
 async def _done(work: AsyncIterator[str]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pycni.ctl import output
+from pycni.ctl import store
 from pycni.ctl.main import main
 from pycni.errors import InvalidInput
 
@@ -77,7 +77,7 @@ def test_what_the_command_line_leaves_open_is_as_the_agents_settings_say(
 ) -> None:
     path = tmp_path / "agent.yaml"
     path.write_text(settings.replace("{directory}", str(tmp_path)))
-    monkeypatch.setattr(output, "DEFAULT_CONFIG", path)
+    monkeypatch.setattr(store, "DEFAULT_CONFIG", path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
 
@@ -92,11 +92,11 @@ def test_settings_that_only_root_may_read_are_root_business(
     def denied(_: Path) -> None:
         raise InvalidInput("cannot read it") from PermissionError()
 
-    monkeypatch.setattr(output, "load_config", denied)
+    monkeypatch.setattr(store, "load_config", denied)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
 
-    assert output.kubeconfig_of(Namespace()) == ""
+    assert store.kubeconfig_of(Namespace()) == ""
 
 
 def test_subnets_are_asked_of_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
