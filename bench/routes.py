@@ -1,233 +1,276 @@
-"""Time a peer's announcement of many blocks until the last one is in the kernel.
+"""Time learned routes into the kernel, beside BIRD 2 and beside what ExaBGP alone takes.
 
-A BIRD announces 1,000 and 10,000 blocks in one go; the receiver is pycni's agent with its ExaBGP,
-and, in the same run, another BIRD.  The clock starts when the announcer's session is enabled
-and stops at the kernel's last event of a new route.
+burst     a route reflector announces 1,000 and 10,000 blocks at once: from its first UPDATE to the
+          kernel's last event (ExaBGP: to its last line for a helper, which is the floor for us)
+change    with 10,000 routes there, one block comes and goes: from its UPDATE to the kernel's event
+many      100,000 blocks by one peer: the same, and how many sessions are up at the end
+mesh      300 peers that say nothing: CPU and memory
+simulate  5,000 nodes of one block each behind two route reflectors
 """
 
 import argparse
-import asyncio
 import json
-import socket
 import statistics
-import subprocess
 import sys
 import time
-from ipaddress import IPv4Network
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench import sandbox
+from bench.agent import resident_mib
+from bench.receivers import (
+    RTM_DELROUTE,
+    Monitor,
+    Peers,
+    Scene,
+    agent,
+    bird,
+    exabgp,
+    is_complete,
+    make_link,
+)
 
-POOL = IPv4Network("10.128.0.0/9")
-SENDER, RECEIVER = "10.10.0.2", "10.10.0.1"
-WAIT_S = 60.0
-
-
-def blocks(count: int) -> list[IPv4Network]:
-    """Return the first blocks of the pool."""
-    first = int(POOL.network_address)
-    return [IPv4Network((first + i * 64, 26)) for i in range(count)]
-
-
-def bird_config(name: str, *, own: str, other: str, routes: list[IPv4Network]) -> str:
-    """Return a BIRD's configuration; only the receiver writes to the kernel."""
-    static = "\n".join(f"  route {r} blackhole;" for r in routes)
-    kernel = "" if routes else "protocol kernel { ipv4 { import none; export all; }; }"
-    return f"""
-router id {own};
-protocol device {{}}
-protocol direct {{ ipv4; interface "*"; }}
-{kernel}
-protocol static own {{ ipv4;
-{static}
-}}
-protocol bgp {name} {{
-  disabled {"yes" if routes else "no"};
-  local {own} as 64512;
-  neighbor {other} as 64512;
-  graceful restart yes;
-  connect delay time 1;
-  ipv4 {{ import all; export where proto = "own"; next hop self; }};
-}}
-"""
+Row = dict[str, Any]
+MOST_PEERS = 300
+SETTLE_S = 3.0
 
 
-def start_bird(netns: str, config: str) -> Path:
-    """Start a BIRD in a namespace; return its control socket."""
-    directory = Path("/run/bench") / netns
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "bird.conf").write_text(config)
-    control = directory / "bird.ctl"
-    sandbox.in_netns(
-        netns, "bird", "-c", str(directory / "bird.conf"), "-s", str(control),
-        "-P", str(directory / "bird.pid"),
-    )  # fmt: skip
-    return control
-
-
-def stop_bird(control: Path) -> None:
-    """End a BIRD."""
-    sandbox.run("birdc", "-s", str(control), "down")
-    deadline = time.monotonic() + 10
-    while control.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def make_link() -> None:
-    """Make sender and receiver, on one link."""
-    for name in ("sender", "receiver"):
-        if not Path(f"/run/netns/{name}").exists():
-            sandbox.run("ip", "netns", "add", name)
-        sandbox.in_netns(name, "ip", "link", "set", "lo", "up")
-    sandbox.in_netns(
-        "sender",
-        "ip",
-        "link",
-        "add",
-        "eth0",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "eth0",
-        "netns",
-        "receiver",
-    )
-    for name, address in (("sender", SENDER), ("receiver", RECEIVER)):
-        sandbox.in_netns(name, "ip", "addr", "add", f"{address}/24", "dev", "eth0")
-        sandbox.in_netns(name, "ip", "link", "set", "eth0", "up")
-
-
-def count_until(monitor: socket.socket, wanted: int) -> float:
-    """Return the moment at which the kernel had reported so many new routes."""
-    from pycni.kernel.wire import messages
-
-    seen = 0
-    deadline = time.monotonic() + WAIT_S
-    monitor.settimeout(1.0)
-    while time.monotonic() < deadline:
-        try:
-            datagram = monitor.recv(1 << 20)
-        except TimeoutError:
-            continue
-        # RTM_NEWROUTE of a /26 (the family and prefix length open the message)
-        seen += sum(m.type == 24 and m.body[:2] == b"\x02\x1a" for m in messages(datagram))
-        if seen >= wanted:
-            return time.perf_counter()
-    raise RuntimeError(f"only {seen} of {wanted} routes came within {WAIT_S} s")
-
-
-def open_monitor(netns: str) -> socket.socket:
-    """Subscribe to a namespace's IPv4 routes."""
-    from pycni.kernel.netlink import join_group, open_socket
-    from pycni.kernel.netns import inside, open_own
-
-    with (
-        Path(f"/run/netns/{netns}").open("rb") as there,
-        inside(there.fileno(), home=open_own()),
-    ):
-        monitor = open_socket(buffer=64 << 20)
-    join_group(monitor, 7)  # RTNLGRP_IPV4_ROUTE
-    return monitor
-
-
-def one_run(receiver: str, count: int) -> float:
-    """Return the seconds from enabling the session to the last route in the kernel."""
-    monitor = open_monitor("receiver")
-    wanted = blocks(count)
-    announcer = start_bird(
-        "sender", bird_config("bgp_out", own=SENDER, other=RECEIVER, routes=wanted)
-    )
-    bird = None
-    node = None
+def burst(receiver: str, scene: Scene) -> float:
+    """Return the seconds from the first UPDATE to the last route."""
+    peers, monitor = Peers(scene), Monitor()
     try:
-        if receiver == "BIRD":
-            config = bird_config("bgp_in", own=RECEIVER, other=SENDER, routes=[])
-            bird = start_bird("receiver", config)
-            time.sleep(1.0)
-        else:
-            node = start_agent(wanted)
-        began = time.perf_counter()
-        sandbox.run("birdc", "-s", str(announcer), "enable", "bgp_out")
-        return count_until(monitor, count) - began
+        match receiver:
+            case "ExaBGP alone":
+                with exabgp(scene) as (floor, reading):
+                    peers.wait_for_sessions(scene.peers)
+                    time.sleep(SETTLE_S)
+                    began = peers.tell("announce", 0, scene.blocks)
+                    return floor.count_until(reading) - began
+            case "BIRD":
+                with bird(scene):
+                    peers.wait_for_sessions(scene.peers)
+                    time.sleep(SETTLE_S)
+                    monitor.drain()
+                    began = peers.tell("announce", 0, scene.blocks)
+                    return monitor.count_until(scene.blocks) - began
+            case _:
+                with agent(scene) as node:
+                    peers.wait_for_sessions(scene.peers)
+                    node.wait(lambda s: is_complete(s, peers=scene.peers, paths=0), 120)
+                    time.sleep(SETTLE_S)
+                    monitor.drain()
+                    began = peers.tell("announce", 0, scene.blocks)
+                    return monitor.count_until(scene.blocks) - began
     finally:
         monitor.close()
-        stop_bird(announcer)
-        if bird is not None:
-            stop_bird(bird)
-        if node is not None and node.agent is not None:
-            node.agent.terminate()
-            node.agent.wait(10)
-        subprocess.run(
-            ["nsenter", "--net=/run/netns/receiver", "ip", "route", "flush", "proto", "bird"],
-            check=False,
-        )
+        peers.end()
 
 
-def start_agent(wanted: list[IPv4Network]) -> sandbox.Node:
-    """Start an agent that knows the sender as a node that owns these blocks."""
-    datastore = Path(f"/run/bench/db-{time.monotonic_ns()}/pycni.db")
-    sandbox.apply_pool(["--datastore", str(datastore)], cidr=str(POOL), ipip="Never")
-    asyncio.run(own_blocks(datastore, wanted))
-    node = sandbox.Node.__new__(sandbox.Node)
-    node.name, node.address, node.datastore = "receiver", f"{RECEIVER}/24", datastore
-    node.directory = Path(f"/run/bench/agent-{time.monotonic_ns()}")
-    node.run_dir, node.state_dir = node.directory / "run", node.directory / "state"
-    node.agent = None
-    node.start_agent()
-    return node
+def bursts(args: argparse.Namespace) -> list[Row]:
+    """Compare the receivers, in turn within each round."""
+    rows: list[Row] = []
+    for count in args.counts:
+        times: dict[str, list[float]] = {"BIRD": [], "ExaBGP alone": [], "pycni": []}
+        for _ in range(args.rounds):
+            for receiver, found in times.items():
+                found.append(burst(receiver, Scene(peers=1, blocks=count)))
+                _dot()
+        medians = {receiver: statistics.median(found) for receiver, found in times.items()}
+        rows += [
+            {
+                "blocks": count,
+                "receiver": receiver,
+                "median s": round(medians[receiver], 3),
+                "min s": round(min(found), 3),
+                "max s": round(max(found), 3),
+                "× BIRD": round(medians[receiver] / medians["BIRD"], 2),
+                "× ExaBGP alone": round(medians[receiver] / medians["ExaBGP alone"], 2),
+            }
+            for receiver, found in times.items()
+        ]
+    return rows
 
 
-async def own_blocks(datastore: Path, wanted: list[IPv4Network]) -> None:
-    """Write the sender's node and its affinities."""
-    from ipaddress import ip_interface
+def changes(args: argparse.Namespace) -> list[Row]:
+    """Let one block come and go, again and again, while all others stay."""
+    rows: list[Row] = []
+    for count in (2, 100):
+        scene = Scene(peers=count, blocks=10_001)
+        peers, monitor = Peers(scene), Monitor()
+        last = scene.blocks - 1
+        came, went = [], []
+        try:
+            with agent(scene) as node:
+                peers.wait_for_sessions(count)
+                peers.tell("announce", 0, last)
+                node.wait(lambda s: is_complete(s, peers=count, paths=last), 180)  # noqa: B023
+                time.sleep(SETTLE_S)
+                monitor.drain()
+                for _ in range(args.changes):
+                    began = peers.tell("announce", last, last + 1)
+                    came.append(1000 * (monitor.count_until(1) - began))
+                    time.sleep(0.1)
+                    began = peers.tell("withdraw", last, last + 1)
+                    went.append(1000 * (monitor.count_until(1, RTM_DELROUTE) - began))
+                    time.sleep(0.1)
+        finally:
+            monitor.close()
+            peers.end()
+        for what, found in (("announced", came), ("withdrawn", went)):
+            rows.append({"peers": count, "a block is": what, **_spread(found, "ms")})
+        _dot()
+    return rows
 
-    from pycni.datastore.sqlite import open_sqlite
-    from pycni.model.resources import AffinityState, BlockAffinity, Node
 
-    store = await open_sqlite(datastore)
-    await store.create(Node("sender", ipv4=ip_interface(f"{SENDER}/24")))
-    for cidr in wanted:
-        await store.create(BlockAffinity("sender", cidr, AffinityState.CONFIRMED))
-    await store.close()
+def _spread(found: list[float], unit: str) -> Row:
+    found = sorted(found)
+    return {
+        f"median {unit}": round(statistics.median(found), 1),
+        f"p95 {unit}": round(found[int(len(found) * 0.95)], 1),
+        f"max {unit}": round(found[-1], 1),
+    }
+
+
+def many(args: argparse.Namespace) -> list[Row]:
+    """Let one peer announce a hundred thousand blocks."""
+    return [_converge(Scene(peers=1, blocks=args.many), "one peer")]
+
+
+def simulate(args: argparse.Namespace) -> list[Row]:
+    """Let two reflectors tell of so many nodes."""
+    return [_converge(Scene(peers=2, blocks=args.nodes, nodes=args.nodes), "two reflectors")]
+
+
+def _converge(scene: Scene, told_by: str) -> Row:
+    """Start an agent, tell it everything, and look at what that took."""
+    peers, monitor = Peers(scene), Monitor()
+    try:
+        with agent(scene) as node:
+            start = time.perf_counter()
+            peers.wait_for_sessions(scene.peers)
+            status = node.wait(lambda s: is_complete(s, peers=scene.peers, paths=0), 180)
+            ready_s = time.perf_counter() - start
+            pids = _pids(node, status)
+            before = [sandbox.cpu_seconds(pid) for pid in pids.values()]
+            monitor.drain()
+            began = peers.tell("announce", 0, scene.blocks)
+            took = monitor.count_until(scene.blocks) - began
+            paths = scene.blocks * (scene.peers if scene.nodes else 1)
+            node.wait(lambda s: is_complete(s, peers=scene.peers, paths=paths), 180)
+            used = [sandbox.cpu_seconds(pid) for pid in pids.values()]
+            status = node.wait(lambda s: bool(s["converged"]), 60)
+            row: Row = {
+                "told by": told_by,
+                "blocks": scene.blocks,
+                "start s": round(ready_s, 2),
+                "converged s": round(took, 2),
+                "sessions up": sum(p["state"] == "up" for p in status["peers"]),
+            }
+            for (name, pid), was, now in zip(pids.items(), before, used, strict=True):
+                row[f"{name} CPU s"] = round(now - was, 2)
+                row[f"{name} RSS MiB"] = round(resident_mib(pid), 1)
+            return row
+    finally:
+        monitor.close()
+        peers.end()
+        _dot()
+
+
+def _pids(node: sandbox.Node, status: dict[str, Any]) -> dict[str, int]:
+    if node.agent is None:
+        raise RuntimeError("the agent did not start")
+    return {"agent": node.agent.pid, "ExaBGP": status["bgp_pid"]}
+
+
+def mesh(args: argparse.Namespace) -> list[Row]:
+    """Watch an agent with many peers while nothing happens."""
+    scene = Scene(peers=MOST_PEERS, blocks=MOST_PEERS)
+    peers = Peers(scene)
+    try:
+        with agent(scene) as node:
+            start = time.perf_counter()
+            peers.wait_for_sessions(scene.peers)
+            peers.tell("announce", 0, scene.blocks)
+            wanted = scene.peers
+            status = node.wait(lambda s: is_complete(s, peers=wanted, paths=wanted), 180)
+            ready_s = time.perf_counter() - start
+            time.sleep(SETTLE_S)
+            pids = _pids(node, status)
+            before = {name: sandbox.cpu_seconds(pid) for name, pid in pids.items()}
+            time.sleep(args.seconds)
+            status = node.wait(lambda s: bool(s["converged"]))
+            row: Row = {
+                "peers": scene.peers,
+                "up after s": round(ready_s, 2),
+                "sessions up": sum(p["state"] == "up" for p in status["peers"]),
+            }
+            shares = {
+                name: 100 * (sandbox.cpu_seconds(pid) - before[name]) / args.seconds
+                for name, pid in pids.items()
+            }
+            for name, pid in pids.items():
+                row[f"{name} CPU %"] = round(shares[name], 2)
+                row[f"{name} RSS MiB"] = round(resident_mib(pid), 1)
+            return [{**row, "together %": round(sum(shares.values()), 2)}]
+    finally:
+        peers.end()
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    "burst": bursts,
+    "change": changes,
+    "many": many,
+    "mesh": mesh,
+    "simulate": simulate,
+}
+
+
+def _dot() -> None:
+    print(".", end="", file=sys.stderr, flush=True)
+
+
+def _print_table(rows: list[Row]) -> None:
+    heads = list(rows[0])
+    print(f"| {' | '.join(heads)} |")
+    print("|--:" * len(heads) + "|")
+    for row in rows:
+        print(f"| {' | '.join(str(value) for value in row.values())} |")
 
 
 def main() -> int:
-    """Run the benchmark; print the table and, if asked, write JSON."""
+    """Run the parts that were asked for; print their tables and, if asked, write JSON."""
     parser = argparse.ArgumentParser(
-        prog="bench/routes", description=__doc__, epilog="example: sudo bench/routes --rounds 3"
+        prog="bench/routes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: sudo bench/routes burst change --rounds 3",
     )
+    # With choices argparse would not let words be left out.
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' '.join(PARTS)} (all)")
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10000], help="1000 10000")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--rounds", type=int, default=3, help="bursts to each receiver (3)")
+    parser.add_argument("--changes", type=int, default=50, help="changes of one block (50)")
+    parser.add_argument("--many", type=int, default=100_000, help="blocks of `many` (100000)")
+    parser.add_argument("--nodes", type=int, default=5000, help="nodes of `simulate` (5000)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long `mesh` looks (30)")
     parser.add_argument("--json", type=Path, help="also write the rows there")
     args = parser.parse_args()
+    if unknown := set(args.parts) - PARTS.keys():
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     output = args.json.open("w") if args.json else None
     sandbox.enter(keep=[sandbox.ROOT])
     Path("/run/bench").mkdir()
-    make_link()
-    rows = []
-    for count in args.counts:
-        times: dict[str, list[float]] = {"BIRD": [], "pycni": []}
-        for _ in range(args.rounds):
-            for receiver, found in times.items():
-                found.append(one_run(receiver, count))
-                print(".", end="", file=sys.stderr, flush=True)
-        reference = statistics.median(times["BIRD"])
-        for receiver, found in times.items():
-            median = statistics.median(found)
-            rows.append(
-                {"blocks": count, "receiver": receiver, "median_s": round(median, 3),
-                 "min_s": round(min(found), 3), "max_s": round(max(found), 3),
-                 "ratio": round(median / reference, 2)}
-            )  # fmt: skip
-    print(file=sys.stderr)
-    print("| blocks | receiver | median s | min s | max s | × BIRD |")
-    print("|--:|---|--:|--:|--:|--:|")
-    for r in rows:
-        print(f"| {r['blocks']} | {r['receiver']} | {r['median_s']} | {r['min_s']} | {r['max_s']}"
-              f" | {r['ratio']} |")  # fmt: skip
+    make_link(MOST_PEERS)
+    results: dict[str, list[Row]] = {}
+    for name in args.parts or PARTS:
+        results[name] = PARTS[name](args)
+        print(file=sys.stderr)
+        print(f"{name}\n")
+        _print_table(results[name])
+        print(flush=True)
     if output is not None:
-        json.dump(rows, output, indent=1)
+        json.dump(results, output, indent=1)
         output.close()
     return 0
 

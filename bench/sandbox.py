@@ -53,18 +53,25 @@ class Node:
     """A node of the benchmark: a namespace, an agent, its own directories below /run."""
 
     def __init__(
-        self, name: str, *, address: str, datastore: Path | str, kubeconfig: str = ""
+        self,
+        name: str,
+        *,
+        address: str,
+        datastore: Path | str,
+        kubeconfig: str = "",
+        directory: Path | None = None,
     ) -> None:
         self.name = name
         self.address = address
-        self.directory = Path("/run/bench") / name
+        self.directory = directory or Path("/run/bench") / name
         self.run_dir = self.directory / "run"
         self.state_dir = self.directory / "state"
         self.datastore = datastore
         self.kubeconfig = kubeconfig
         self.agent: subprocess.Popen[bytes] | None = None
-        run("ip", "netns", "add", name)
-        in_netns(name, "ip", "link", "set", "lo", "up")
+        if not Path(f"/run/netns/{name}").exists():
+            run("ip", "netns", "add", name)
+            in_netns(name, "ip", "link", "set", "lo", "up")
 
     def start_agent(self, *, is_waiting: bool = True) -> None:
         """Start the agent; wait until it has converged."""

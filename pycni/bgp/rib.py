@@ -38,9 +38,10 @@ class PeerState:
     `restart_time_s` is None for a peer without graceful restart.  `stale_until` is the moment at
     which stale paths go; inf when there are none.  `is_own_restart` says that they are stale
     since our speaker died, so the peer need not have preserved anything.  `has_restarted` is for
-    the restart of the peer itself, since its last End-of-RIB or, if later, our speaker's death.
-    `is_full` says that prefixes beyond `MAX_PATHS` were left out, in this session.  `since` is the
-    moment when the session came up or went down.
+    the restart of the peer itself, since its last End-of-RIB or, if later, our speaker's death;
+    `back_until` is when such a peer must be back.  `has_spoken` says that this session has told
+    anything, `is_full` that prefixes beyond `MAX_PATHS` were left out of it.  `since` is the moment
+    when the session came up or went down.
     """
 
     is_up: bool = False
@@ -49,6 +50,8 @@ class PeerState:
     stale_until: float = inf
     is_own_restart: bool = False
     has_restarted: bool = False
+    back_until: float = inf
+    has_spoken: bool = False
     families: frozenset[Family] = frozenset({Family.IPV4})
     finished: set[Family] = field(default_factory=set)
     last_error: str = ""
@@ -93,7 +96,7 @@ class Rib:
                 return self._opened(event, now=now)
             case PeerUp():
                 peer = self._peer(event.peer)
-                peer.is_up, peer.since = True, now
+                peer.is_up, peer.since, peer.has_spoken = True, now, False
                 return set()
             case PeerDown():
                 return self._down(event, now=now)
@@ -128,6 +131,7 @@ class Rib:
 
     def _update(self, event: PathsChanged) -> set[IPNetwork]:
         peer = self._peer(event.peer)
+        peer.has_spoken = True
         touched = self._drop(event.peer, [n for n in event.withdrawn if n in peer.paths])
         for path in event.announced:
             known = peer.paths.get(path.nlri)
@@ -173,12 +177,17 @@ class Rib:
             peer.stale_until = inf
             return self._drop(event.peer, list(peer.paths))
         touched: set[IPNetwork] = set()
-        if peer.has_restarted:
+        if not peer.has_restarted:
+            peer.back_until = now + peer.restart_time_s
+        elif peer.has_spoken or peer.back_until <= now:
             # RFC 4724, 4.2: what was stale already when the peer restarts once more goes at last.
             touched = self._drop(event.peer, _stale(peer.paths.values()))
+            peer.back_until = now + peer.restart_time_s
+        # Else one of two connections that both ends have made at once (RFC 4271, 6.8) was given
+        # up: that is no restart, and the wait goes on as it was.
         peer.has_restarted = True
         peer.is_own_restart = False
-        return touched | self._mark_stale(event.peer, until=now + peer.restart_time_s)
+        return touched | self._mark_stale(event.peer, until=peer.back_until)
 
     def _speaker_lost(self, event: SpeakerLost, *, now: float) -> set[IPNetwork]:
         touched: set[IPNetwork] = set()
@@ -195,6 +204,7 @@ class Rib:
 
     def _end_of_rib(self, event: EndOfRib) -> set[IPNetwork]:
         peer = self._peer(event.peer)
+        peer.has_spoken = True
         peer.finished.add(event.family)
         stale = [n for n in _stale(peer.paths.values()) if Family.of(n) is event.family]
         touched = self._drop(event.peer, stale)

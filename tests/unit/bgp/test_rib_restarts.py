@@ -9,6 +9,7 @@ from pycni.model.bgp import Family, PeerDown, PeerUp, SpeakerUp
 from tests.unit.bgp.ribs import (
     BLOCK,
     EOR_4,
+    EOR_6,
     LOST,
     OTHER,
     A,
@@ -145,6 +146,33 @@ def test_a_second_restart_ends_what_was_stale_since_the_first() -> None:
     assert shown(rib) == ["192.168.1.0/26 from 10.0.0.1 stale"]
 
 
+def test_a_session_that_ended_without_a_word_is_no_restart() -> None:
+    # Of two connections that both ends make at once, each may tell of one that the other gives up.
+    rib = established(path())
+    rib.feed(down(), now=10.0)
+    for now in (11.0, 12.0):
+        for event in (opened(), PeerUp(A)):
+            rib.feed(event, now=now)
+
+        touched = rib.feed(down(), now=now)
+
+        assert touched == {BLOCK}
+        assert shown(rib) == ["192.168.1.0/26 from 10.0.0.1 stale"]
+        assert rib.next_deadline() == 100.0
+
+
+def test_sessions_without_a_word_prolong_nothing() -> None:
+    rib = established(path())
+    rib.feed(down(), now=10.0)
+    for event in (opened(), PeerUp(A)):
+        rib.feed(event, now=90.0)
+
+    touched = rib.feed(down(), now=100.0)
+
+    assert touched == {BLOCK}
+    assert shown(rib) == []
+
+
 def test_failed_attempts_to_connect_do_not_prolong_the_wait() -> None:
     rib = established(path())
     rib.feed(down(), now=10.0)
@@ -221,7 +249,7 @@ def test_a_peer_that_restarts_right_after_us_keeps_its_paths() -> None:
 
 def test_a_peer_that_restarts_twice_after_us_loses_what_it_did_not_repeat() -> None:
     rib = established(path())
-    for event in (LOST, opened(), PeerUp(A), down(), opened(), PeerUp(A)):
+    for event in (LOST, opened(), PeerUp(A), down(), opened(), PeerUp(A), EOR_6):
         rib.feed(event, now=10.0)
 
     touched = rib.feed(down(), now=12.0)

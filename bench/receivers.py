@@ -1,0 +1,319 @@
+"""Who is told of blocks in `bench/routes`: pycni's agent, a BIRD, and ExaBGP with nobody behind it.
+
+Each is in the namespace `receiver`, one link away from the peers of `bench/peers.py`.  All know the
+peers as members of a full mesh, or as route reflectors.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+from bench import sandbox
+
+POOL = IPv4Network("10.128.0.0/9")
+OWN = IPv4Address("10.10.0.1")
+FIRST_PEER = IPv4Address("10.10.1.1")
+FIRST_NODE = IPv4Address("10.10.64.1")
+PREFIX = 16
+AS_NUMBER = 64512
+WAIT_S = 180.0
+HERE = Path(__file__).resolve().parent
+RTM_NEWROUTE, RTM_DELROUTE = 24, 25
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is there: so many peers and blocks; with `nodes` the peers are reflectors of these."""
+
+    peers: int
+    blocks: int
+    nodes: int = 0
+
+    def block(self, number: int) -> IPv4Network:
+        """Return a block of the pool."""
+        return IPv4Network((int(POOL.network_address) + number * 64, 26))
+
+    def members(self) -> dict[str, IPv4Address]:
+        """Return the nodes that have the blocks."""
+        first, count = (FIRST_NODE, self.nodes) if self.nodes else (FIRST_PEER, self.peers)
+        return {f"other-{number}": first + number for number in range(count)}
+
+
+# --- the peers ----------------------------------------------------------------------------------
+
+
+def make_link(peers: int) -> None:
+    """Make the two namespaces, and an address for each peer."""
+    for name in ("sender", "receiver"):
+        sandbox.run("ip", "netns", "add", name)
+        sandbox.in_netns(name, "ip", "link", "set", "lo", "up")
+    pair = "link add eth0 type veth peer name eth0 netns receiver"
+    sandbox.in_netns("sender", "ip", *pair.split())
+    lines = [f"addr add {FIRST_PEER + n}/{PREFIX} dev eth0" for n in range(peers)]
+    sandbox.in_netns("sender", "ip", "-batch", "-", text="\n".join(lines))
+    sandbox.in_netns("receiver", "ip", "addr", "add", f"{OWN}/{PREFIX}", "dev", "eth0")
+    for name in ("sender", "receiver"):
+        sandbox.in_netns(name, "ip", "link", "set", "eth0", "up")
+
+
+class Peers:
+    """The process of the peers."""
+
+    def __init__(self, scene: Scene) -> None:
+        nodes = ["--nodes", str(FIRST_NODE)] if scene.nodes else []
+        self.process = subprocess.Popen(
+            ["nsenter", "--net=/run/netns/sender", "--", sys.executable, str(HERE / "peers.py"),
+             str(FIRST_PEER), str(scene.peers), *nodes],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._read()
+
+    def _read(self) -> str:
+        if self.process.stdout is None or not (line := self.process.stdout.readline()):
+            raise RuntimeError("the peers have ended")
+        return line.strip()
+
+    def _say(self, words: str) -> str:
+        if self.process.stdin is None:
+            raise RuntimeError("the peers have ended")
+        print(words, file=self.process.stdin, flush=True)
+        return self._read()
+
+    def tell(self, verb: str, first: int, end: int) -> float:
+        """Announce or withdraw blocks; return when the first UPDATE went out."""
+        return float(self._say(f"{verb} {first} {end}"))
+
+    def wait_for_sessions(self, count: int) -> None:
+        """Wait until so many sessions are up."""
+        deadline = time.monotonic() + WAIT_S
+        while (up := int(self._say("sessions 0 0"))) != count:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{up} of {count} sessions are up after {WAIT_S} s")
+            time.sleep(0.1)
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.wait(10)
+
+
+# --- the kernel's word --------------------------------------------------------------------------
+
+
+class Monitor:
+    """The kernel's events of routes to blocks, in the receiver's namespace."""
+
+    def __init__(self) -> None:
+        from pycni.kernel.netlink import join_group, open_socket
+        from pycni.kernel.netns import inside, open_own
+
+        with (
+            Path("/run/netns/receiver").open("rb") as there,
+            inside(there.fileno(), home=open_own()),
+        ):
+            self._socket = open_socket(buffer=256 << 20)
+        join_group(self._socket, 7)  # RTNLGRP_IPV4_ROUTE
+
+    def count_until(self, wanted: int, kind: int = RTM_NEWROUTE) -> float:
+        """Return the moment at which the kernel has reported so many more routes."""
+        from pycni.kernel.wire import messages
+
+        seen = 0
+        deadline = time.monotonic() + WAIT_S
+        self._socket.settimeout(1.0)
+        while time.monotonic() < deadline:
+            try:
+                datagram = self._socket.recv(1 << 20)
+            except TimeoutError:
+                continue
+            # Family and prefix length open the message.
+            seen += sum(m.type == kind and m.body[:2] == b"\x02\x1a" for m in messages(datagram))
+            if seen >= wanted:
+                return time.perf_counter()
+        raise RuntimeError(f"only {seen} of {wanted} routes came within {WAIT_S} s")
+
+    def drain(self) -> None:
+        """Forget what has come."""
+        self._socket.settimeout(0.0)
+        try:
+            while self._socket.recv(1 << 20):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+# --- receivers ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def agent(scene: Scene) -> Iterator[sandbox.Node]:
+    """Run an agent that knows who has the blocks."""
+    directory = Path(f"/run/bench/agent-{time.monotonic_ns()}")
+    datastore = directory / "db" / "pycni.db"
+    sandbox.apply_pool(["--datastore", str(datastore)], cidr=str(POOL), ipip="Never")
+    asyncio.run(_fill(datastore, scene))
+    node = sandbox.Node(
+        "receiver", address=f"{OWN}/{PREFIX}", datastore=datastore, directory=directory
+    )
+    node.start_agent(is_waiting=False)
+    try:
+        yield node
+    finally:
+        if node.agent is not None:
+            node.agent.terminate()
+            node.agent.wait(20)
+        _flush()
+
+
+async def _fill(datastore: Path, scene: Scene) -> None:
+    """Write the nodes, whose blocks are whose, and how they peer."""
+    from pycni.datastore.sqlite import open_sqlite
+    from pycni.model.resources import (
+        AffinityState,
+        BGPConfiguration,
+        BGPPeer,
+        BlockAffinity,
+        Node,
+    )
+
+    store = await open_sqlite(datastore)
+    members = list(scene.members().items())
+    if scene.nodes:
+        await store.create(BGPConfiguration(is_node_mesh_enabled=False))
+        for number in range(scene.peers):
+            peer = BGPPeer(f"reflector-{number}", peer_ip=FIRST_PEER + number, as_number=AS_NUMBER)
+            await store.create(peer)
+    for name, address in members:
+        await store.create(Node(name, ipv4=ip_interface(f"{address}/{PREFIX}")))
+    for number in range(scene.blocks):
+        owner = members[number % len(members)][0]
+        await store.create(BlockAffinity(owner, scene.block(number), AffinityState.CONFIRMED))
+    await store.close()
+
+
+def _flush() -> None:
+    for words in (("ip", "route", "flush", "proto", "bird"), ("nft", "flush", "ruleset")):
+        command = ["nsenter", "--net=/run/netns/receiver", *words]
+        subprocess.run(command, check=False, capture_output=True)
+
+
+@contextmanager
+def bird(scene: Scene) -> Iterator[None]:
+    """Run a BIRD that has a session with every peer and writes to the kernel."""
+    directory = Path("/run/bench/bird")
+    directory.mkdir(exist_ok=True)
+    sessions = "".join(
+        f"protocol bgp {{ local {OWN} as {AS_NUMBER}; neighbor {FIRST_PEER + n} as {AS_NUMBER};"
+        " connect delay time 1; ipv4 { import all; export none; }; }\n"
+        for n in range(scene.peers)
+    )
+    (directory / "bird.conf").write_text(
+        f"router id {OWN};\nprotocol device {{}}\nprotocol direct {{ ipv4; }}\n"
+        f"protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n{sessions}"
+    )
+    words = ("bird", "-c", "bird.conf", "-s", "bird.ctl", "-P", "bird.pid")
+    subprocess.run(
+        ["nsenter", "--net=/run/netns/receiver", "--", *words], cwd=directory, check=True
+    )
+    try:
+        yield
+    finally:
+        sandbox.run("birdc", "-s", str(directory / "bird.ctl"), "down")
+        deadline = time.monotonic() + 10
+        while (directory / "bird.ctl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        _flush()
+
+
+class Floor:
+    """An ExaBGP as the agent runs it, with a helper that counts what comes, and does no more."""
+
+    def __init__(self, count_to: int) -> None:
+        self._server = socket.socket(socket.AF_UNIX)
+        self._place = f"/run/bench/floor-{time.monotonic_ns()}"
+        self._server.bind(self._place)
+        self._server.listen()
+        self._server.settimeout(WAIT_S)
+        self._wanted = count_to
+
+    @property
+    def helper(self) -> list[str]:
+        """Return the command of the helper: the agent's own."""
+        from pycni.bgp import bridge
+
+        return [sys.executable, "-IES", str(bridge.__file__), self._place]
+
+    def accept(self) -> int:
+        """Return ExaBGP's end of its helper's standard input."""
+        helper, _ = self._server.accept()
+        _, descriptors, _, _ = socket.recv_fds(helper, 64, 2)
+        helper.send(b"k")
+        self._helper = helper
+        return int(descriptors[0])
+
+    def count_until(self, reading: int) -> float:
+        """Return the moment at which the last block has come."""
+        seen, rest = 0, b""
+        while seen < self._wanted:
+            chunk = os.read(reading, 1 << 18)
+            if not chunk:
+                raise RuntimeError(f"ExaBGP ended after {seen} of {self._wanted} blocks")
+            text = rest + chunk
+            seen += text.count(b'"nlri"')
+            rest = text[-5:]  # the word may lie across two chunks
+        return time.perf_counter()
+
+
+@contextmanager
+def exabgp(scene: Scene) -> Iterator[tuple[Floor, int]]:
+    """Run ExaBGP alone; give what counts, and the descriptor that it counts at."""
+    from pycni.bgp import child
+    from pycni.bgp.codec import render_configuration
+    from pycni.model.bgp import Neighbour
+
+    directory = Path(f"/run/bench/exabgp-{time.monotonic_ns()}")
+    directory.mkdir()
+    own = ip_address(str(OWN))
+    neighbours = [
+        Neighbour(FIRST_PEER + n, own, AS_NUMBER, AS_NUMBER, router_id=OWN)
+        for n in range(scene.peers)
+    ]
+    floor = Floor(scene.blocks)
+    configuration = directory / "exabgp.conf"
+    configuration.write_text(render_configuration(neighbours, run=floor.helper, nudges={}))
+    settings = child.ChildSettings(run_dir=directory, listen=(own,))
+    words = [*child.command(settings, configuration=configuration)]
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["nsenter", "--net=/run/netns/receiver", "--", *words],
+            env=dict(child.environment(settings)), stdout=log, stderr=log, cwd="/",
+        )  # fmt: skip
+    try:
+        yield floor, floor.accept()
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def is_complete(status: dict[str, Any], *, peers: int, paths: int) -> bool:
+    """Tell whether an agent has all sessions, and has learned all that they tell."""
+    there = status["peers"]
+    return (
+        bool(status["converged"])
+        and len(there) == peers
+        and all(p["state"] == "up" for p in there)
+        and sum(p["paths"] for p in there) >= paths
+    )
