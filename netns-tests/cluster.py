@@ -73,6 +73,14 @@ class Cluster:
         lines = (" ".join(line.split()) for line in table)
         return [line for line in lines if not line.startswith("fe80::/64 ")]
 
+    def news(self) -> str:
+        """Say what nodes heard by BGP lately, for whoever reads why packets were lost."""
+        found = []
+        for node in ("node-0", "node-1", "node-2"):
+            items = self.ask(node, "bgp_news")["items"]
+            found += [node, *(f"  {i['age_s']:.2f} s ago {i['peer']} {i['what']}" for i in items)]
+        return "\n".join(found)
+
     def status(self, node: str) -> dict[str, Any]:
         """Return the agent's status; raise `NotYet` while no agent answers."""
         return self.ask(node, "status")

@@ -142,15 +142,6 @@ def has_password(cluster: Cluster, node: str, text: str) -> bool:
     return configured == 2 and len(peers_up(cluster, node)) == 2
 
 
-def news(cluster: Cluster) -> str:
-    """What the nodes have heard by BGP lately, for whoever reads why packets were lost."""
-    base = f"/run/pycni-lab/{cluster.name}"
-    watch = f"{base}/venv/bin/python -I -m pycni.ctl bgp watch --seconds 0.1 --run-dir {base}"
-    return "\n".join(
-        line for node in NODES for line in (node, cluster.run(node, f"{watch}/{node}/run"))
-    )
-
-
 def test_the_mesh_takes_passwords_without_losing_a_packet(cluster: Cluster) -> None:
     with cluster.stream(DNSUTILS, "192.168.247.10", seconds=14) as losses:
         for text in ("first", "second"):
@@ -158,4 +149,4 @@ def test_the_mesh_takes_passwords_without_losing_a_packet(cluster: Cluster) -> N
             for node in NODES:
                 eventually(partial(has_password, cluster, node, text), within_s=60)
 
-    assert losses[0].lost == 0, news(cluster)
+    assert losses[0].lost == 0, cluster.news()
