@@ -34,6 +34,8 @@ class Loss:
 
     sent: int
     received: int
+    missing: tuple[int, ...] = ()
+    """The numbers of those that were not answered: 100 a second."""
 
     @property
     def lost(self) -> int:
@@ -111,7 +113,7 @@ class Cluster:
         result: list[Loss] = []
         process = subprocess.Popen(
             [LAB, "exec", "--name", self.name, source, "--",
-             "ping", "-q", "-i", "0.01", "-c", str(count), "-W", "1", target],
+             "ping", "-i", "0.01", "-c", str(count), "-W", "1", target],
             stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         try:
@@ -125,7 +127,9 @@ class Cluster:
         found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
         if found is None:
             raise AssertionError(f"no summary of ping: {output!r}")
-        result.append(Loss(int(found[1]), int(found[2])))
+        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", output)}
+        missing = tuple(n for n in range(1, count + 1) if n not in answered)
+        result.append(Loss(int(found[1]), int(found[2]), missing))
 
 
 def eventually(

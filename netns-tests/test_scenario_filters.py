@@ -149,4 +149,4 @@ def test_the_mesh_takes_passwords_without_losing_a_packet(cluster: Cluster) -> N
             for node in NODES:
                 eventually(partial(has_password, cluster, node, text), within_s=60)
 
-    assert losses[0].lost == 0, cluster.news()
+    assert losses[0].missing == (), cluster.news()
