@@ -132,6 +132,10 @@ def _state(pid: int) -> str:
     return stat.rpartition(")")[2].split()[0]
 
 
+CURL = ("curl", "-gsm5", "--retry", "20", "--retry-delay", "1", "--retry-connrefused")
+"""A new pod's server begins to listen a moment after the pod is there."""
+
+
 def wait_until(
     condition: Callable[[], bool], *, seconds: float = 60, what: Callable[[], object] = str
 ) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab_driver import CLONE, Lab, environment, fresh, is_possible, wait_until
+from lab_driver import CLONE, CURL, Lab, environment, fresh, is_possible, wait_until
 from pycni.lab import tables
 
 pytestmark = [*is_possible, pytest.mark.long, pytest.mark.timeout(240)]
@@ -268,7 +268,7 @@ def test_pod_comes_and_goes(lab: Lab) -> None:
     assert added.returncode == 0, added.stderr
     address = added.stdout.strip()
 
-    reached = lab.run("exec", "default/web", "--", "curl", "-s", "-m5", f"http://{address}/")
+    reached = lab.run("exec", "default/web", "--", *CURL, f"http://{address}/")
     shown = lab.run("show")
     deleted = lab.run("pod", "del", "default/extra")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab_driver import CLONE, Lab, fresh, is_possible, wait_until
+from lab_driver import CLONE, CURL, Lab, fresh, is_possible, wait_until
 from pycni.lab import tables
 from test_lab import GOLDEN, NGINX
 
@@ -158,7 +158,7 @@ def test_pod_comes_and_goes(lab: Lab) -> None:
     assert added.returncode == 0, added.stderr
     four, six = added.stdout.split()
 
-    reached = lab.run("exec", "default/dnsutils", "--", "curl", "-gsm5", f"http://[{six}]/")
+    reached = lab.run("exec", "default/dnsutils", "--", *CURL, f"http://[{six}]/")
     shown = lab.run("show")
     deleted = lab.run("pod", "del", "default/extra")
 
