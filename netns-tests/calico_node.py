@@ -10,7 +10,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import re
 import signal
 import subprocess
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from conftest import Namespace, link
 from kubernetes_host import KubernetesHost, apiserver_of
+from pings import Loss, gaps_of
 from plugin_host import ADDRESS, Pod, Said, install, network_config
 from pycni.datastore.kubernetes_objects import PATHS
 from pycni.model.resources import Block, BlockAffinity, Handle, Node
@@ -270,24 +270,19 @@ class CalicoNode(KubernetesHost):
         return ["migrate", *words, *place]
 
     @contextlib.contextmanager
-    def stream(self, source: Namespace, target: str) -> Iterator[list[int]]:
-        """Ping a hundred times a second meanwhile; the list gets how many were lost and sent."""
-        # A file: a pipe would be full after a while.
+    def stream(self, source: Namespace, target: str) -> Iterator[list[Loss]]:
+        """Ping a hundred times a second meanwhile; the result is filled in at the end."""
         log = self.directory / f"ping-{target}.log"
         with log.open("wb") as output, source.entered():
             ping = subprocess.Popen(["ping", "-i", "0.01", "-W", "1", target], stdout=output)
-        losses: list[int] = []
+        losses: list[Loss] = []
         try:
             yield losses
         finally:
             time.sleep(0.2)
             ping.send_signal(signal.SIGINT)
             ping.wait(timeout=60)
-        # Gaps: what is sent last may be answered after ping has ended.
-        said = log.read_text(encoding="ascii")
-        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", said)}
-        sent = max(answered, default=1)
-        losses[:] = [sent - len(answered), sent]
+        losses.append(gaps_of(log))
 
     def end(self) -> None:
         """End all that lives on the node."""

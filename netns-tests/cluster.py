@@ -3,14 +3,15 @@
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pings import Loss, loss_of
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = str(ROOT / "bin" / "lab")
@@ -26,21 +27,6 @@ class NotYet(Exception):
 
 class Failed(AssertionError, NotYet):
     """A command failed: so does the test, unless it waits for something (`eventually`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """What became of a stream."""
-
-    sent: int
-    received: int
-    missing: tuple[int, ...] = ()
-    """The numbers of those that were not answered: 100 a second."""
-
-    @property
-    def lost(self) -> int:
-        """Return how many requests were not answered."""
-        return self.sent - self.received
 
 
 class Cluster:
@@ -109,27 +95,22 @@ class Cluster:
     @contextlib.contextmanager
     def stream(self, source: str, target: str, *, seconds: float) -> Iterator[list[Loss]]:
         """Send 100 requests a second meanwhile; the result is filled in at the end."""
-        count = int(seconds * 100)
         result: list[Loss] = []
-        process = subprocess.Popen(
-            [LAB, "exec", "--name", self.name, source, "--",
-             "ping", "-i", "0.01", "-c", str(count), "-W", "1", target],
-            stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            time.sleep(0.3)
-            yield result
-            output, _ = process.communicate(timeout=3 * seconds + 60)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
-        if found is None:
-            raise AssertionError(f"no summary of ping: {output!r}")
-        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", output)}
-        missing = tuple(n for n in range(1, count + 1) if n not in answered)
-        result.append(Loss(int(found[1]), int(found[2]), missing))
+        with tempfile.NamedTemporaryFile(prefix="ping-") as log:
+            process = subprocess.Popen(
+                [LAB, "exec", "--name", self.name, source, "--",
+                 "ping", "-i", "0.01", "-c", str(int(seconds * 100)), "-W", "1", target],
+                stdout=log, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+            try:
+                time.sleep(0.3)
+                yield result
+                process.wait(timeout=3 * seconds + 60)
+            finally:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+            result.append(loss_of(Path(log.name)))
 
 
 def eventually(

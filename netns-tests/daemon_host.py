@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import tarfile
@@ -24,6 +23,7 @@ import yaml
 
 from cluster import ROOT
 from kubernetes_host import KubernetesHost, apiserver_of
+from pings import Loss, gaps_of
 from plugin_host import Said, on_underlay
 
 if TYPE_CHECKING:
@@ -335,32 +335,16 @@ def is_ready(host: DaemonHost) -> bool:
     return said.stdout == "200"
 
 
-@dataclass
-class Stream:
-    """What became of the packets; known when the stream has ended."""
-
-    sent: int = 0
-    received: int = 0
-
-    @property
-    def lost(self) -> int:
-        """Return how many were not answered."""
-        return self.sent - self.received
-
-
 @contextlib.contextmanager
-def streaming(host: DaemonHost, address: str) -> Iterator[Stream]:
-    """Ping an address from the host meanwhile, fifty times a second."""
-    log = host.directory / "ping.log"  # a pipe would be full after a while
+def streaming(host: DaemonHost, address: str) -> Iterator[list[Loss]]:
+    """Ping an address from the host meanwhile, fifty times a second; filled in at the end."""
+    log = host.directory / "ping.log"
     with log.open("wb") as output, host.namespace.entered():
         ping = subprocess.Popen(["ping", "-n", "-i", "0.02", address], stdout=output)
-    stream = Stream()
+    losses: list[Loss] = []
     try:
-        yield stream
+        yield losses
     finally:
         ping.send_signal(signal.SIGINT)
         ping.wait(timeout=END_S)
-    said = log.read_text(encoding="ascii")
-    # Gaps: what is sent last may be answered after ping has ended.
-    answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", said)}
-    stream.sent, stream.received = max(answered, default=0), len(answered)
+    losses.append(gaps_of(log))

@@ -169,7 +169,7 @@ def test_an_upgrade_loses_no_packet(host: DaemonHost) -> None:
     eventually(lambda: "blackhole" in host.namespace.sh("ip route"), within_s=30)
     routes = host.namespace.sh("ip route")
 
-    with streaming(host, added.addresses[0].split("/")[0]) as stream:
+    with streaming(host, added.addresses[0].split("/")[0]) as losses:
         host.stop_agent()
         between = host.namespace.sh("ip route")
         host.run_to_end("install-plugin")
@@ -177,8 +177,8 @@ def test_an_upgrade_loses_no_packet(host: DaemonHost) -> None:
         eventually(lambda: is_ready(host), within_s=60, what=host.agent_log)
 
     assert (between, host.namespace.sh("ip route")) == (routes, routes)
-    assert stream.lost == 0
-    assert stream.sent > 10
+    assert losses[0].lost == 0
+    assert losses[0].sent > 10
     assert host.call("CHECK", pod, {"prevResult": added.document}).status == 0
 
 

@@ -77,7 +77,7 @@ def test_a_migration_dies_anywhere_and_is_ended(
                 assert len(list(recorded)) == len(names), str(died)
                 assert "cali-" not in node.namespace.sh("iptables-nft-save"), str(died)
                 assert not (node.net_dir / CALICO_FILE).exists(), str(died)
-        assert losses[0] == 0
+        assert losses[0].lost == 0
         # Nobody speaks BGP at the other end.
         problems = [one for one in node.status()["problems"] if "BGP session" not in one]
         assert problems == []

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster import DNSUTILS, DUAL_STACK, EXERCISE, HOLD_TIME_S, Cluster, Loss, eventually, lab
+from cluster import DNSUTILS, DUAL_STACK, EXERCISE, HOLD_TIME_S, Cluster, eventually, lab
+from pings import Loss
 
 pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.timeout(240)]
 
