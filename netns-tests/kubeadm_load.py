@@ -14,6 +14,7 @@ from pycni.lab.kubeadm.cluster import ADMIN
 from pycni.lab.kubeadm.kit import TOOLBOX
 
 TICK_S = 0.05
+_CONTAINER = re.compile(r'"containerID": *"(\w+)"')
 _ECHO = re.compile(r"\bseq=(\d+) ")
 
 
@@ -101,6 +102,22 @@ def journals(cluster: Cluster) -> dict[str, int]:
     """Return how many releases each node owes to the cluster."""
     script = "ls /var/lib/pycni/journal 2>/dev/null | wc -l"
     return {node: int(cluster.lab.execute(node, "sh", "-c", script)) for node in NODES}
+
+
+def debtors(cluster: Cluster) -> dict[str, set[str]]:
+    """Return the containers whose release each node owes to the cluster."""
+    script = "cat /var/lib/pycni/journal/*.json 2>/dev/null || true"
+    said = {node: cluster.lab.execute(node, "sh", "-c", script) for node in NODES}
+    return {node: set(_CONTAINER.findall(text)) for node, text in said.items()}
+
+
+def containers_of(cluster: Cluster, label: str) -> dict[str, set[str]]:
+    """Return each node's pods of that label, by the containers whose addresses they have."""
+    found: dict[str, set[str]] = {node: set() for node in NODES}
+    for pod in cluster.items("pods", f"--selector=for={label}"):
+        notes = pod["metadata"].get("annotations", {})
+        found[pod["spec"]["nodeName"]].add(notes.get("cni.projectcalico.org/containerID", ""))
+    return found
 
 
 def findings(cluster: Cluster) -> str:

@@ -13,8 +13,9 @@ from cluster import eventually
 from kubeadm_cluster import LATER_S, NODES, SOON_S, Cluster, make_boxes, up
 from kubeadm_load import (
     agents,
+    containers_of,
+    debtors,
     handles,
-    journals,
     lost_of,
     start_pods,
     start_streams,
@@ -140,6 +141,12 @@ def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
     leaving = {f"leaving-{node}-{number}": node for node in NODES for number in range(4)}
     start_pods(cluster, leaving, command=ASKED_TO_GO, label="leaving", grace_s=GRACE_S)
     addresses = {p["status"]["podIP"] for p in cluster.items("pods", "--selector=for=leaving")}
+    eventually(
+        lambda: all(map(all, containers_of(cluster, "leaving").values())),
+        within_s=SOON_S,
+        what=lambda: containers_of(cluster, "leaving"),
+    )
+    going = containers_of(cluster, "leaving")
     start_pods(cluster, {"ends": "node-1"}, command=ENDING, label="ends")
     before = agents(cluster)
 
@@ -154,10 +161,11 @@ def test_a_minute_without_api_server_costs_no_packet(cluster: Cluster) -> None:
     cluster.lab.execute("node-0", "systemctl", "restart", "pycni-agent")
     for node in NODES[1:]:
         cluster.lab.execute(node, "kill", before[node])
+    # A runtime may repeat the DEL of a pod that went long ago: that is owed as well.
     eventually(
-        lambda: journals(cluster) == dict.fromkeys(NODES, 4),
+        lambda: all(going[node] <= owing for node, owing in debtors(cluster).items()),
         within_s=SOON_S,
-        what=lambda: (journals(cluster), asked_to_go(cluster)),
+        what=lambda: (going, debtors(cluster), asked_to_go(cluster)),
     )
     eventually(
         lambda: all_new(agents(cluster), before), within_s=SOON_S, what=lambda: agents(cluster)
