@@ -13,21 +13,14 @@ from math import inf
 from pycni.agent.actor import Actor
 from pycni.agent.facts import Dirty, Facts
 from pycni.agent.messages import Doubt, Message
-from pycni.agent.repairs import Repairs
+from pycni.agent.repairs import Repairs, goal, subject
 from pycni.errors import EventsLost, PycniError, TryAgain
 from pycni.model.bgp import Neighbour
 from pycni.model.endpoints import EndpointState
 from pycni.model.network import (
-    AddAddress,
-    AddRoute,
-    DeleteRoute,
     Failure,
     KernelState,
     Op,
-    ReplaceRoute,
-    SetLink,
-    SetRuleset,
-    SetSysctl,
 )
 from pycni.plan.delta import (
     Gate,
@@ -336,7 +329,7 @@ class Reconciler:
 
     def _without_fights(self, ops: Iterable[Op]) -> list[Op]:
         now = self._clock()
-        return [op for op in ops if self._repairs.may_repair(subject(op), now=now)]
+        return [op for op in ops if self._repairs.may_repair(subject(op), goal(op), now=now)]
 
     # --- the outcome ----------------------------------------------------------------------------
 
@@ -370,22 +363,3 @@ class Reconciler:
     def resync(self, reason: str) -> None:
         """Ask for a full pass over a fresh picture."""
         self.post(Doubt(reason))
-
-
-def subject(op: Op) -> Hashable:
-    """Return what an operation is about, to count repairs of the same thing."""
-    match op:
-        case AddRoute() | DeleteRoute():
-            return ("route", op.route.key)
-        case ReplaceRoute():
-            return ("route", op.new.key)
-        case SetLink():
-            return ("link", op.name)
-        case AddAddress():
-            return ("address", op.address)
-        case SetSysctl():
-            return ("sysctl", op.name)
-        case SetRuleset():
-            return ("nftables", "table")
-        case _:
-            return op

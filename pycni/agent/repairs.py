@@ -1,13 +1,25 @@
 """Notice when somebody keeps undoing our work, and back off.
 
 Another BIRD on the node with `metric 0` in its kernel protocol deletes every route of protocol 12
-that it doesn't know: answering each deletion at once would burn a core for nothing.  Pure: time is
-an argument.
+that it doesn't know: answering each deletion at once would burn a core for nothing.  A block that
+comes and goes because others want it so is no such fight: what we do then isn't what we did before.
+Pure: time is an argument.
 """
 
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+
+from pycni.model.network import (
+    AddAddress,
+    AddRoute,
+    DeleteRoute,
+    Op,
+    ReplaceRoute,
+    SetLink,
+    SetRuleset,
+    SetSysctl,
+)
 
 WINDOW_S = 10.0
 TOLERATED_REPAIRS = 20
@@ -19,6 +31,7 @@ LAST_PAUSE_S = 30.0
 
 @dataclass(slots=True)
 class _History:
+    goal: Hashable
     times: deque[float] = field(default_factory=deque)
     pause_s: float = 0.0
     until: float = 0.0
@@ -30,9 +43,15 @@ class Repairs:
     def __init__(self) -> None:
         self._histories: dict[Hashable, _History] = {}
 
-    def may_repair(self, thing: Hashable, *, now: float) -> bool:
-        """Count one repair; False while it has to wait."""
-        history = self._histories.setdefault(thing, _History())
+    def may_repair(self, thing: Hashable, goal: Hashable = None, *, now: float) -> bool:
+        """Count one repair; False while it has to wait.
+
+        `goal` is how the thing is to be: with another one than before we mend nothing, but have
+        changed our mind, and the count begins anew.
+        """
+        history = self._histories.get(thing)
+        if history is None or history.goal != goal:
+            history = self._histories[thing] = _History(goal)
         if now < history.until:
             return False
         while history.times and history.times[0] < now - WINDOW_S:
@@ -69,3 +88,33 @@ class Repairs:
         ]
         for thing in over:
             del self._histories[thing]
+
+
+def subject(op: Op) -> Hashable:
+    """Return what an operation is about, to count repairs of the same thing."""
+    match op:
+        case AddRoute() | DeleteRoute():
+            return ("route", op.route.key)
+        case ReplaceRoute():
+            return ("route", op.new.key)
+        case SetLink():
+            return ("link", op.name)
+        case AddAddress():
+            return ("address", op.address)
+        case SetSysctl():
+            return ("sysctl", op.name)
+        case SetRuleset():
+            return ("nftables", "table")
+        case _:
+            return op
+
+
+def goal(op: Op) -> Hashable:
+    """Return how its subject is to be afterwards, where that can change by what others tell us."""
+    match op:
+        case AddRoute():
+            return op.route
+        case ReplaceRoute():
+            return op.new
+        case _:
+            return None

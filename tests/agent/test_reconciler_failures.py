@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from pycni.model.network import AddRoute, NatUnavailable, RouteType, SetRuleset
+from pycni.model.resources import TunnelMode
 from tests.agent.breakages import delete_ruleset, flush_bird
-from tests.agent.cluster import cluster
-from tests.agent.exercise import NODE_0, exercise
+from tests.agent.cluster import POOL, cluster, with_mode
+from tests.agent.exercise import NODE_0, exercise, neighbours
 from tests.virtual_time import run
 
 
@@ -82,6 +83,23 @@ def test_a_fight_backs_off_and_is_named(tmp_path: Path) -> None:
             assert named
             assert await node.ip_route() == NODE_0
             assert node.reconciler.health.fights == []
+
+    run(story())
+
+
+def test_what_others_make_us_change_again_and_again_is_no_fight(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with neighbours(tmp_path) as (made, node):
+            assert node.reconciler is not None
+            for number in range(60):
+                mode = TunnelMode.ALWAYS if number % 2 else TunnelMode.CROSS_SUBNET
+                await made.put(with_mode(POOL, mode))
+                await made.settle(0.05)
+                learned = [one for one in await node.ip_route() if " via 10.0.0.2" in one]
+
+                assert len(learned) == 1
+                assert ("tunl0" in learned[0]) == (mode is TunnelMode.ALWAYS), number
+                assert node.reconciler.health.fights == []
 
     run(story())
 

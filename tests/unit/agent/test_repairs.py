@@ -32,6 +32,21 @@ def test_a_fight_makes_a_pause() -> None:
     assert repairs.next_end(now=1.0) == 1.0 + FIRST_PAUSE_S
 
 
+def test_who_changes_his_mind_repairs_nothing() -> None:
+    repairs = Repairs()
+
+    assert all(repairs.may_repair("route", number % 2, now=1.0) for number in range(1000))
+    assert repairs.fights(now=1.0) == []
+
+
+def test_a_new_mind_needs_no_pause() -> None:
+    repairs = Repairs()
+    repair_until_pause(repairs, now=1.0)
+
+    assert repairs.may_repair("route", "another way", now=1.0)
+    assert repairs.fights(now=1.0) == []
+
+
 def test_other_things_are_repaired_meanwhile() -> None:
     repairs = Repairs()
     repair_until_pause(repairs, now=1.0)
