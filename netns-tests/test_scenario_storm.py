@@ -67,7 +67,7 @@ def test_two_thousand_pairs_by_sixteen_callers_leave_nothing(cluster: Cluster) -
 
 def test_engine_in_process_works_beside_an_agent_that_restarts(cluster: Cluster) -> None:
     process = subprocess.Popen(
-        storm(cluster, 200, 6, "pycni-engine", "node-1"),
+        storm(cluster, 500, 6, "pycni-engine", "node-1"),
         stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -37,11 +37,11 @@ class PeerState:
 
     `restart_time_s` is None for a peer without graceful restart.  `stale_until` is the moment at
     which stale paths go; inf when there are none.  `is_own_restart` says that they are stale
-    since our speaker died, so the peer need not have preserved anything.  `has_restarted` is for
-    the restart of the peer itself, since its last End-of-RIB or, if later, our speaker's death;
-    `back_until` is when such a peer must be back.  `has_spoken` says that this session has told
-    anything, `is_full` that prefixes beyond `MAX_PATHS` were left out of it.  `since` is the moment
-    when the session came up or went down.
+    since our speaker died, so the peer need not have preserved anything.  `back_until` is when a
+    peer must be back that has restarted itself since its last End-of-RIB or, if later, our
+    speaker's death; inf where it has not.  `has_spoken` says that this session has told anything,
+    `is_full` that prefixes beyond `MAX_PATHS` were left out of it.  `since` is the moment when the
+    session came up or went down.
     """
 
     is_up: bool = False
@@ -49,7 +49,6 @@ class PeerState:
     restart_time_s: float | None = None
     stale_until: float = inf
     is_own_restart: bool = False
-    has_restarted: bool = False
     back_until: float = inf
     has_spoken: bool = False
     families: frozenset[Family] = frozenset({Family.IPV4})
@@ -177,7 +176,7 @@ class Rib:
             peer.stale_until = inf
             return self._drop(event.peer, list(peer.paths))
         touched: set[IPNetwork] = set()
-        if not peer.has_restarted:
+        if peer.back_until == inf:
             peer.back_until = now + peer.restart_time_s
         elif peer.has_spoken or peer.back_until <= now:
             # RFC 4724, 4.2: what was stale already when the peer restarts once more goes at last.
@@ -185,7 +184,6 @@ class Rib:
             peer.back_until = now + peer.restart_time_s
         # Else one of two connections that both ends have made at once (RFC 4271, 6.8) was given
         # up: that is no restart, and the wait goes on as it was.
-        peer.has_restarted = True
         peer.is_own_restart = False
         return touched | self._mark_stale(event.peer, until=peer.back_until)
 
@@ -199,7 +197,7 @@ class Rib:
                 touched |= self._mark_stale(address, until=now + MAX_RESTART_TIME_S)
             peer.finished.clear()
             # Whatever we break off by restarting, the peer's next restart is its first one again.
-            peer.has_restarted = False
+            peer.back_until = inf
         return touched
 
     def _end_of_rib(self, event: EndOfRib) -> set[IPNetwork]:
@@ -210,7 +208,7 @@ class Rib:
         touched = self._drop(event.peer, stale)
         if not any(path.is_stale for path in peer.paths.values()):
             peer.stale_until = inf
-            peer.has_restarted = False
+            peer.back_until = inf
         return touched
 
     # --- the tables -----------------------------------------------------------------------------
