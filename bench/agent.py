@@ -59,14 +59,6 @@ def processes(node: sandbox.Node) -> tuple[int, int, int]:
     return node.agent.pid, status["cni_pid"], status["bgp_pid"]
 
 
-def resident_mib(pid: int) -> float:
-    """Return the resident memory of a process."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
 def main() -> int:
     """Run the benchmark; print the table and, if asked, write JSON."""
     parser = argparse.ArgumentParser(
@@ -104,16 +96,12 @@ def main() -> int:
         row |= {f"{part}_cpu_percent": round(s, 2) for part, s in zip(PARTS, shares, strict=True)}
         row["cpu_percent"] = round(sum(shares), 2)
         row |= {
-            f"{part}_rss_mib": round(resident_mib(pid), 1)
+            f"{part}_rss_mib": round(sandbox.resident_mib(pid), 1)
             for part, pid in zip(PARTS, all_, strict=True)
         }
         rows.append(row)
     result = {"seconds": args.seconds, "start_to_converged_s": round(start_s, 2), "nodes": rows}
-    heads = [*(f"{p} CPU %" for p in PARTS), "together %", *(f"{p} RSS MiB" for p in PARTS)]
-    print(f"| node | {' | '.join(heads)} |".replace("_", " "))
-    print("|---" + "|--:" * len(heads) + "|")
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    sandbox.print_table(rows)
     print(f"\nstart to converged: {result['start_to_converged_s']} s")
     if output is not None:
         json.dump(result, output, indent=1)

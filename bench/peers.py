@@ -1,6 +1,6 @@
 """BGP speakers that cost next to nothing: many of them in one process, for one agent to talk to.
 
-    python3 peers.py FIRST COUNT [--nodes FIRST_NODE] [--pool 10.128.0.0/9]
+    python3 peers.py FIRST COUNT [--nodes FIRST_NODE NODES] [--pool 10.128.0.0/9]
 
 listens at COUNT addresses from FIRST on and takes commands on its standard input, each answered by
 a line with the clock's seconds at which its first UPDATE went out:
@@ -9,7 +9,8 @@ a line with the clock's seconds at which its first UPDATE went out:
     withdraw FROM TO
 
 A block is announced by one peer, with that peer as next hop; with --nodes by every peer, as route
-reflectors do, and the next hop is the node of the same number.  Standard library only.
+reflectors do, block by block to the nodes in turn, and a node's blocks have it as next hop.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Speakers:
     first: IPv4Address
     count: int
     pool: IPv4Network
-    nodes: IPv4Address | None = None
+    nodes: tuple[IPv4Address, int] | None = None
     sessions: dict[int, asyncio.StreamWriter] = field(default_factory=dict)
 
     def block(self, number: int) -> bytes:
@@ -152,11 +153,12 @@ class Speakers:
                         announcement(self.first + peer, some) if is_new else withdrawal(some),
                     )
             return
-        for number in numbers:
-            for peer in range(self.count):
+        first, count = self.nodes
+        for node in range(count):
+            blocks = [self.block(number) for number in _every(numbers, node, count)]
+            for peer in range(self.count if blocks else 0):
                 cluster = (self.first + peer).packed
-                block = [self.block(number)]
-                yield peer, announcement(self.nodes + number, block, reflector=cluster)
+                yield peer, announcement(first + node, blocks, reflector=cluster)
 
     async def tell(self, verb: str, numbers: range) -> float:
         """Send what there is to tell; return when the first message went out."""
@@ -173,7 +175,8 @@ class Speakers:
 
 
 def _every(numbers: range, first: int, step: int) -> list[int]:
-    return [number for number in numbers if number % step == first]
+    """Return the numbers that are `first` modulo `step`."""
+    return list(range(numbers.start + (first - numbers.start) % step, numbers.stop, step))
 
 
 async def main() -> None:
@@ -181,10 +184,11 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("first", type=IPv4Address)
     parser.add_argument("count", type=int)
-    parser.add_argument("--nodes", type=IPv4Address)
+    parser.add_argument("--nodes", nargs=2, metavar=("FIRST", "COUNT"))
     parser.add_argument("--pool", type=IPv4Network, default=IPv4Network("10.128.0.0/9"))
     args = parser.parse_args()
-    speakers = Speakers(args.first, args.count, args.pool, args.nodes)
+    nodes = (IPv4Address(args.nodes[0]), int(args.nodes[1])) if args.nodes else None
+    speakers = Speakers(args.first, args.count, args.pool, nodes)
     await speakers.serve()
     alive = asyncio.create_task(speakers.keep_alive())
     lines = asyncio.StreamReader()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_interface
@@ -27,7 +27,6 @@ PREFIX = 16
 AS_NUMBER = 64512
 WAIT_S = 180.0
 HERE = Path(__file__).resolve().parent
-RTM_NEWROUTE, RTM_DELROUTE = 24, 25
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Peers:
     """The process of the peers."""
 
     def __init__(self, scene: Scene) -> None:
-        nodes = ["--nodes", str(FIRST_NODE)] if scene.nodes else []
+        nodes = ["--nodes", str(FIRST_NODE), str(scene.nodes)] if scene.nodes else []
         self.process = subprocess.Popen(
             ["nsenter", "--net=/run/netns/sender", "--", sys.executable, str(HERE / "peers.py"),
              str(FIRST_PEER), str(scene.peers), *nodes],
@@ -123,10 +122,12 @@ class Monitor:
             self._socket = open_socket(buffer=256 << 20)
         join_group(self._socket, 7)  # RTNLGRP_IPV4_ROUTE
 
-    def count_until(self, wanted: int, kind: int = RTM_NEWROUTE) -> float:
-        """Return the moment at which the kernel has reported so many more routes."""
+    def count_until(self, wanted: int, *, is_gone: bool = False) -> float:
+        """Return the moment at which the kernel has reported so many more routes, or fewer."""
         from pycni.kernel.wire import messages
+        from pycni.kernel.wire_route import RTM_DELROUTE, RTM_NEWROUTE
 
+        kind = RTM_DELROUTE if is_gone else RTM_NEWROUTE
         seen = 0
         deadline = time.monotonic() + WAIT_S
         self._socket.settimeout(1.0)
@@ -241,34 +242,36 @@ def bird(scene: Scene) -> Iterator[None]:
 class Floor:
     """An ExaBGP as the agent runs it, with a helper that counts what comes, and does no more."""
 
-    def __init__(self, count_to: int) -> None:
+    def __init__(self, wanted: int) -> None:
+        self.place = f"/run/bench/floor-{time.monotonic_ns()}"
         self._server = socket.socket(socket.AF_UNIX)
-        self._place = f"/run/bench/floor-{time.monotonic_ns()}"
-        self._server.bind(self._place)
+        self._server.bind(self.place)
         self._server.listen()
         self._server.settimeout(WAIT_S)
-        self._wanted = count_to
+        self._wanted = wanted
+        self._open: list[int] = []
 
     @property
     def helper(self) -> list[str]:
         """Return the command of the helper: the agent's own."""
         from pycni.bgp import bridge
 
-        return [sys.executable, "-IES", str(bridge.__file__), self._place]
+        return [sys.executable, "-IES", str(bridge.__file__), self.place]
 
-    def accept(self) -> int:
-        """Return ExaBGP's end of its helper's standard input."""
+    def accept(self) -> None:
+        """Take over ExaBGP's ends of its helper's standard input and output."""
         helper, _ = self._server.accept()
-        _, descriptors, _, _ = socket.recv_fds(helper, 64, 2)
-        helper.send(b"k")
-        self._helper = helper
-        return int(descriptors[0])
+        self._open.append(helper.detach())
+        with socket.socket(fileno=os.dup(self._open[0])) as sending:
+            _, descriptors, _, _ = socket.recv_fds(sending, 64, 2)
+            sending.send(b"k")
+        self._open += descriptors
 
-    def count_until(self, reading: int) -> float:
+    def count_until_all(self) -> float:
         """Return the moment at which the last block has come."""
         seen, rest = 0, b""
         while seen < self._wanted:
-            chunk = os.read(reading, 1 << 18)
+            chunk = os.read(self._open[1], 1 << 18)
             if not chunk:
                 raise RuntimeError(f"ExaBGP ended after {seen} of {self._wanted} blocks")
             text = rest + chunk
@@ -276,10 +279,16 @@ class Floor:
             rest = text[-5:]  # the word may lie across two chunks
         return time.perf_counter()
 
+    def close(self) -> None:
+        """Give back all descriptors."""
+        self._server.close()
+        for descriptor in self._open:
+            os.close(descriptor)
+
 
 @contextmanager
-def exabgp(scene: Scene) -> Iterator[tuple[Floor, int]]:
-    """Run ExaBGP alone; give what counts, and the descriptor that it counts at."""
+def exabgp(scene: Scene) -> Iterator[Floor]:
+    """Run ExaBGP alone; give what counts the blocks that it has heard of."""
     from pycni.bgp import child
     from pycni.bgp.codec import render_configuration
     from pycni.model.bgp import Neighbour
@@ -302,10 +311,35 @@ def exabgp(scene: Scene) -> Iterator[tuple[Floor, int]]:
             env=dict(child.environment(settings)), stdout=log, stderr=log, cwd="/",
         )  # fmt: skip
     try:
-        yield floor, floor.accept()
+        floor.accept()
+        yield floor
     finally:
         process.kill()
         process.wait(10)
+        floor.close()
+
+
+RECEIVERS = ("BIRD", "ExaBGP alone", "pycni")
+
+
+@contextmanager
+def receiving(receiver: str, scene: Scene, monitor: Monitor) -> Iterator[Callable[[], float]]:
+    """Run one of `RECEIVERS`; give what returns the moment at which it has got all blocks."""
+
+    def last_route() -> float:
+        return monitor.count_until(scene.blocks)
+
+    match receiver:
+        case "BIRD":
+            with bird(scene):
+                yield last_route
+        case "ExaBGP alone":
+            with exabgp(scene) as floor:
+                yield floor.count_until_all
+        case _:
+            with agent(scene) as node:
+                node.wait(lambda s: is_complete(s, peers=scene.peers, paths=0), 120)
+                yield last_route
 
 
 def is_complete(status: dict[str, Any], *, peers: int, paths: int) -> bool:

@@ -1,14 +1,16 @@
 """Time learned routes into the kernel, beside BIRD 2 and beside what ExaBGP alone takes.
 
-burst     a route reflector announces 1,000 and 10,000 blocks at once: from its first UPDATE to the
-          kernel's last event (ExaBGP: to its last line for a helper, which is the floor for us)
+burst     a peer announces 1,000 and 10,000 blocks at once, all its own, or as a route reflector
+          those of half as many nodes: from its first UPDATE to the kernel's last event (ExaBGP: to
+          its last line for a helper, which is the floor for us)
 change    with 10,000 routes there, one block comes and goes: from its UPDATE to the kernel's event
 many      100,000 blocks by one peer: the same, and how many sessions are up at the end
 mesh      300 peers that say nothing: CPU and memory
-simulate  5,000 nodes of one block each behind two route reflectors
+simulate  5,000 nodes of two blocks each behind two route reflectors
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -18,50 +20,33 @@ from pathlib import Path
 from typing import Any
 
 from bench import sandbox
-from bench.agent import resident_mib
 from bench.receivers import (
-    RTM_DELROUTE,
+    RECEIVERS,
     Monitor,
     Peers,
     Scene,
     agent,
-    bird,
-    exabgp,
     is_complete,
     make_link,
+    receiving,
 )
 
 Row = dict[str, Any]
 MOST_PEERS = 300
 SETTLE_S = 3.0
+BLOCKS_OF_A_NODE = 2
 
 
 def burst(receiver: str, scene: Scene) -> float:
     """Return the seconds from the first UPDATE to the last route."""
     peers, monitor = Peers(scene), Monitor()
     try:
-        match receiver:
-            case "ExaBGP alone":
-                with exabgp(scene) as (floor, reading):
-                    peers.wait_for_sessions(scene.peers)
-                    time.sleep(SETTLE_S)
-                    began = peers.tell("announce", 0, scene.blocks)
-                    return floor.count_until(reading) - began
-            case "BIRD":
-                with bird(scene):
-                    peers.wait_for_sessions(scene.peers)
-                    time.sleep(SETTLE_S)
-                    monitor.drain()
-                    began = peers.tell("announce", 0, scene.blocks)
-                    return monitor.count_until(scene.blocks) - began
-            case _:
-                with agent(scene) as node:
-                    peers.wait_for_sessions(scene.peers)
-                    node.wait(lambda s: is_complete(s, peers=scene.peers, paths=0), 120)
-                    time.sleep(SETTLE_S)
-                    monitor.drain()
-                    began = peers.tell("announce", 0, scene.blocks)
-                    return monitor.count_until(scene.blocks) - began
+        with receiving(receiver, scene, monitor) as last_moment:
+            peers.wait_for_sessions(scene.peers)
+            time.sleep(SETTLE_S)
+            monitor.drain()
+            began = peers.tell("announce", 0, scene.blocks)
+            return last_moment() - began
     finally:
         monitor.close()
         peers.end()
@@ -70,17 +55,19 @@ def burst(receiver: str, scene: Scene) -> float:
 def bursts(args: argparse.Namespace) -> list[Row]:
     """Compare the receivers, in turn within each round."""
     rows: list[Row] = []
-    for count in args.counts:
-        times: dict[str, list[float]] = {"BIRD": [], "ExaBGP alone": [], "pycni": []}
+    for count, nodes in itertools.product(args.counts, (False, True)):
+        scene = Scene(peers=1, blocks=count, nodes=count // BLOCKS_OF_A_NODE if nodes else 0)
+        times: dict[str, list[float]] = {receiver: [] for receiver in RECEIVERS}
         for _ in range(args.rounds):
             for receiver, found in times.items():
-                found.append(burst(receiver, Scene(peers=1, blocks=count)))
+                found.append(burst(receiver, scene))
                 _dot()
         medians = {receiver: statistics.median(found) for receiver, found in times.items()}
         rows += [
             {
-                "blocks": count,
                 "receiver": receiver,
+                "blocks": count,
+                "next hops": scene.nodes or 1,
                 "median s": round(medians[receiver], 3),
                 "min s": round(min(found), 3),
                 "max s": round(max(found), 3),
@@ -112,7 +99,7 @@ def changes(args: argparse.Namespace) -> list[Row]:
                     came.append(1000 * (monitor.count_until(1) - began))
                     time.sleep(0.1)
                     began = peers.tell("withdraw", last, last + 1)
-                    went.append(1000 * (monitor.count_until(1, RTM_DELROUTE) - began))
+                    went.append(1000 * (monitor.count_until(1, is_gone=True) - began))
                     time.sleep(0.1)
         finally:
             monitor.close()
@@ -139,7 +126,8 @@ def many(args: argparse.Namespace) -> list[Row]:
 
 def simulate(args: argparse.Namespace) -> list[Row]:
     """Let two reflectors tell of so many nodes."""
-    return [_converge(Scene(peers=2, blocks=args.nodes, nodes=args.nodes), "two reflectors")]
+    blocks = args.nodes * BLOCKS_OF_A_NODE
+    return [_converge(Scene(peers=2, blocks=blocks, nodes=args.nodes), "two reflectors")]
 
 
 def _converge(scene: Scene, told_by: str) -> Row:
@@ -151,36 +139,52 @@ def _converge(scene: Scene, told_by: str) -> Row:
             peers.wait_for_sessions(scene.peers)
             status = node.wait(lambda s: is_complete(s, peers=scene.peers, paths=0), 180)
             ready_s = time.perf_counter() - start
-            pids = _pids(node, status)
-            before = [sandbox.cpu_seconds(pid) for pid in pids.values()]
+            usage = Usage(node, status)
             monitor.drain()
             began = peers.tell("announce", 0, scene.blocks)
             took = monitor.count_until(scene.blocks) - began
             paths = scene.blocks * (scene.peers if scene.nodes else 1)
             node.wait(lambda s: is_complete(s, peers=scene.peers, paths=paths), 180)
-            used = [sandbox.cpu_seconds(pid) for pid in pids.values()]
+            used = usage.cpu_s()
             status = node.wait(lambda s: bool(s["converged"]), 60)
-            row: Row = {
+            return {
                 "told by": told_by,
                 "blocks": scene.blocks,
                 "start s": round(ready_s, 2),
                 "converged s": round(took, 2),
-                "sessions up": sum(p["state"] == "up" for p in status["peers"]),
+                "sessions up": _sessions_up(status),
+                **{f"{name} CPU s": round(seconds, 2) for name, seconds in used.items()},
+                **usage.memory(),
             }
-            for (name, pid), was, now in zip(pids.items(), before, used, strict=True):
-                row[f"{name} CPU s"] = round(now - was, 2)
-                row[f"{name} RSS MiB"] = round(resident_mib(pid), 1)
-            return row
     finally:
         monitor.close()
         peers.end()
         _dot()
 
 
-def _pids(node: sandbox.Node, status: dict[str, Any]) -> dict[str, int]:
-    if node.agent is None:
-        raise RuntimeError("the agent did not start")
-    return {"agent": node.agent.pid, "ExaBGP": status["bgp_pid"]}
+class Usage:
+    """What an agent and its ExaBGP use of the machine, from now on."""
+
+    def __init__(self, node: sandbox.Node, status: dict[str, Any]) -> None:
+        if node.agent is None:
+            raise RuntimeError("the agent did not start")
+        self._pids = {"agent": node.agent.pid, "ExaBGP": int(status["bgp_pid"])}
+        self._before = {name: sandbox.cpu_seconds(pid) for name, pid in self._pids.items()}
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the seconds of CPU that each has used since."""
+        return {n: sandbox.cpu_seconds(pid) - self._before[n] for n, pid in self._pids.items()}
+
+    def memory(self) -> Row:
+        """Return the columns of each one's memory."""
+        return {
+            f"{name} RSS MiB": round(sandbox.resident_mib(pid), 1)
+            for name, pid in self._pids.items()
+        }
+
+
+def _sessions_up(status: dict[str, Any]) -> int:
+    return sum(peer["state"] == "up" for peer in status["peers"])
 
 
 def mesh(args: argparse.Namespace) -> list[Row]:
@@ -196,23 +200,20 @@ def mesh(args: argparse.Namespace) -> list[Row]:
             status = node.wait(lambda s: is_complete(s, peers=wanted, paths=wanted), 180)
             ready_s = time.perf_counter() - start
             time.sleep(SETTLE_S)
-            pids = _pids(node, status)
-            before = {name: sandbox.cpu_seconds(pid) for name, pid in pids.items()}
+            usage = Usage(node, status)
             time.sleep(args.seconds)
+            shares = {n: 100 * used / args.seconds for n, used in usage.cpu_s().items()}
             status = node.wait(lambda s: bool(s["converged"]))
-            row: Row = {
-                "peers": scene.peers,
-                "up after s": round(ready_s, 2),
-                "sessions up": sum(p["state"] == "up" for p in status["peers"]),
-            }
-            shares = {
-                name: 100 * (sandbox.cpu_seconds(pid) - before[name]) / args.seconds
-                for name, pid in pids.items()
-            }
-            for name, pid in pids.items():
-                row[f"{name} CPU %"] = round(shares[name], 2)
-                row[f"{name} RSS MiB"] = round(resident_mib(pid), 1)
-            return [{**row, "together %": round(sum(shares.values()), 2)}]
+            return [
+                {
+                    "peers": scene.peers,
+                    "up after s": round(ready_s, 2),
+                    "sessions up": _sessions_up(status),
+                    **{f"{name} CPU %": round(share, 2) for name, share in shares.items()},
+                    "together %": round(sum(shares.values()), 2),
+                    **usage.memory(),
+                }
+            ]
     finally:
         peers.end()
 
@@ -228,14 +229,6 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
 
 def _dot() -> None:
     print(".", end="", file=sys.stderr, flush=True)
-
-
-def _print_table(rows: list[Row]) -> None:
-    heads = list(rows[0])
-    print(f"| {' | '.join(heads)} |")
-    print("|--:" * len(heads) + "|")
-    for row in rows:
-        print(f"| {' | '.join(str(value) for value in row.values())} |")
 
 
 def main() -> int:
@@ -267,7 +260,7 @@ def main() -> int:
         results[name] = PARTS[name](args)
         print(file=sys.stderr)
         print(f"{name}\n")
-        _print_table(results[name])
+        sandbox.print_table(results[name])
         print(flush=True)
     if output is not None:
         json.dump(results, output, indent=1)

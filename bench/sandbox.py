@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,23 @@ def cpu_seconds(pid: int) -> float:
     """Return the CPU time that a process has used, all its threads together."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pid: int) -> float:
+    """Return the resident memory of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows with the same columns, as Markdown; the first column is a name."""
+    heads = [head.replace("_", " ") for head in rows[0]]
+    print(f"| {' | '.join(heads)} |")
+    print("|---" + "|--:" * (len(heads) - 1) + "|")
+    for row in rows:
+        print(f"| {' | '.join(str(value) for value in row.values())} |")
 
 
 def apply_pool(place: Sequence[str], *, cidr: str = "192.168.0.0/16", ipip: str = "Always") -> None:
