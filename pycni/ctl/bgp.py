@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
+from pycni.ctl import bgp_explain
 from pycni.ctl.agent import DEFAULT_RUN_DIR
 from pycni.ctl.agentlink import ask
 from pycni.ctl.output import add_output_argument, command, print_documents, print_table
@@ -56,6 +57,7 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "-o", "--output", choices=("table", "json"), default="table", help="json: a line for each"
     )
     watch.set_defaults(func=command(_watch))
+    bgp_explain.register(verbs)
     for parser in (peers, routes):
         add_output_argument(parser)
     for parser in (peers, routes, watch):

@@ -7,13 +7,11 @@ same pure functions as in the agent: what is printed here is what the agent will
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
-from typing import TypeVar
 
 from pycni.datastore.memory import MemoryDatastore
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.tunnel import ensure_tunnel_address
-from pycni.model.bgp import Path
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
     IPV6_CONNECTED_PRIORITY,
@@ -28,26 +26,19 @@ from pycni.model.network import (
     Scope,
 )
 from pycni.model.resources import (
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
-    Block,
-    BlockAffinity,
-    IPPool,
     Node,
-    Resource,
 )
 from pycni.plan.desired import compute
 from pycni.plan.exports import wanted_adj_ribs_out
-from pycni.plan.inputs import Inputs, Settings, borrowed_in, route_key
+from pycni.plan.inputs import Inputs, Settings, route_key
 from pycni.plan.iproute import ip_route_lines
 from pycni.plan.mtu import pod_mtu
 from pycni.plan.peering import wanted_neighbours
 from pycni.ports import Datastore
 from pycni.topology import routers
 from pycni.topology.model import UNDERLAY, Topology, TopologyNode, TopologyPod, addresses_of
+from pycni.topology.paper import Cluster, exchange, read_cluster
 
-T = TypeVar("T", bound=Resource)
 NETWORK = "k8s-pod-network"
 
 
@@ -76,8 +67,9 @@ async def predict(topology: Topology, *, departed: Iterable[TopologyPod] = ()) -
         endpoint = await _add_pod(topology, pod, datastore)
         await Allocator(datastore, node=pod.node).release_by_handle(endpoint.handle_id)
     endpoints = [await _add_pod(topology, pod, datastore) for pod in topology.pods]
-    inputs = {n.name: await _inputs(n, datastore, endpoints) for n in topology.nodes}
-    _exchange(inputs)
+    cluster = await read_cluster(datastore)
+    inputs = {n.name: _inputs(n, cluster, endpoints) for n in topology.nodes}
+    exchange(inputs)
     _hear_routers(topology, inputs)
     return Prediction(
         inputs=inputs,
@@ -129,58 +121,14 @@ async def _add_pod(topology: Topology, pod: TopologyPod, datastore: Datastore) -
     )
 
 
-async def _inputs(
-    node: TopologyNode, datastore: Datastore, endpoints: list[WorkloadEndpoint]
-) -> Inputs:
-    inputs = Inputs(Settings(node=node.name))
-    inputs.pools = {p.name: p for p in await _values(datastore, IPPool)}
-    inputs.peers = {p.name: p for p in await _values(datastore, BGPPeer)}
-    inputs.filters = {f.name: f for f in await _values(datastore, BGPFilter)}
-    for configuration in await _values(datastore, BGPConfiguration):
-        inputs.bgp = configuration
-    for known in await _values(datastore, Node):
-        inputs.set_node(known.name, known)
-    inputs.affinities = {a.cidr: a for a in await _values(datastore, BlockAffinity)}
-    for block in await _values(datastore, Block):
-        inputs.borrowed.update(borrowed_in(block))
+def _inputs(node: TopologyNode, cluster: Cluster, endpoints: Iterable[WorkloadEndpoint]) -> Inputs:
+    inputs = cluster.inputs(Settings(node=node.name))
     for endpoint in endpoints:
         if endpoint.node == node.name:
             inputs.set_endpoint(endpoint.key, endpoint)
     inputs.addresses = {Address(UNDERLAY, address) for address, _ in addresses_of(node)}
     inputs.links = {UNDERLAY: Link(UNDERLAY, index=2, mtu=node.mtu, is_up=True)}
     return inputs
-
-
-async def _values(datastore: Datastore, kind: type[T]) -> list[T]:
-    return [stored.value for stored in (await datastore.list(kind)).items]
-
-
-def _exchange(inputs: dict[str, Inputs]) -> None:
-    """Carry every node's advertisements to its neighbours, as BGP would.
-
-    A session comes up when both ends are configured for it, with each other's AS number.
-    """
-    sessions = {(n.local, n.peer): n for i in inputs.values() for n in wanted_neighbours(i)}
-    owners = {
-        own.ip: i
-        for i in inputs.values()
-        for own in (i.own_interface(4), i.own_interface(6))
-        if own is not None
-    }
-    for (local, peer), neighbour in sessions.items():
-        back = sessions.get((peer, local))
-        if back is None or (back.local_as, back.peer_as) != (neighbour.peer_as, neighbour.local_as):
-            continue
-        receiver = owners[peer]
-        for advertisement in wanted_adj_ribs_out(owners[local], [neighbour]).to(peer):
-            if advertisement.family in neighbour.families & back.families:
-                path = Path(
-                    advertisement.nlri,
-                    advertisement.next_hop,
-                    peer=local,
-                    communities=advertisement.communities,
-                )
-                receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
 
 
 def _hear_routers(topology: Topology, inputs: dict[str, Inputs]) -> None:

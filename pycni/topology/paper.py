@@ -1,0 +1,116 @@
+"""A whole cluster on paper: what each node's agent knows, and what nodes tell each other by BGP.
+
+Everything comes from the datastore and from the agent's own functions; what only a host knows (its
+interfaces, its pods) is added by whoever knows it, or left out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pycni.model.bgp import Neighbour, Path
+from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.resources import (
+    BGPConfiguration,
+    BGPFilter,
+    BGPPeer,
+    Block,
+    BlockAffinity,
+    IPPool,
+    Node,
+    Resource,
+)
+from pycni.plan.exports import wanted_adj_ribs_out
+from pycni.plan.inputs import Inputs, Settings, borrowed_in
+from pycni.plan.peering import wanted_neighbours
+from pycni.ports import Datastore
+
+T = TypeVar("T", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What a datastore says, as far as routes between nodes hang on it."""
+
+    nodes: tuple[Node, ...]
+    pools: tuple[IPPool, ...]
+    affinities: tuple[BlockAffinity, ...]
+    borrowed: Mapping[IPNetwork, str]
+    peers: tuple[BGPPeer, ...]
+    filters: tuple[BGPFilter, ...]
+    bgp: BGPConfiguration
+
+    def inputs(self, settings: Settings) -> Inputs:
+        """Return what the agent of one node knows of it."""
+        inputs = Inputs(settings)
+        inputs.pools = {pool.name: pool for pool in self.pools}
+        inputs.peers = {peer.name: peer for peer in self.peers}
+        inputs.filters = {one.name: one for one in self.filters}
+        inputs.bgp = self.bgp
+        for node in self.nodes:
+            inputs.set_node(node.name, node)
+        inputs.affinities = {one.cidr: one for one in self.affinities}
+        inputs.borrowed.update(self.borrowed)
+        return inputs
+
+
+async def read_cluster(datastore: Datastore) -> Cluster:
+    """Read a cluster, kind by kind."""
+    borrowed: dict[IPNetwork, str] = {}
+    for block in await _values(datastore, Block):
+        borrowed.update(borrowed_in(block))
+    bgp = await _values(datastore, BGPConfiguration)
+    return Cluster(
+        nodes=await _values(datastore, Node),
+        pools=await _values(datastore, IPPool),
+        affinities=await _values(datastore, BlockAffinity),
+        borrowed=borrowed,
+        peers=await _values(datastore, BGPPeer),
+        filters=await _values(datastore, BGPFilter),
+        bgp=bgp[-1] if bgp else BGPConfiguration(),
+    )
+
+
+async def _values(datastore: Datastore, kind: type[T]) -> tuple[T, ...]:
+    return tuple(stored.value for stored in (await datastore.list(kind)).items)
+
+
+Sessions = Mapping[tuple[IPAddress, IPAddress], Neighbour]
+"""By both ends, the own one first, the sessions that a node wants."""
+
+
+def wanted_sessions(inputs: Mapping[str, Inputs]) -> Sessions:
+    """Return the sessions that any node wants, whether they are answered or not."""
+    return {(n.local, n.peer): n for one in inputs.values() for n in wanted_neighbours(one)}
+
+
+def is_answered(sessions: Sessions, neighbour: Neighbour) -> bool:
+    """Tell whether the other end, a node, wants the same session, with each other's AS number."""
+    back = sessions.get((neighbour.peer, neighbour.local))
+    there = (neighbour.peer_as, neighbour.local_as)
+    return back is not None and (back.local_as, back.peer_as) == there
+
+
+def exchange(inputs: Mapping[str, Inputs]) -> None:
+    """Carry every node's advertisements to its neighbours among the nodes, as BGP would."""
+    sessions = wanted_sessions(inputs)
+    owners = {
+        own.ip: one
+        for one in inputs.values()
+        for own in (one.own_interface(4), one.own_interface(6))
+        if own is not None
+    }
+    for (local, peer), neighbour in sessions.items():
+        if not is_answered(sessions, neighbour):
+            continue
+        families = neighbour.families & sessions[peer, local].families
+        receiver = owners[peer]
+        for advertisement in wanted_adj_ribs_out(owners[local], [neighbour]).to(peer):
+            if advertisement.family in families:
+                path = Path(
+                    advertisement.nlri,
+                    advertisement.next_hop,
+                    peer=local,
+                    communities=advertisement.communities,
+                )
+                receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
