@@ -21,6 +21,7 @@ GROUPS = {
     "cluster": "cluster",
     "migrate": "migrate",
     "predict": "predict",
+    "topology": "topology",
 }
 """The module of each command, in the order of the help."""
 
