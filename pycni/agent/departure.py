@@ -22,6 +22,7 @@ from pycni.leaving import LeaveWish
 from pycni.model.endpoints import pod_of
 from pycni.model.network import IPAddress
 from pycni.model.resources import Block, BlockAffinity
+from pycni.model.tunnels import TunnelKind
 from pycni.ports import Datastore, Endpoints
 
 _log = logging.getLogger(__name__)
@@ -144,7 +145,8 @@ class Departure:
         if not self.is_wanted:
             return
         # A crash between block and handle leaves one that counts too much.
-        await self._allocator.release_by_handle(tunnel_handle(self._node))
+        for kind in TunnelKind:
+            await self._allocator.release_by_handle(tunnel_handle(self._node, kind))
         if self._retract is not None:
             await self._retract()
 

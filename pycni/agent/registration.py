@@ -1,20 +1,23 @@
 """Make this node known: its Node object, and the address of its tunnel; or take both back."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from pycni.agent.departure import Departure
 from pycni.agent.messages import Changed, Listed
+from pycni.agent.tunnel_change import LINGER_S
 from pycni.errors import AlreadyExists, Conflict, NotFound, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.estates import show_presence
 from pycni.ipam.retries import Sleep, asyncio_sleep
-from pycni.ipam.tunnel import ensure_tunnel_address
+from pycni.ipam.tunnel import ensure_tunnel_addresses
 from pycni.model.network import IPAddress, IPInterface
 from pycni.model.resources import IPPool, Node
+from pycni.model.tunnels import TunnelKind, with_address
 from pycni.plan.underlay import OwnAddresses
 from pycni.ports import Datastore
 
@@ -23,6 +26,7 @@ _log = logging.getLogger(__name__)
 RETRY_S = 1.0
 ATTEMPTS = 10
 _Change = Callable[[Node], Node]
+_TunnelAddresses = Mapping[TunnelKind, IPAddress | None]
 
 
 class Registration:
@@ -57,6 +61,7 @@ class Registration:
         # Whoever makes the object: others may have taken us for gone until then.
         self._was_absent = not makes_node
         self._uid = ""
+        self._kept_until: dict[TunnelKind, float] = {}
         self._wanted = asyncio.Event()
         self._wanted.set()
 
@@ -83,7 +88,9 @@ class Registration:
     async def run(self) -> None:
         """Bring node and tunnel address about, again whenever woken, until cancelled."""
         while True:
-            await self._wanted.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(min(self._kept_until.values(), default=None)):
+                    await self._wanted.wait()
             self._wanted.clear()
             try:
                 await self._turn()
@@ -97,6 +104,7 @@ class Registration:
         if self._departure is None or not self._departure.is_wanted:
             await self.once()
             return
+        self._kept_until = {}
         await self._departure.give_up()
         if self._departure.is_wanted:  # still: somebody may have changed his mind
             # Last: until then the object proves to others that what is here is nobody else's to
@@ -108,17 +116,34 @@ class Registration:
         """Write the Node object, the tunnel's address included."""
         try:
             # The address first: peers that see the node see it whole.
-            tunnel = await self._tunnel_address()
+            tunnels = await self._tunnel_addresses()
         except PycniError:
             # Others take a node without object for gone, and this one serves pods all the same.
             await self._appear(_unchanged)
             raise
-        if await self._appear(_tunnelled(tunnel)):
-            await self._write(_tunnelled(await self._tunnel_address()))
+        if await self._appear(_tunnelled(tunnels)):
+            await self._write(_tunnelled(await self._tunnel_addresses()))
 
-    async def _tunnel_address(self) -> IPAddress | None:
-        assigned = await ensure_tunnel_address(self._allocator, self._datastore, node=self._node)
-        return None if assigned is None else assigned.interface.ip
+    async def _tunnel_addresses(self) -> _TunnelAddresses:
+        before, self._kept_until = self._kept_until, {}
+        return await ensure_tunnel_addresses(
+            self._allocator,
+            self._datastore,
+            node=self._node,
+            keeps=partial(self._keeps, before=before),
+        )
+
+    def _keeps(self, kind: TunnelKind, *, before: Mapping[TunnelKind, float]) -> bool:
+        """Tell whether others may still send to an address that no pool asks for any more.
+
+        By VXLAN they send to the address, and hear of a pool's change one after another.
+        """
+        now = asyncio.get_running_loop().time()
+        until = before.get(kind, now + LINGER_S)
+        if not kind.is_vxlan or now >= until:
+            return False
+        self._kept_until[kind] = until
+        return True
 
     async def _appear(self, change: _Change) -> bool:
         """Write what is so; return whether there was no object, so that things may have changed."""
@@ -165,7 +190,7 @@ class Registration:
             stored = await self._datastore.get(Node, self._node)
             if stored is None:
                 return
-            bare = replace(stored.value, ipv4=None, ipv6=None, ipip_tunnel_address=None)
+            bare = _bare(stored.value)
             try:
                 if self._makes_node:
                     await self._datastore.delete(Node, self._node, if_revision=stored.revision)
@@ -201,8 +226,18 @@ def _addressed(node: Node, own: OwnAddresses) -> Node:
     return replace(node, ipv4=said.get(4), ipv6=said.get(6))
 
 
-def _tunnelled(tunnel: IPAddress | None) -> _Change:
-    return partial(replace, ipip_tunnel_address=tunnel)
+def _tunnelled(tunnels: _TunnelAddresses) -> _Change:
+    def change(node: Node) -> Node:
+        for kind, address in tunnels.items():
+            node = with_address(node, kind, address)
+        return node
+
+    return change
+
+
+def _bare(node: Node) -> Node:
+    none: _TunnelAddresses = dict.fromkeys(TunnelKind)
+    return _tunnelled(none)(replace(node, ipv4=None, ipv6=None))
 
 
 def _unchanged(node: Node) -> Node:

@@ -32,6 +32,7 @@ from pycni.ipam.whereabouts import Standing, locate, rests_until
 from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress
 from pycni.model.resources import Block, Handle, Node, cidr_name
+from pycni.model.tunnels import TunnelKind
 
 LOCK_TIMEOUT_S = 5.0
 
@@ -223,7 +224,8 @@ class Releasing:
         ]
         cidrs = [one.cidr for one in books.affinities if one.node == node]
         status = await self._release_given(given)
-        await self._drop_empty(tunnel_handle(node))
+        for kind in TunnelKind:
+            await self._drop_empty(tunnel_handle(node, kind))
         owner = Allocator(self._datastore, node=node)
         for cidr in cidrs:
             await owner.release_affinity(cidr)

@@ -21,8 +21,13 @@ from pycni.model.resources import (
     IPPool,
     resource_name,
 )
+from pycni.model.tunnels import TunnelKind
 
-TUNNEL_TYPE = ("type", "ipipTunnelAddress")
+TUNNEL_TYPES = {
+    TunnelKind.IPIP: ("type", "ipipTunnelAddress"),
+    TunnelKind.VXLAN: ("type", "vxlanTunnelAddress"),
+    TunnelKind.VXLAN_V6: ("type", "vxlanV6TunnelAddress"),
+}
 """What stands beside the address of a node's tunnel."""
 
 Held = Mapping[IPNetwork, tuple[Given, ...]]
@@ -165,7 +170,7 @@ def attachment_of(key: EndpointKey | None) -> tuple[tuple[str, str], ...]:
 
 def is_tunnels(attribute: AllocationAttribute) -> bool:
     """Tell whether an address is held for a node's tunnel."""
-    return TUNNEL_TYPE in attribute.secondary
+    return any(one in attribute.secondary for one in TUNNEL_TYPES.values())
 
 
 def netns_of(attribute: AllocationAttribute) -> str | None:

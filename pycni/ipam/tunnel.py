@@ -1,16 +1,15 @@
-"""The address of a node's IP-in-IP tunnel: an ordinary allocation under a handle of its own."""
+"""The address of a node's end of a tunnel: an ordinary allocation under a handle of its own."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pycni.errors import AlreadyExists, Exhausted, InvalidInput
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.block import Given
-from pycni.ipam.books import TUNNEL_TYPE
+from pycni.ipam.books import TUNNEL_TYPES
 from pycni.ipam.giving import assigned
-from pycni.ipam.own import node_labels
 from pycni.ipam.pools import eligible, holds, pool_of
 from pycni.ipam.requests import AssignRequest, DatastoreView
 from pycni.model.endpoints import AssignedAddress
@@ -22,54 +21,95 @@ from pycni.model.resources import (
     IPPool,
     Node,
     PoolUse,
-    TunnelMode,
     cidr_name,
 )
+from pycni.model.tunnels import TunnelKind, address_in, tunnel_of
 from pycni.ports import Creation, Datastore, Replacement, Stored
 
-_VERSION = 4
+
+async def ensure_tunnel_addresses(
+    allocator: Allocator,
+    datastore: Datastore,
+    *,
+    node: str,
+    keeps: Callable[[TunnelKind], bool] = lambda _kind: False,
+) -> dict[TunnelKind, IPAddress | None]:
+    """Return the node's addresses in all kinds of tunnels, as `ensure_tunnel_address` does.
+
+    `keeps` is asked of a kind that no pool wants any more: whether other nodes may still send to
+    the address that the node has.
+    """
+    known = await DatastoreView(datastore).pools()
+    stored = await datastore.get(Node, node)
+    own = Node(node) if stored is None else stored.value
+    wanted = {tunnel_of(pool) for pool in known}
+    found: dict[TunnelKind, IPAddress | None] = {}
+    for kind in TunnelKind:
+        named = address_in(own, kind)
+        if kind not in wanted and named is not None and keeps(kind):
+            found[kind] = named
+            continue
+        assignment = await _ensure(allocator, datastore, own, kind=kind, known=known)
+        found[kind] = None if assignment is None else assignment.interface.ip
+    return found
 
 
 async def ensure_tunnel_address(
-    allocator: Allocator, datastore: Datastore, *, node: str
+    allocator: Allocator,
+    datastore: Datastore,
+    *,
+    node: str,
+    kind: TunnelKind = TunnelKind.IPIP,
 ) -> AssignedAddress | None:
-    """Return the address of the node's IP-in-IP tunnel, giving one if it has none.
+    """Return the address of the node's end of a tunnel, giving one if it has none.
 
-    One that lies in no enabled pool with IP-in-IP any more, or is not what it says to be, is
-    replaced.  One that the Node object names and nobody holds, as old releases of Calico gave them,
-    is taken over, or let go; one that it names and that is free, or rests, is the first choice, for
-    it is what the other nodes know.  None: no such pool exists, so nothing is to be tunnelled.
+    One that lies in no enabled pool with that tunnel any more, or is not what it says to be, is
+    replaced; in one of VXLAN it stays, for that is where the other nodes send to.  One that the
+    Node object names and nobody holds, as old releases of Calico gave them, is taken over, or let
+    go; one that it names and that is free, or rests, is the first choice, for it is what the other
+    nodes know.  None: no such pool exists, so nothing is to be tunnelled.
     """
-    attributes = (("node", node), TUNNEL_TYPE)
-    handle_id = tunnel_handle(node)
-    view = DatastoreView(datastore)
-    known = await view.pools()
-    labels = await node_labels(view, known, node)
-    pools = [
-        pool
-        for pool in eligible(known, labels=labels, use=PoolUse.TUNNEL, version=_VERSION)
-        if pool.ipip_mode is not TunnelMode.NEVER
-    ]
+    known = await DatastoreView(datastore).pools()
+    stored = await datastore.get(Node, node)
+    own = Node(node) if stored is None else stored.value
+    return await _ensure(allocator, datastore, own, kind=kind, known=known)
+
+
+async def _ensure(
+    allocator: Allocator,
+    datastore: Datastore,
+    own: Node,
+    *,
+    kind: TunnelKind,
+    known: Sequence[IPPool],
+) -> AssignedAddress | None:
+    attributes = (("node", own.name), TUNNEL_TYPES[kind])
+    handle_id = tunnel_handle(own.name, kind)
+    with_it = [pool for pool in known if tunnel_of(pool) is kind]
+    serving = eligible(with_it, labels=dict(own.labels), use=PoolUse.TUNNEL, version=kind.version)
+    # A disabled pool still has pods, and by VXLAN they are reached by their nodes' addresses.
+    holding = with_it if kind.is_vxlan else serving
     held = await allocator.held_by(handle_id)
-    described = [one.attribute.secondary for one in held if pool_of(pools, one.address)]
+    described = [one.attribute.secondary for one in held if pool_of(holding, one.address)]
     if len(held) == 1 and described == [attributes]:
         return assigned(held[0].address, held[0].sequence_number)
+    named = address_in(own, kind)
+    if kind.is_vxlan and not (with_it or held or named):
+        return None  # as in most clusters: nothing is looked for that nobody has asked for
     await allocator.release_by_handle(handle_id, was_used=True)
     request = AssignRequest(
         handle_id=handle_id,
         attributes=attributes,
-        ipv4_pools=tuple(pool.name for pool in pools),
+        versions=(kind.version,),
+        ipv4_pools=_names(serving) if kind.version == 4 else (),
+        ipv6_pools=_names(serving) if kind.version == 6 else (),
         use=PoolUse.TUNNEL,
     )
-    return await _give(
-        allocator, datastore, request, pools=pools, named=await _named(datastore, node)
-    )
+    return await _give(allocator, datastore, request, pools=serving, named=named)
 
 
-async def _named(datastore: Datastore, node: str) -> IPAddress | None:
-    """Return the address that the Node object names."""
-    known = await datastore.get(Node, node)
-    return None if known is None else known.value.ipip_tunnel_address
+def _names(pools: Sequence[IPPool]) -> tuple[str, ...]:
+    return tuple(pool.name for pool in pools)
 
 
 async def _give(
@@ -134,6 +174,6 @@ def _freed(block: Block, one: Given) -> Block:
     return arithmetic.release(block, {one.address: one.sequence_number}).block
 
 
-def tunnel_handle(node: str) -> str:
-    """Return the handle that holds the address of a node's IP-in-IP tunnel."""
-    return f"ipip-tunnel-addr-{node}"
+def tunnel_handle(node: str, kind: TunnelKind = TunnelKind.IPIP) -> str:
+    """Return the handle that holds the address of a node's end of a tunnel."""
+    return f"{kind.value}-tunnel-addr-{node}"

@@ -11,6 +11,7 @@ from enum import Enum
 from pycni.errors import InvalidInput
 from pycni.model.bgp import BGP_PORT, parse_community
 from pycni.model.network import IPAddress, IPInterface, IPNetwork
+from pycni.model.vxlan import NO_VXLAN, VxlanEnd
 
 DEFAULT_AS_NUMBER = 64512
 DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
@@ -79,11 +80,10 @@ class IPPool:
 class Node:
     """A node as its peers know it; the addresses carry the prefix of the node's own subnet.
 
-    `internal_ips` are those that the node's kubelet has registered (Kubernetes's InternalIP), the
-    first of each IP version: they are read in a cluster, and never written.  So is the `uid`, which
-    tells a Node from an earlier one of its name.  A node with a `reflector_cluster_id`
-    (`routeReflectorClusterID`, RFC 4456) is no part of the mesh.  `unread` names the annotations
-    that say nothing which can be, and count as absent.
+    `internal_ips` are its kubelet's (Kubernetes's InternalIP), the first of each IP version: read
+    in a cluster, and never written.  So is the `uid`, which tells a Node from an earlier one of its
+    name.  A node with a `reflector_cluster_id` (RFC 4456) is no part of the mesh.  `unread` names
+    the annotations that say nothing which can be, and count as absent.
     """
 
     name: str
@@ -91,6 +91,8 @@ class Node:
     ipv6: IPInterface | None = None
     as_number: int | None = None
     ipip_tunnel_address: IPAddress | None = None
+    vxlan: VxlanEnd = NO_VXLAN
+    vxlan6: VxlanEnd = NO_VXLAN
     labels: tuple[tuple[str, str], ...] = ()
     internal_ips: tuple[IPAddress, ...] = ()
     reflector_cluster_id: IPAddress | None = None

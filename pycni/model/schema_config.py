@@ -33,6 +33,7 @@ from pycni.model.schema_fields import (
     parse_network,
 )
 from pycni.model.schema_filter import filter_spec
+from pycni.model.vxlan import VxlanEnd
 
 Config = IPPool | IPReservation | Node | BGPPeer | BGPFilter | BGPConfiguration | IPAMConfig
 
@@ -142,6 +143,12 @@ def parse_node(name: str, spec: Fields, *, labels: tuple[tuple[str, str], ...] =
         ipv6=bgp.interface("ipv6Address", version=6),
         as_number=bgp.as_number("asNumber"),
         ipip_tunnel_address=bgp.address("ipv4IPIPTunnelAddr"),
+        vxlan=VxlanEnd(
+            spec.address("ipv4VXLANTunnelAddr", version=4), spec.mac("vxlanTunnelMACAddr")
+        ),
+        vxlan6=VxlanEnd(
+            spec.address("ipv6VXLANTunnelAddr", version=6), spec.mac("vxlanTunnelMACAddrV6")
+        ),
         labels=labels,
         reflector_cluster_id=bgp.address("routeReflectorClusterID", version=4),
     )
@@ -156,15 +163,32 @@ def _node_settings(node: Node) -> dict[str, Any]:
         "asNumber": node.as_number,
         "ipv4IPIPTunnelAddr": node.ipip_tunnel_address,
         "routeReflectorClusterID": node.reflector_cluster_id,
+        "ipv4VXLANTunnelAddr": node.vxlan.address,
+        "vxlanTunnelMACAddr": node.vxlan.mac,
+        "ipv6VXLANTunnelAddr": node.vxlan6.address,
+        "vxlanTunnelMACAddrV6": node.vxlan6.mac,
     }
     return {key: value for key, value in settings.items() if value is not None}
 
 
 def _node_spec(node: Node) -> dict[str, Any]:
-    bgp = _node_settings(node)
-    return {"bgp": {k: v if k == "asNumber" else str(v) for k, v in bgp.items()}} if bgp else {}
+    settings = _node_settings(node)
+    return _nested({k: v if k == "asNumber" else str(v) for k, v in settings.items()})
 
 
+def _nested(settings: dict[str, Any]) -> dict[str, Any]:
+    """Put a Node's settings where v3 has them: of VXLAN beside, all others in `bgp`."""
+    beside = {key: value for key, value in settings.items() if key in _BESIDE_BGP}
+    bgp = {key: value for key, value in settings.items() if key not in _BESIDE_BGP}
+    return beside | ({"bgp": bgp} if bgp else {})
+
+
+_BESIDE_BGP = (
+    "ipv4VXLANTunnelAddr",
+    "vxlanTunnelMACAddr",
+    "ipv6VXLANTunnelAddr",
+    "vxlanTunnelMACAddrV6",
+)
 # v3's field → the annotation that Calico keeps it in, on Kubernetes's Node.
 _NODE_ANNOTATIONS = {
     "ipv4Address": "IPv4Address",
@@ -172,6 +196,10 @@ _NODE_ANNOTATIONS = {
     "asNumber": "ASNumber",
     "ipv4IPIPTunnelAddr": "IPv4IPIPTunnelAddr",
     "routeReflectorClusterID": "RouteReflectorClusterID",
+    "ipv4VXLANTunnelAddr": "IPv4VXLANTunnelAddr",
+    "vxlanTunnelMACAddr": "VXLANTunnelMACAddr",
+    "ipv6VXLANTunnelAddr": "IPv6VXLANTunnelAddr",
+    "vxlanTunnelMACAddrV6": "VXLANTunnelMACAddrV6",
 }
 
 
@@ -215,7 +243,7 @@ def parse_stored_node(name: str, metadata: Fields, *, status: Fields) -> Node:
             settings |= _node_setting(name, key, annotations.text(_ANNOTATION + annotation))
         except InvalidInput:
             unread.append(_ANNOTATION + annotation)
-    node = parse_node(name, _bgp_fields(settings), labels=parse_labels(metadata))
+    node = parse_node(name, _spec_fields(settings), labels=parse_labels(metadata))
     uid = metadata.text("uid") or ""
     internal_ips = _internal_ips(status.get("addresses"))
     return replace(node, internal_ips=internal_ips, uid=uid, unread=tuple(unread))
@@ -224,12 +252,12 @@ def parse_stored_node(name: str, metadata: Fields, *, status: Fields) -> Node:
 def _node_setting(name: str, key: str, text: str | None) -> dict[str, str]:
     """Return one setting of a Node as it is spelled, if there is one and it can be."""
     said = {key: text} if text else {}
-    parse_node(name, _bgp_fields(said))
+    parse_node(name, _spec_fields(said))
     return said
 
 
-def _bgp_fields(settings: dict[str, str]) -> Fields:
-    return Fields({"bgp": settings}, path="metadata.annotations")
+def _spec_fields(settings: dict[str, str]) -> Fields:
+    return Fields(_nested(settings), path="metadata.annotations")
 
 
 def _internal_ips(addresses: object) -> tuple[IPAddress, ...]:

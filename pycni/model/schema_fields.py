@@ -13,6 +13,7 @@ from typing import TypeVar
 from pycni.errors import InvalidInput
 from pycni.model.network import IPAddress, IPInterface, IPNetwork
 from pycni.model.selector import selector
+from pycni.model.vxlan import parse_mac
 
 E = TypeVar("E", bound=Enum)
 
@@ -183,6 +184,11 @@ class Fields:
         if value is not None and version not in (None, value.version):
             raise InvalidInput(f"{self.at(name)}: {text} is no IPv{version} address")
         return value
+
+    def mac(self, name: str) -> str | None:
+        """Return the MAC address of a single interface, or None."""
+        text = self.text(name)
+        return None if text is None else parse_mac(text, path=self.at(name))
 
 
 def parse_address(text: str, *, path: str) -> IPAddress:

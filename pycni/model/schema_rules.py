@@ -4,13 +4,13 @@ A single object's own rules are in `pycni.model.resources` and the readers; thes
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from pycni.model.network import IPNetwork
 from pycni.model.resources import IPPool, Node
 from pycni.model.schema_config import Config
 from pycni.model.schema_yaml import Manifest
+from pycni.model.tunnels import TunnelKind, address_in, with_address
 
 _FORBIDDEN: tuple[tuple[IPNetwork, str], ...] = (
     (IPv4Network("169.254.0.0/16"), "link-local addresses, among them the pods' gateway"),
@@ -89,6 +89,6 @@ def subnets_of(node: Node) -> list[IPNetwork]:
 def merged(value: Config, *, existing: Config | None) -> Config:
     """Return what to store for an applied value: the agent's own findings are kept."""
     if isinstance(value, Node) and isinstance(existing, Node):
-        address = value.ipip_tunnel_address or existing.ipip_tunnel_address
-        return replace(value, ipip_tunnel_address=address)
+        for kind in TunnelKind:
+            value = with_address(value, kind, address_in(value, kind) or address_in(existing, kind))
     return value
