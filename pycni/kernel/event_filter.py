@@ -2,9 +2,10 @@
 
 Half of what the kernel tells of a new pod are routes of its own `local` table, and the link-local
 address and route that it gives every interface with IPv6 (that an address goes may matter: one
-of them is a pod's gateway).  A program of the classic packet filter
-on the event socket drops these.  It judges the one message of each event by fixed offsets; where
-a message looks different, it lets it pass, and readers leave out the rest of what doesn't matter.
+of them is a pod's gateway); neighbours that traffic finds matter as little.  A program of the
+classic packet filter on the event socket drops these.  It judges the one message of each event by
+fixed offsets; where a message looks different, it lets it pass, and readers leave out the rest of
+what doesn't matter.
 """
 
 import socket
@@ -12,6 +13,7 @@ import struct
 from array import array
 
 from pycni.kernel.wire_link import RTM_NEWADDR
+from pycni.kernel.wire_neighbour import NUD_FAILED, NUD_PERMANENT, RTM_NEWNEIGH
 from pycni.kernel.wire_route import LOCAL_TABLE, RTM_DELROUTE, RTM_NEWROUTE
 from pycni.model.network import Scope
 
@@ -21,6 +23,7 @@ _INSTRUCTION = struct.Struct("=HBBI")
 # Classic BPF (linux/bpf_common.h): load from an offset, mask, jump, return.
 _LOAD_8, _LOAD_16, _LOAD_32 = 0x30, 0x28, 0x20
 _AND, _JUMP_IF_EQUAL, _JUMP_IF_AT_LEAST, _RETURN = 0x54, 0x15, 0x35, 0x06
+_JUMP_IF_ANY = 0x45
 _WHOLE, _NONE = 0xFFFFFFFF, 0
 
 # Offsets in a message: its header is 16 bytes long.
@@ -31,6 +34,7 @@ _ROUTE_LENGTH, _ROUTE_TABLE = 17, 20
 # Of an IPv6 route RTA_DST comes second, behind RTA_TABLE, and holds all 16 bytes.
 _ROUTE_DST_HEADER, _ROUTE_DST = 36, 40
 _DST_HEADER = struct.pack("=HH", 4 + 16, 1)
+_NEIGHBOUR_STATE = 24  # two bytes in the host's order
 _LINK_LOCAL, _LINK_LOCAL_LENGTH, _LINK_LOCAL_MASK = 0xFE80, 10, 0xFFC0
 
 
@@ -49,6 +53,7 @@ _WHAT_MATTERS: _Program = (
     ("", _LOAD_16, _TYPE, "", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_NEWROUTE), "route", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_DELROUTE), "route", ""),
+    ("", _JUMP_IF_EQUAL, _type(RTM_NEWNEIGH), "neighbour", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_NEWADDR), "address", "pass"),
     ("route", _LOAD_8, _ROUTE_TABLE, "", ""),
     ("", _JUMP_IF_EQUAL, LOCAL_TABLE, "drop", ""),
@@ -65,6 +70,8 @@ _WHAT_MATTERS: _Program = (
     ("", _JUMP_IF_EQUAL, socket.AF_INET6, "", "pass"),
     ("", _LOAD_8, _ADDRESS_SCOPE, "", ""),
     ("", _JUMP_IF_EQUAL, Scope.LINK, "drop", "pass"),
+    ("neighbour", _LOAD_16, _NEIGHBOUR_STATE, "", ""),
+    ("", _JUMP_IF_ANY, socket.htons(NUD_PERMANENT | NUD_FAILED), "pass", "drop"),
     *_VERDICTS,
 )
 

@@ -15,6 +15,8 @@ from typing import assert_never
 
 from pycni.errors import EventsLost
 from pycni.kernel.fake_tables import FakeTables, Refused
+from pycni.kernel.linklike import unlike
+from pycni.model.linklayer import LinkLayerEntry
 from pycni.model.network import (
     AddAddress,
     Address,
@@ -22,6 +24,7 @@ from pycni.model.network import (
     CreateTunnel,
     DeleteAddress,
     DeleteLink,
+    DeleteNeighbour,
     DeleteRoute,
     DeleteRuleset,
     Failure,
@@ -36,8 +39,10 @@ from pycni.model.network import (
     Route,
     RulesetChanged,
     SetLink,
+    SetNeighbour,
     SetRuleset,
     SetSysctl,
+    Tunnel,
 )
 
 __all__ = ["FakeKernel"]
@@ -103,6 +108,7 @@ class FakeKernel:
             links=dict(self._tables.links),
             addresses=set(self._tables.addresses),
             routes=self._tables.snapshot_routes(),
+            neighbours=dict(self._tables.neighbours),
             sysctls={name: value for name, value in values.items() if value is not None},
             ruleset=self._ruleset,
             nat_unavailable=self.nat_unavailable,
@@ -237,6 +243,18 @@ class FakeKernel:
         """Delete all routes of a protocol, as `ip route flush proto N` does."""
         self._tables.flush(protocol=protocol)
 
+    def neighbours(self) -> list[LinkLayerEntry]:
+        """Return the entries of VXLAN devices."""
+        return list(self._tables.neighbours.values())
+
+    def set_neighbour(self, entry: LinkLayerEntry) -> None:
+        """Write an entry, as `ip neighbour replace` or `bridge fdb replace` does."""
+        self._tables.set_neighbour(entry)
+
+    def delete_neighbour(self, entry: LinkLayerEntry) -> None:
+        """Delete an entry."""
+        self._tables.delete_neighbour(entry)
+
     def write_sysctl(self, name: str, value: str) -> None:
         """Set a sysctl, silently."""
         self._sysctls[name] = value
@@ -272,10 +290,8 @@ class FakeKernel:
         match op:
             case CreateTunnel() | SetLink() | DeleteLink():
                 self._perform_on_link(op)
-            case AddAddress(address=address):
-                self._tables.add_address(address)
-            case DeleteAddress(address=address):
-                self._tables.delete_address(address)
+            case AddAddress() | DeleteAddress() | SetNeighbour() | DeleteNeighbour():
+                self._perform_on_device(op)
             case AddRoute() | ReplaceRoute() | DeleteRoute():
                 self._perform_on_route(op)
             case SetSysctl(name=name, value=value):
@@ -292,13 +308,26 @@ class FakeKernel:
     def _perform_on_link(self, op: CreateTunnel | SetLink | DeleteLink) -> None:
         match op:
             case CreateTunnel(tunnel=tunnel):
-                self._create_tunnel(tunnel.name, kind=tunnel.kind, mtu=tunnel.mtu)
+                self._create_tunnel(tunnel)
             case SetLink(name=name, mtu=mtu):
                 self._tables.require_link(name)
                 self.change_link(name, is_up=True, mtu=mtu)
             case DeleteLink(name=name):
                 if name in self._tables.links:
                     self._tables.delete_link(name)
+
+    def _perform_on_device(
+        self, op: AddAddress | DeleteAddress | SetNeighbour | DeleteNeighbour
+    ) -> None:
+        match op:
+            case AddAddress(address=address):
+                self._tables.add_address(address)
+            case DeleteAddress(address=address):
+                self._tables.delete_address(address)
+            case SetNeighbour(entry=entry):
+                self._tables.set_neighbour(entry)
+            case DeleteNeighbour(entry=entry):
+                self._tables.delete_neighbour(entry)
 
     def _perform_on_route(self, op: AddRoute | ReplaceRoute | DeleteRoute) -> None:
         match op:
@@ -309,12 +338,17 @@ class FakeKernel:
             case DeleteRoute(route=route):
                 self._tables.delete_route(route)
 
-    def _create_tunnel(self, name: str, *, kind: str, mtu: int) -> None:
-        present = self._tables.links.get(name)
-        if present is None:
-            self.add_link(name, kind=kind, mtu=mtu, is_up=False)
-        elif present.kind != kind:
-            raise Refused(errno.EEXIST, f"it exists and is of kind {present.kind!r}")
+    def _create_tunnel(self, wanted: Tunnel) -> None:
+        present = self._tables.links.get(wanted.name)
+        if present is not None:
+            why = unlike(present, wanted)
+            if why is not None:
+                raise Refused(errno.EEXIST, why)
+            return
+        self._tables.require_no_rival(wanted.vxlan)
+        index = self._tables.next_index()
+        link = Link(wanted.name, index, wanted.kind, wanted.mtu, wanted.mac, vxlan=wanted.vxlan)
+        self._tables.add_link(link)
 
     def _set_ruleset(self, digest: str | None) -> None:
         if digest is not None and self.nat_unavailable is not None:

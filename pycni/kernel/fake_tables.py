@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv6Interface, IPv6Network
 
+from pycni.model.linklayer import EntryKey, FdbEntry, LinkLayerEntry, NeighbourEntry, Vxlan
 from pycni.model.network import (
     IPV6_CONNECTED_PRIORITY,
     IPV6_DEFAULT_PRIORITY,
@@ -17,6 +18,7 @@ from pycni.model.network import (
     Link,
     LinkChanged,
     LinkGone,
+    NeighbourChanged,
     NextHop,
     Route,
     RouteChanged,
@@ -42,6 +44,7 @@ class FakeTables:
     def __init__(self, *, tell: Callable[[KernelEvent], None]) -> None:
         self.links: dict[str, Link] = {}
         self.addresses: dict[Address, None] = {}
+        self.neighbours: dict[EntryKey, LinkLayerEntry] = {}
         self._routes: dict[RouteKey, list[Route]] = {}
         self._tell = tell
         self._last_index = 0
@@ -77,6 +80,7 @@ class FakeTables:
         self._tell(LinkChanged(link))
         if before.is_up and not link.is_up:
             self._drop_routes_of(link.name)
+            self._drop_neighbours_of(link.name, keeps_fdb=True)
             for address in self._addresses_of(link.name):
                 if address.interface.version == _IPV6:
                     # Unless keep_addr_on_down is set.
@@ -94,6 +98,11 @@ class FakeTables:
         }
         for key, routes in self._routes.items():
             self._routes[key] = [_renamed(route, name=name, to=to) for route in routes]
+        entries = [
+            replace(entry, ifname=to) if entry.ifname == name else entry
+            for entry in self.neighbours.values()
+        ]
+        self.neighbours = {entry.key: entry for entry in entries}
         self._tell(LinkGone(name))
         self._tell(LinkChanged(link))
 
@@ -102,8 +111,41 @@ class FakeTables:
         for address in self._addresses_of(name):
             self.delete_address(address)
         self._drop_routes_of(name)
+        self._drop_neighbours_of(name)
         del self.links[name]
         self._tell(LinkGone(name))
+
+    def require_no_rival(self, vxlan: Vxlan | None) -> None:
+        """Refuse a second VXLAN device of the same network, port and IP version."""
+        if vxlan is None:
+            return
+        for link in self.links.values():
+            if link.vxlan is not None and _network_of(link.vxlan) == _network_of(vxlan):
+                raise Refused(errno.EEXIST, "a VXLAN device with the specified VNI exists already")
+
+    # --- neighbours -----------------------------------------------------------------------------
+
+    def set_neighbour(self, entry: LinkLayerEntry) -> None:
+        """Write an entry over whatever stands under its key."""
+        link = self.require_link(entry.ifname)
+        if isinstance(entry, NeighbourEntry) and not link.is_up:
+            raise Refused(errno.ENETDOWN, "the device is down")
+        there = self.neighbours.get(entry.key)
+        if isinstance(entry, FdbEntry) and there is not None and not there.is_ours:
+            entry = replace(entry, is_ours=False)
+        self.neighbours[entry.key] = entry
+        self._tell(NeighbourChanged(entry, is_present=True))
+
+    def delete_neighbour(self, entry: LinkLayerEntry) -> None:
+        """Delete an entry; absent is success."""
+        there = self.neighbours.pop(entry.key, None)
+        if there is not None:
+            self._tell(NeighbourChanged(there, is_present=False))
+
+    def _drop_neighbours_of(self, name: str, *, keeps_fdb: bool = False) -> None:
+        for entry in list(self.neighbours.values()):
+            if entry.ifname == name and (isinstance(entry, NeighbourEntry) or not keeps_fdb):
+                self.delete_neighbour(entry)
 
     # --- addresses ------------------------------------------------------------------------------
 
@@ -265,6 +307,11 @@ class FakeTables:
             raise Refused(code, "Nexthop has invalid gateway")
         if not max(matching)[1]:
             raise Refused(errno.EINVAL, "Nexthop has invalid gateway")
+
+
+def _network_of(vxlan: Vxlan) -> tuple[int, int, int]:
+    version = vxlan.local.version if vxlan.local is not None else 4
+    return (vxlan.vni, vxlan.port, version)
 
 
 def _normal(route: Route) -> Route:

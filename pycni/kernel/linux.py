@@ -13,8 +13,10 @@ from typing import assert_never
 
 from pycni.errors import PycniError, TryAgain
 from pycni.kernel import wire_link, wire_route
+from pycni.kernel.linklike import no_such_kind, rival_of, unlike
 from pycni.kernel.monitor import KernelEvents
 from pycni.kernel.names import LinkIndexes
+from pycni.kernel.neighbours import list_entries, write_entry
 from pycni.kernel.netlink import (
     BATCH,
     DUMP_TRIES,
@@ -33,6 +35,7 @@ from pycni.model.network import (
     CreateTunnel,
     DeleteAddress,
     DeleteLink,
+    DeleteNeighbour,
     DeleteRoute,
     DeleteRuleset,
     Failure,
@@ -43,6 +46,7 @@ from pycni.model.network import (
     Route,
     RouteKey,
     SetLink,
+    SetNeighbour,
     SetRuleset,
     SetSysctl,
     Tunnel,
@@ -127,6 +131,7 @@ class LinuxKernel:
             read = (wire_link.read_address(m.body, name_of=names.name_of) for m in part)
             state.addresses.update(address for address in read if address is not None)
             await asyncio.sleep(0)
+        state.neighbours = list_entries(self._listings, state.links.values(), names=names)
         reader = wire_route.RouteReader(names.name_of)
         for family in (AF_INET, AF_INET6):
             await self._read_routes(family, reader=reader, into=state.routes)
@@ -190,6 +195,8 @@ class LinuxKernel:
                 self._set_link(op)
             case AddAddress() | DeleteAddress():
                 self._set_address(op)
+            case SetNeighbour() | DeleteNeighbour():
+                write_entry(self._requests, op)
             case SetSysctl(name=name, value=value):
                 write_sysctl(name, value=value)
             case SetRuleset(ruleset=ruleset):
@@ -213,30 +220,24 @@ class LinuxKernel:
                 self._call(wire_link.set_link(name=name, is_up=False), accept={errno.ENODEV})
 
     def _create_tunnel(self, wanted: Tunnel) -> None:
-        request = wire_link.create_tunnel(name=wanted.name, kind=wanted.kind, mtu=wanted.mtu)
         try:
             # Loading the module makes a `tunl0` by itself, under our feet: it serves as well.
-            is_new = self._call(request, accept={errno.EEXIST})
+            is_new = self._call(wire_link.create_tunnel(wanted), accept={errno.EEXIST})
         except KernelError as exc:
             if exc.errno != errno.EOPNOTSUPP:
                 raise
-            text = (
-                f"this kernel has no {wanted.kind} tunnels: load the module (modprobe"
-                f" {wanted.kind}), or give every pool ipipMode: Never"
-            )
-            raise KernelError(errno.EOPNOTSUPP, text) from exc
+            raise KernelError(errno.EOPNOTSUPP, no_such_kind(wanted)) from exc
         if not is_new:
-            self._require_kind(wanted.name, kind=wanted.kind)
+            self._require_like(wanted)
 
-    def _require_kind(self, name: str, *, kind: str) -> None:
-        acks, replies = self._requests.exchange([wire_link.get_link(name=name)])
+    def _require_like(self, wanted: Tunnel) -> None:
+        acks, replies = self._requests.exchange([wire_link.get_link(name=wanted.name)])
         if acks[0].errno:
-            # The kernel has one tunnel per pair of endpoints, and `tunl0` is that for any to any.
-            text = f"another {kind} tunnel has the same endpoints; is there a tunl0?"
-            raise KernelError(errno.EEXIST, text)
+            raise KernelError(errno.EEXIST, rival_of(wanted))
         for link in filter(None, (wire_link.read_link(reply.body) for reply in replies)):
-            if link.kind != kind:
-                raise KernelError(errno.EEXIST, f"it exists and is of kind {link.kind!r}")
+            why = unlike(link, wanted)
+            if why is not None:
+                raise KernelError(errno.EEXIST, why)
 
     def _set_address(self, op: AddAddress | DeleteAddress) -> None:
         address = op.address
@@ -277,10 +278,8 @@ def _attempt(op: Op) -> str:
             return f"set {name} up with MTU {mtu}"
         case DeleteLink(name=name):
             return f"delete interface {name}"
-        case AddAddress(address=address):
-            return f"add address {address.interface} to {address.ifname}"
-        case DeleteAddress(address=address):
-            return f"delete address {address.interface} from {address.ifname}"
+        case AddAddress() | DeleteAddress() | SetNeighbour() | DeleteNeighbour():
+            return _attempt_on_device(op)
         case SetSysctl(name=name, value=value):
             return f"set sysctl {name} to {value!r}"
         case SetRuleset(ruleset=ruleset):
@@ -291,3 +290,15 @@ def _attempt(op: Op) -> str:
             return f"write route {route_text(route)}"
         case _:
             assert_never(op)
+
+
+def _attempt_on_device(op: AddAddress | DeleteAddress | SetNeighbour | DeleteNeighbour) -> str:
+    match op:
+        case AddAddress(address=address):
+            return f"add address {address.interface} to {address.ifname}"
+        case DeleteAddress(address=address):
+            return f"delete address {address.interface} from {address.ifname}"
+        case SetNeighbour(entry=entry):
+            return f"write {entry}"
+        case DeleteNeighbour(entry=entry):
+            return f"delete {entry}"

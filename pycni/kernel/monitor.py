@@ -1,5 +1,7 @@
 """The event socket: what the kernel tells about links, addresses, routes and our nftables table.
 
+Of neighbours, those of VXLAN devices.
+
 What it does NOT tell: IPv4 routes vanish silently when their link goes down, loses its last
 address or is deleted, and when their source address goes; sysctls change silently.  Whoever
 listens lists again after an event about such a link.
@@ -16,9 +18,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from pycni.errors import EventsLost
-from pycni.kernel import wire_link, wire_route
+from pycni.kernel import wire_link, wire_neighbour, wire_route
 from pycni.kernel.event_filter import hear_what_matters
 from pycni.kernel.names import LinkIndexes
+from pycni.kernel.neighbours import VXLAN_KIND
 from pycni.kernel.netlink import NetlinkSocket, join_group, open_socket
 from pycni.kernel.nft import Nftables
 from pycni.kernel.wire import NLM_F_REPLACE, Message, messages
@@ -28,12 +31,15 @@ from pycni.model.network import (
     Link,
     LinkChanged,
     LinkGone,
+    NeighbourChanged,
     RouteChanged,
     RulesetChanged,
 )
 
 # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 _GROUPS = (1, 5, 7, 9, 11)
+# RTNLGRP_NEIGH: joined with the first VXLAN device, for it tells of every pod's neighbours, too.
+_NEIGHBOURS = 3
 # A burst of 20,000 routes fits; the kernel accounts only for what is really queued.
 _BUFFER = 64 << 20
 _DATAGRAM = 1 << 16
@@ -64,6 +70,7 @@ class KernelEvents:
         self._names = LinkIndexes(self._asking)
         self._routes = wire_route.RouteReader(self._names.name_of)
         self._links: dict[int, Link] = {}
+        self._hears_neighbours = False
         # Subscribed first, listed second: a rename in between is then told by an event.
         for message in self._asking.dump(wire_link.dump_links()):
             self._link(message)
@@ -174,8 +181,22 @@ class KernelEvents:
                 is_present = message.type == wire_route.RTM_NEWROUTE
                 is_replacement = is_present and bool(message.flags & NLM_F_REPLACE)
                 return () if route is None else (RouteChanged(route, is_present, is_replacement),)
+            case wire_neighbour.RTM_NEWNEIGH | wire_neighbour.RTM_DELNEIGH:
+                return self._neighbour(message)
             case _:
                 return ()
+
+    def _neighbour(self, message: Message) -> Sequence[KernelEvent]:
+        link = self._links.get(wire_neighbour.read_index(message.body))
+        if link is None or link.kind != VXLAN_KIND:
+            return ()
+        read = wire_neighbour.read_entry(message.body, name_of=self._names.name_of)
+        if read is None:
+            return ()
+        entry, is_permanent = read
+        # A deletion is told as a failed entry first.
+        is_present = message.type == wire_neighbour.RTM_NEWNEIGH and is_permanent
+        return (NeighbourChanged(entry, is_present),)
 
     def _link(self, message: Message) -> Sequence[KernelEvent]:
         link = wire_link.read_link(message.body)
@@ -186,6 +207,9 @@ class KernelEvents:
             return ()
         self._links[link.index] = link
         self._names.learn(link.index, name=link.name)
+        if link.kind == VXLAN_KIND and not self._hears_neighbours:
+            self._hears_neighbours = True
+            join_group(self._raw, _NEIGHBOURS)
         if before is None or before.name == link.name:
             return (LinkChanged(link),)
         self._routes = wire_route.RouteReader(self._names.name_of)

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from socket import AF_INET, AF_INET6
 
 from pycni.kernel.wire import (
@@ -19,7 +19,8 @@ from pycni.kernel.wire import (
     text,
     u32,
 )
-from pycni.model.network import Address, IPInterface, Link
+from pycni.model.linklayer import Vxlan
+from pycni.model.network import Address, IPInterface, Link, Tunnel
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -47,6 +48,11 @@ _IFLA_LINK_NETNSID = 37
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _VETH_INFO_PEER = 1
+_VXLAN_ID = 1
+_VXLAN_LOCAL = 4
+_VXLAN_LEARNING = 7
+_VXLAN_PORT = 15
+_VXLAN_LOCAL6 = 17
 _EXT_MASK_SKIP_STATS = 8
 _AF_BRIDGE = 7
 
@@ -102,11 +108,49 @@ def create_veth(
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
-def create_tunnel(*, name: str, kind: str, mtu: int) -> Request:
+def create_tunnel(tunnel: Tunnel) -> Request:
     """Make a tunnel device that takes packets from and sends to any address."""
-    info = nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, kind.encode()))
-    body = _link_body(text(_IFLA_IFNAME, name), u32(_IFLA_MTU, mtu), info)
+    kind = attribute(_IFLA_INFO_KIND, tunnel.kind.encode())
+    parameters = b"" if tunnel.vxlan is None else _vxlan_parameters(tunnel.vxlan)
+    body = _link_body(
+        text(_IFLA_IFNAME, tunnel.name),
+        attribute(_IFLA_ADDRESS, bytes.fromhex(tunnel.mac.replace(":", ""))) if tunnel.mac else b"",
+        u32(_IFLA_MTU, tunnel.mtu),
+        nested(_IFLA_LINKINFO, kind, parameters),
+    )
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def _vxlan_parameters(vxlan: Vxlan) -> bytes:
+    local = b""
+    if vxlan.local is not None:
+        kind = _VXLAN_LOCAL if vxlan.local.version == 4 else _VXLAN_LOCAL6
+        local = attribute(kind, vxlan.local.packed)
+    return nested(
+        _IFLA_INFO_DATA,
+        u32(_VXLAN_ID, vxlan.vni),
+        local,
+        attribute(_VXLAN_LEARNING, bytes([vxlan.is_learning])),
+        attribute(_VXLAN_PORT, vxlan.port.to_bytes(2, "big")),
+    )
+
+
+def _read_vxlan(linkinfo: dict[int, bytes]) -> Vxlan | None:
+    """Read the parameters of a VXLAN device; None for one that is told without its network."""
+    found = attributes(linkinfo.get(_IFLA_INFO_DATA, b""))
+    if _VXLAN_ID not in found:
+        return None
+    local: IPv4Address | IPv6Address | None = None
+    if _VXLAN_LOCAL in found:
+        local = IPv4Address(found[_VXLAN_LOCAL])
+    elif _VXLAN_LOCAL6 in found:
+        local = IPv6Address(found[_VXLAN_LOCAL6])
+    return Vxlan(
+        vni=parse_u32(found[_VXLAN_ID]),
+        port=int.from_bytes(found.get(_VXLAN_PORT, b""), "big"),
+        local=local,
+        is_learning=found.get(_VXLAN_LEARNING, b"\0") != b"\0",
+    )
 
 
 def set_link(
@@ -180,15 +224,17 @@ def read_link(body: bytes) -> Link | None:
         return None
     found = attributes(body, start=_IFINFOMSG.size)
     linkinfo = attributes(found[_IFLA_LINKINFO]) if _IFLA_LINKINFO in found else {}
+    kind = parse_text(linkinfo.get(_IFLA_INFO_KIND, b""))
     return Link(
         name=parse_text(found.get(_IFLA_IFNAME, b"")),
         index=index,
-        kind=parse_text(linkinfo.get(_IFLA_INFO_KIND, b"")),
+        kind=kind,
         mtu=parse_u32(found[_IFLA_MTU]) if _IFLA_MTU in found else 0,
         mac=found[_IFLA_ADDRESS].hex(":") if _IFLA_ADDRESS in found else "",
         is_up=bool(flags & IFF_UP),
         has_carrier=found.get(_IFLA_CARRIER, b"\1") != b"\0",
         alias=parse_text(found.get(_IFLA_IFALIAS, b"")),
+        vxlan=_read_vxlan(linkinfo) if kind == "vxlan" else None,
     )
 
 

@@ -15,6 +15,8 @@ from ipaddress import (
     IPv6Network,
 )
 
+from pycni.model.linklayer import EntryKey, LinkLayerEntry, Vxlan
+
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
@@ -117,7 +119,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface as the kernel reports it; `kind` is "veth", "ipip" (IFLA_INFO_KIND)."""
+    """A network interface as the kernel reports it; `kind` is "veth", "ipip" (IFLA_INFO_KIND).
+
+    `vxlan` are the parameters of one of that kind.
+    """
 
     name: str
     index: int
@@ -127,6 +132,7 @@ class Link:
     is_up: bool = False
     has_carrier: bool = True
     alias: str = ""
+    vxlan: Vxlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,7 @@ class KernelState:
     `gateways` are the interfaces that have the pods' IPv6 gateway address, as of the last snapshot
     and our own operations, `lost_gateways` those that lost it since; other link-local addresses are
     left out, and `addresses` stays small.
+    `neighbours` are the permanent entries of VXLAN devices, of others' as well.
     `keys_by_oif` is an index of `routes`, made and kept by `pycni.plan.mirror`.
     """
 
@@ -171,6 +178,7 @@ class KernelState:
     nat_unavailable: NatUnavailable | None = None
     gateways: set[str] = field(default_factory=set)
     lost_gateways: set[str] = field(default_factory=set)
+    neighbours: dict[EntryKey, LinkLayerEntry] = field(default_factory=dict)
     keys_by_oif: dict[str, set[RouteKey]] | None = field(
         default=None, init=False, repr=False, compare=False
     )
@@ -178,11 +186,16 @@ class KernelState:
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """A tunnel device that the agent owns: `kind` "ipip", its name, MTU and single address."""
+    """A tunnel device that the agent owns: `kind` "ipip" or "vxlan", its name and MTU.
+
+    One of VXLAN has parameters and a MAC address beside.
+    """
 
     name: str
     kind: str
     mtu: int
+    mac: str = ""
+    vxlan: Vxlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +243,23 @@ class DeleteAddress:
     """Delete an address; absent is success."""
 
     address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class SetNeighbour:
+    """Write an entry of a VXLAN device, over whatever stands under its key.
+
+    A forwarding entry of somebody else's has to be deleted before, to become ours.
+    """
+
+    entry: LinkLayerEntry
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNeighbour:
+    """Delete an entry of a VXLAN device; absent is success."""
+
+    entry: LinkLayerEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +313,8 @@ Op = (
     | DeleteLink
     | AddAddress
     | DeleteAddress
+    | SetNeighbour
+    | DeleteNeighbour
     | AddRoute
     | ReplaceRoute
     | DeleteRoute
@@ -333,7 +365,17 @@ class RulesetChanged:
     digest: str | None
 
 
-KernelEvent = LinkChanged | LinkGone | AddressChanged | RouteChanged | RulesetChanged
+@dataclass(frozen=True, slots=True)
+class NeighbourChanged:
+    """A permanent entry of a VXLAN device was written or removed."""
+
+    entry: LinkLayerEntry
+    is_present: bool
+
+
+KernelEvent = (
+    LinkChanged | LinkGone | AddressChanged | RouteChanged | RulesetChanged | NeighbourChanged
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pycni.model.network import (
     AddressChanged,
     AddRoute,
     DeleteAddress,
+    DeleteNeighbour,
     DeleteRoute,
     DeleteRuleset,
     IPAddress,
@@ -24,12 +25,14 @@ from pycni.model.network import (
     KernelState,
     LinkChanged,
     LinkGone,
+    NeighbourChanged,
     Op,
     ReplaceRoute,
     Route,
     RouteChanged,
     RouteKey,
     RulesetChanged,
+    SetNeighbour,
     SetRuleset,
     SetSysctl,
 )
@@ -40,7 +43,7 @@ _LINK_LOCAL, _BELOW_LINK_LOCAL = 0xFE80 >> 6, 128 - 10
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What an event changed: route keys, a link, addresses or our nftables table.
+    """What an event changed: route keys, a link, addresses, neighbours or our nftables table.
 
     `lost_routes_by` names an interface whose routes the kernel may have dropped silently;
     `returned` one that is new or up again.
@@ -50,6 +53,7 @@ class Effect:
     link: str | None = None
     is_address: bool = False
     is_ruleset: bool = False
+    is_neighbour: bool = False
     lost_routes_by: str | None = None
     returned: str | None = None
 
@@ -83,9 +87,13 @@ def apply_event(state: KernelState, event: KernelEvent) -> Effect:
             state.links.pop(event.name, None)
             state.gateways.discard(event.name)
             state.lost_gateways.discard(event.name)
+            for key in [k for k, e in state.neighbours.items() if e.ifname == event.name]:
+                del state.neighbours[key]
             return Effect(keys=_drop_routes_by(state, event.name), link=event.name)
         case AddressChanged():
             return _address_changed(state, event)
+        case NeighbourChanged():
+            return _neighbour_changed(state, event)
         case RulesetChanged():
             state.ruleset = event.digest
             return Effect(is_ruleset=True)
@@ -108,6 +116,17 @@ def _address_changed(state: KernelState, event: AddressChanged) -> Effect:
         return Effect(is_address=True)
     state.addresses.discard(event.address)
     return Effect(is_address=True, lost_routes_by=event.address.ifname)
+
+
+def _neighbour_changed(state: KernelState, event: NeighbourChanged) -> Effect:
+    entry = event.entry
+    there = state.neighbours.get(entry.key)
+    if event.is_present:
+        state.neighbours[entry.key] = entry
+    else:
+        state.neighbours.pop(entry.key, None)
+    is_news = there != (entry if event.is_present else None)
+    return Effect(is_neighbour=True) if is_news else NOTHING
 
 
 def _link_local_changed(state: KernelState, event: AddressChanged) -> Effect:
@@ -199,10 +218,8 @@ def _unindex(keys_by_oif: dict[str, set[RouteKey]], routes: tuple[Route, ...]) -
 def apply_op(state: KernelState, op: Op) -> None:
     """Change the picture by an operation of ours that succeeded, before its event arrives."""
     match op:
-        case AddRoute():
-            _route_changed(state, RouteChanged(op.route, is_present=True))
-        case DeleteRoute():
-            _route_changed(state, RouteChanged(op.route, is_present=False))
+        case AddRoute() | DeleteRoute():
+            _route_changed(state, RouteChanged(op.route, isinstance(op, AddRoute)))
         case ReplaceRoute():
             there = state.routes.get(op.new.key, ())
             routes = tuple(r for r in there if r not in (op.old, op.new))
@@ -214,6 +231,9 @@ def apply_op(state: KernelState, op: Op) -> None:
             state.addresses.add(op.address)
         case DeleteAddress():
             state.addresses.discard(op.address)
+        case SetNeighbour() | DeleteNeighbour():
+            is_present = isinstance(op, SetNeighbour)
+            _neighbour_changed(state, NeighbourChanged(op.entry, is_present))
         case SetSysctl():
             state.sysctls[op.name] = op.value
         case SetRuleset():

@@ -13,6 +13,7 @@ import pytest
 from pycni.kernel import netns
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.linux import LinuxKernel
+from pycni.model.linklayer import FdbEntry, LinkLayerEntry
 from pycni.model.network import Address, KernelState, Route
 from pycni.plan.iproute import ip_route_lines, route_text
 from tests.contract.kernel.worlds import World
@@ -47,6 +48,12 @@ class FakeWorld:
 
     def delete(self, route: Route) -> None:
         self.kernel.delete_route(route)
+
+    def set_neighbour(self, entry: LinkLayerEntry) -> None:
+        self.kernel.set_neighbour(entry)
+
+    def delete_neighbour(self, entry: LinkLayerEntry) -> None:
+        self.kernel.delete_neighbour(entry)
 
     def tamper_with_ruleset(self) -> None:
         self.kernel.write_ruleset("something else")
@@ -100,6 +107,20 @@ class RealWorld:
 
     def delete(self, route: Route) -> None:
         ip(f"-{route.key.dst.version}", "route", "delete", *route_text(route).split())
+
+    def set_neighbour(self, entry: LinkLayerEntry) -> None:
+        self._change("replace", entry, "permanent", *(["extern_learn"] if entry.is_ours else []))
+
+    def delete_neighbour(self, entry: LinkLayerEntry) -> None:
+        self._change("delete", entry)
+
+    def _change(self, verb: str, entry: LinkLayerEntry, *words: str) -> None:
+        if isinstance(entry, FdbEntry):
+            line = [entry.mac, "dev", entry.ifname, "dst", str(entry.remote), "self", *words]
+            subprocess.run(["bridge", "fdb", verb, *line], check=True)
+        else:
+            state = ["lladdr", entry.mac, "nud"] if words else []
+            ip("neigh", verb, str(entry.address), "dev", entry.ifname, *state, *words)
 
     def tamper_with_ruleset(self) -> None:
         subprocess.run(["nft", "flush", "chain", "inet", "pycni", "input"], check=True)

@@ -19,6 +19,7 @@ from pycni.kernel.wire_link import (
     RTM_NEWLINK,
     read_address,
 )
+from pycni.kernel.wire_neighbour import NUD_FAILED, RTM_NEWNEIGH, read_entry
 from pycni.kernel.wire_route import RTM_DELROUTE, RTM_NEWROUTE, RouteReader
 from pycni.model.network import (
     Address,
@@ -30,7 +31,7 @@ from pycni.model.network import (
 from tests.contract.kernel.conftest import RealWorld, ip
 
 AF_BRIDGE = 7
-GROUPS = (1, 5, 7, 9, 11)  # links, and both families' addresses and routes
+GROUPS = (1, 3, 5, 7, 9, 11)  # links, neighbours, and both families' addresses and routes
 
 
 def subscribed() -> socket.socket:
@@ -60,7 +61,16 @@ def matters(message: Message) -> bool:
     if message.type == RTM_NEWADDR:
         address = read_address(message.body, name_of=lambda _: "any")
         return address is None or not address.interface.ip.is_link_local
+    if message.type == RTM_NEWNEIGH:
+        read = read_entry(message.body, name_of=lambda _: "any")
+        # A deletion is told as a failed entry first.
+        return read is not None and (read[1] or is_failed(message))
     return True
+
+
+def is_failed(message: Message) -> bool:
+    (state,) = struct.unpack_from("=H", message.body, 8)
+    return bool(state & NUD_FAILED)
 
 
 def happen() -> None:
@@ -86,6 +96,9 @@ def happen() -> None:
         "address delete 10.0.0.1/24 dev veth0",
         "address delete fe80::5/64 dev veth0",
         "address delete fd00::1/64 dev veth0",
+        "neigh add 10.7.0.1 lladdr 66:00:00:00:00:01 dev veth0 nud permanent",
+        "neigh add 10.7.0.2 lladdr 66:00:00:00:00:02 dev veth0 nud stale",
+        "neigh delete 10.7.0.1 dev veth0",
         "link delete veth0",
     ):
         ip(*line.split())
@@ -103,6 +116,7 @@ def test_the_kernel_drops_what_nobody_looks_at_and_nothing_else() -> None:
     assert [m.body for m in passed] == [m.body for m in everything if matters(m)]
     assert {m.type for m in everything if not matters(m)} == {
         RTM_NEWADDR,
+        RTM_NEWNEIGH,
         RTM_NEWROUTE,
         RTM_DELROUTE,
     }

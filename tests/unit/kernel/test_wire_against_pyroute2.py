@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.ndtmsg import ndtmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from pycni.kernel import wire_conf, wire_link, wire_route
+from pycni.kernel import wire_conf, wire_link, wire_neighbour, wire_route
 from pycni.kernel.wire import messages
+from pycni.model.linklayer import FdbEntry, NeighbourEntry, Vxlan
 from pycni.model.network import (
     Address,
     IPNetwork,
@@ -22,6 +24,7 @@ from pycni.model.network import (
     RouteKey,
     RouteType,
     Scope,
+    Tunnel,
 )
 from pycni.plan.iproute import hop_order
 
@@ -192,10 +195,78 @@ def test_pyroute2_reads_our_proxy_delay() -> None:
 
 @pytest.mark.parametrize("kind", ["ipip", "bridge"])
 def test_pyroute2_reads_our_tunnel(kind: str) -> None:
-    seen = ifinfmsg(wire_link.create_tunnel(name="tunl0", kind=kind, mtu=1480).packed(1))
+    seen = ifinfmsg(wire_link.create_tunnel(Tunnel("tunl0", kind, 1480)).packed(1))
     seen.decode()
 
     assert seen.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_KIND") == kind
+
+
+@pytest.mark.parametrize(
+    ("local", "attribute"), [("10.0.0.1", "IFLA_VXLAN_LOCAL"), ("fd00::1", "IFLA_VXLAN_LOCAL6")]
+)
+def test_pyroute2_reads_our_vxlan_device_and_we_read_it_as_a_link(
+    local: str, attribute: str
+) -> None:
+    parameters = Vxlan(4096, 4789, ip_address(local))
+    tunnel = Tunnel("vxlan.calico", "vxlan", 1450, "66:00:00:00:00:01", parameters)
+    request = wire_link.create_tunnel(tunnel)
+
+    seen = ifinfmsg(request.packed(1))
+    seen.decode()
+
+    assert (seen.get_attr("IFLA_ADDRESS"), seen.get_attr("IFLA_MTU")) == (tunnel.mac, 1450)
+    told = seen.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+    assert (told.get_attr("IFLA_VXLAN_ID"), told.get_attr("IFLA_VXLAN_PORT")) == (4096, 4789)
+    assert (told.get_attr("IFLA_VXLAN_LEARNING"), told.get_attr(attribute)) == (0, local)
+    assert wire_link.read_link(request.body) == Link(
+        "vxlan.calico", 0, "vxlan", 1450, tunnel.mac, vxlan=parameters
+    )
+
+
+def test_a_vxlan_device_that_is_told_without_parameters_has_none() -> None:
+    (message,) = messages(wire_link.create_tunnel(Tunnel("vxlan7", "vxlan", 1450)).packed(1))
+
+    link = wire_link.read_link(message.body)
+
+    assert link is not None
+    assert link.vxlan is None
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+@pytest.mark.parametrize("address", ["192.168.0.64", "fd10::40"])
+def test_pyroute2_reads_our_neighbours(address: str, is_ours: bool) -> None:
+    entry = NeighbourEntry("tunl0", ip_address(address), "66:00:00:00:00:02", is_ours)
+    request = wire_neighbour.set_request(entry, index=3)
+
+    seen = ndmsg(request.packed(1))
+    seen.decode()
+
+    assert (seen["ifindex"], seen["state"], seen["flags"]) == (3, 0x80, 0x10 * is_ours)
+    assert (seen.get_attr("NDA_DST"), seen.get_attr("NDA_LLADDR")) == (address, entry.mac)
+    assert wire_neighbour.read_entry(request.body, name_of=NAMES.get) == (entry, True)
+
+
+@pytest.mark.parametrize("remote", ["10.0.0.2", "fd00::2"])
+def test_pyroute2_reads_our_forwarding_entries(remote: str) -> None:
+    entry = FdbEntry("tunl0", "66:00:00:00:00:02", ip_address(remote))
+    request = wire_neighbour.set_request(entry, index=3)
+
+    seen = ndmsg(request.packed(1))
+    seen.decode()
+
+    assert (seen["family"], seen["ifindex"], seen["flags"]) == (7, 3, 0x12)
+    assert seen.get_attr("NDA_LLADDR") == entry.mac
+    assert wire_neighbour.read_entry(request.body, name_of=NAMES.get) == (entry, True)
+    assert wire_neighbour.read_index(request.body) == 3
+
+
+def test_entries_of_a_bridge_and_of_an_interface_that_is_gone_are_left_out() -> None:
+    bridges = FdbEntry("tunl0", "66:00:00:00:00:02", None)
+    gone = NeighbourEntry("tunl0", ip_address("10.0.0.1"), "66:00:00:00:00:02")
+
+    for entry, index in ((bridges, 3), (gone, 99)):
+        body = wire_neighbour.set_request(entry, index=index).body
+        assert wire_neighbour.read_entry(body, name_of=NAMES.get) is None
 
 
 def test_we_read_links_that_pyroute2_writes() -> None:

@@ -1,5 +1,6 @@
 """The picture of the kernel, kept by events and by our own operations."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 import hypothesis.strategies as st
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 
 from pycni.model.endpoints import GATEWAY_V6
+from pycni.model.linklayer import FdbEntry, LinkLayerEntry, NeighbourEntry
 from pycni.model.network import (
     PROTOCOL_KERNEL,
     AddAddress,
@@ -14,12 +16,14 @@ from pycni.model.network import (
     AddressChanged,
     AddRoute,
     DeleteAddress,
+    DeleteNeighbour,
     DeleteRoute,
     DeleteRuleset,
     KernelState,
     Link,
     LinkChanged,
     LinkGone,
+    NeighbourChanged,
     NextHop,
     Op,
     ReplaceRoute,
@@ -28,6 +32,7 @@ from pycni.model.network import (
     RouteKey,
     RulesetChanged,
     SetLink,
+    SetNeighbour,
     SetRuleset,
     SetSysctl,
 )
@@ -343,3 +348,41 @@ def test_the_index_by_interface_equals_a_scan(
                 if effect.lost_routes_by or effect.returned or isinstance(one, LinkGone):
                     assert effect.keys == before.get(effect.link or "", set())
         assert state.keys_by_oif == scanned(state)
+
+
+REMOTE = FdbEntry("vxlan.calico", "66:00:00:00:00:02", ip_address("10.0.0.2"))
+NEIGHBOUR = NeighbourEntry("vxlan.calico", ip_address("10.1.0.64"), "66:00:00:00:00:02")
+
+
+@pytest.mark.parametrize("entry", [REMOTE, NEIGHBOUR], ids=str)
+def test_entries_of_a_vxlan_device_come_and_go(entry: LinkLayerEntry) -> None:
+    state = KernelState()
+    came = NeighbourChanged(entry, is_present=True)
+    # As the kernel tells of one that it has forgotten the MAC address of.
+    went = NeighbourChanged(replace(entry, is_ours=False), is_present=False)
+
+    assert apply_event(state, came) == Effect(is_neighbour=True)
+    assert state.neighbours == {entry.key: entry}
+    assert apply_event(state, came) is NOTHING
+    assert apply_event(state, went) == Effect(is_neighbour=True)
+    assert state.neighbours == {}
+    assert apply_event(state, went) is NOTHING
+
+
+def test_our_own_entries_are_known_before_their_events() -> None:
+    state = KernelState()
+
+    apply_op(state, SetNeighbour(REMOTE))
+    assert apply_event(state, NeighbourChanged(REMOTE, is_present=True)) is NOTHING
+    apply_op(state, DeleteNeighbour(REMOTE))
+
+    assert state.neighbours == {}
+
+
+def test_entries_go_with_their_device_and_others_stay() -> None:
+    other = replace(REMOTE, ifname="flannel.1")
+    state = KernelState(neighbours={one.key: one for one in (REMOTE, NEIGHBOUR, other)})
+
+    apply_event(state, LinkGone("vxlan.calico"))
+
+    assert list(state.neighbours.values()) == [other]

@@ -1,0 +1,170 @@
+"""What every implementation of the `Kernel` door does with VXLAN devices and who is behind them."""
+
+import asyncio
+import errno
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from pycni.model.linklayer import FdbEntry, LinkLayerEntry, NeighbourEntry, Vxlan
+from pycni.model.network import (
+    CreateTunnel,
+    DeleteLink,
+    DeleteNeighbour,
+    KernelEvent,
+    LinkChanged,
+    NeighbourChanged,
+    SetLink,
+    SetNeighbour,
+    Tunnel,
+)
+from tests.contract.kernel.worlds import World, apply, codes, outside, watch
+
+NAME = "vxlan.calico"
+DEVICE = Tunnel(NAME, "vxlan", 1450, "66:00:00:00:00:01", Vxlan(4096, 4789, ip_address("10.0.0.1")))
+DEVICE6 = Tunnel(
+    "vxlan-v6.calico", "vxlan", 1430, "66:00:00:00:00:06", Vxlan(4096, 4789, ip_address("fd00::1"))
+)
+REMOTE = FdbEntry(NAME, "66:00:00:00:00:02", ip_address("10.0.0.2"))
+NEIGHBOUR = NeighbourEntry(NAME, ip_address("192.168.0.64"), "66:00:00:00:00:02")
+REMOTE6 = FdbEntry(DEVICE6.name, "66:00:00:00:00:07", ip_address("fd00::2"))
+NEIGHBOUR6 = NeighbourEntry(DEVICE6.name, ip_address("fd10::40"), "66:00:00:00:00:07")
+ENTRIES: list[LinkLayerEntry] = [REMOTE, NEIGHBOUR, REMOTE6, NEIGHBOUR6]
+
+
+@pytest.fixture
+def vtep(node: World) -> World:
+    """A node with both VXLAN devices, up."""
+    made = (DEVICE, DEVICE6)
+    assert apply(node, *map(CreateTunnel, made), *(SetLink(t.name, t.mtu) for t in made)) == []
+    return node
+
+
+def entries(world: World) -> set[LinkLayerEntry]:
+    return set(world.snapshot().neighbours.values())
+
+
+def test_a_device_has_what_it_was_made_with(vtep: World) -> None:
+    links = vtep.snapshot().links
+
+    for made in (DEVICE, DEVICE6):
+        link = links[made.name]
+        assert (link.kind, link.mtu, link.mac, link.vxlan) == (
+            "vxlan",
+            made.mtu,
+            made.mac,
+            made.vxlan,
+        )
+
+
+def test_a_device_is_made_once_and_not_over_another_of_its_name(vtep: World) -> None:
+    other = replace(DEVICE, vxlan=Vxlan(42, 4789, ip_address("10.0.0.1")))
+
+    assert apply(vtep, CreateTunnel(DEVICE)) == []
+    (failure,) = apply(vtep, CreateTunnel(other))
+
+    assert failure.errno == errno.EEXIST
+    assert "it exists, and is another's" in failure.message
+    assert vtep.snapshot().links[NAME].vxlan == DEVICE.vxlan
+
+
+def test_two_devices_can_not_have_one_network(vtep: World) -> None:
+    assert codes(apply(vtep, CreateTunnel(replace(DEVICE, name="vxlan7")))) == [errno.EEXIST]
+    assert "vxlan7" not in vtep.snapshot().links
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+def test_entries_are_written_over_what_is_there_and_deleted_once(
+    vtep: World, entry: LinkLayerEntry
+) -> None:
+    other: LinkLayerEntry
+    if isinstance(entry, FdbEntry):
+        other = replace(entry, remote=entry.remote + 7 if entry.remote is not None else None)
+    else:
+        other = replace(entry, mac="66:00:00:00:00:09")
+
+    assert apply(vtep, SetNeighbour(entry), SetNeighbour(entry)) == []
+    assert entries(vtep) == {entry}
+    assert apply(vtep, SetNeighbour(other)) == []
+    assert entries(vtep) == {other}
+    assert apply(vtep, DeleteNeighbour(entry), DeleteNeighbour(entry)) == []
+    assert entries(vtep) == set()
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+def test_others_entries_are_told_apart_from_ours(vtep: World, entry: LinkLayerEntry) -> None:
+    others = replace(entry, is_ours=False)
+    vtep.set_neighbour(others)
+    assert entries(vtep) == {others}
+
+    assert apply(vtep, DeleteNeighbour(others), SetNeighbour(entry)) == []
+
+    assert entries(vtep) == {entry}
+
+
+def test_a_forwarding_entry_that_is_written_over_anothers_stays_anothers(vtep: World) -> None:
+    vtep.set_neighbour(replace(REMOTE, remote=ip_address("10.0.0.9"), is_ours=False))
+
+    assert apply(vtep, SetNeighbour(REMOTE)) == []
+
+    assert entries(vtep) == {replace(REMOTE, is_ours=False)}
+
+
+@pytest.mark.parametrize("entry", [REMOTE, NEIGHBOUR], ids=str)
+def test_an_entry_needs_its_device(node: World, entry: LinkLayerEntry) -> None:
+    assert codes(apply(node, SetNeighbour(entry))) == [errno.ENODEV]
+    assert apply(node, DeleteNeighbour(entry)) == []
+
+
+def test_neighbours_go_when_the_device_goes_down_and_forwarding_entries_stay(vtep: World) -> None:
+    apply(vtep, *map(SetNeighbour, ENTRIES))
+
+    for name in (NAME, DEVICE6.name):
+        vtep.set_up(name, is_up=False)
+
+    assert entries(vtep) == {REMOTE, REMOTE6}
+
+
+def test_entries_go_with_their_device(vtep: World) -> None:
+    apply(vtep, *map(SetNeighbour, ENTRIES))
+
+    apply(vtep, DeleteLink(NAME))
+
+    assert entries(vtep) == {REMOTE6, NEIGHBOUR6}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+def test_an_entry_that_somebody_writes_or_deletes_is_told(
+    vtep: World, entry: LinkLayerEntry
+) -> None:
+    def ends(event: KernelEvent) -> bool:
+        return (
+            isinstance(event, NeighbourChanged)
+            and event.entry.key == entry.key
+            and not event.is_present
+        )
+
+    def act() -> None:
+        vtep.set_neighbour(entry)
+        vtep.delete_neighbour(entry)
+
+    events = watch(vtep, outside(act), until=ends)
+
+    assert NeighbourChanged(entry, is_present=True) in events
+
+
+def test_entries_of_a_device_that_is_made_later_are_told(node: World) -> None:
+    async def story() -> None:
+        events = node.kernel.events()
+        await node.kernel.apply([CreateTunnel(DEVICE), SetLink(NAME, 1450)])
+        async with asyncio.timeout(5):
+            async for event in events:
+                if isinstance(event, LinkChanged) and event.link.name == NAME:
+                    node.set_neighbour(REMOTE)
+                    break
+            async for event in events:
+                if event == NeighbourChanged(REMOTE, is_present=True):
+                    break
+
+    asyncio.run(story())
