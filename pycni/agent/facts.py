@@ -4,9 +4,9 @@ No input or output: the reconciler feeds messages in, and acts on what comes out
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TypeVar, assert_never
 
+from pycni.agent.dirty import Dirty
 from pycni.agent.messages import (
     BgpTold,
     Changed,
@@ -49,6 +49,7 @@ from pycni.model.resources import (
 )
 from pycni.plan.inputs import Inputs, borrowed_in, host_prefix, is_confirmed, route_key
 from pycni.plan.mirror import NOTHING, Effect, apply_event, leave_out_link_local
+from pycni.plan.overlay import VXLAN_DEVICES
 
 Configured = IPPool | Node | BGPPeer | BGPFilter | BGPConfiguration
 WATCHED_KINDS: tuple[type[Resource], ...] = (
@@ -60,44 +61,6 @@ WATCHED_KINDS: tuple[type[Resource], ...] = (
     BlockAffinity,
     Block,
 )
-
-
-@dataclass(slots=True)
-class Dirty:
-    """What the next pass must look at; `is_all` implies the rest, `is_doubtful` a new snapshot.
-
-    `keys` are routes, `links` host ends of pods, `is_other` stands for the tunnel, its address,
-    sysctls and nftables, `is_gate` for a source that may now have been heard completely.
-    """
-
-    keys: set[RouteKey] = field(default_factory=set)
-    links: set[str] = field(default_factory=set)
-    is_other: bool = False
-    is_bgp: bool = False
-    is_gate: bool = False
-    is_all: bool = False
-    is_doubtful: bool = False
-
-    def merge(self, more: "Dirty") -> None:
-        """Add what another message made dirty."""
-        self.keys |= more.keys
-        self.links |= more.links
-        self.is_other |= more.is_other
-        self.is_bgp |= more.is_bgp
-        self.is_gate |= more.is_gate
-        self.is_all |= more.is_all
-        self.is_doubtful |= more.is_doubtful
-
-    def __bool__(self) -> bool:
-        return bool(
-            self.keys
-            or self.links
-            or self.is_other
-            or self.is_bgp
-            or self.is_gate
-            or self.is_all
-            or self.is_doubtful
-        )
 
 
 class Facts:
@@ -241,7 +204,12 @@ class Facts:
         best = next((a for a in claims.values() if is_confirmed(a)), None)
         _set(self.inputs.affinities, cidr, best or next(iter(claims.values()), None))
         is_own = self.inputs.settings.node == subject.node
-        return Dirty(keys={route_key(cidr)}, is_bgp=is_own, is_other=is_own)
+        return Dirty(
+            keys={route_key(cidr)},
+            is_bgp=is_own,
+            is_other=is_own,
+            is_all=self.inputs.concerns_end(cidr),
+        )
 
     def _block_changed(self, value: Block | None, subject: Block) -> Dirty:
         """Find the addresses of a block that nodes other than its owner hold."""
@@ -257,7 +225,9 @@ class Facts:
         for prefix in old:
             del self.inputs.borrowed[prefix]
         self.inputs.borrowed.update(new)
-        return Dirty(keys={route_key(p) for p in old.keys() | new.keys()}, is_bgp=True)
+        touched = old.keys() | new.keys()
+        is_all = any(self.inputs.concerns_end(prefix) for prefix in touched)
+        return Dirty(keys={route_key(p) for p in touched}, is_bgp=True, is_all=is_all)
 
     def _endpoints_listed(self, message: EndpointsListed) -> Dirty:
         dirty = Dirty(is_all=not self.has_endpoints)
@@ -284,7 +254,7 @@ class Facts:
             return Dirty() if is_awaited else Dirty(keys={event.route.key})
         if effect.link is not None:
             return self._link_told(effect, effect.link)
-        return Dirty(is_other=effect.is_ruleset)
+        return Dirty(is_other=effect.is_ruleset or effect.is_neighbour)
 
     def _is_in_the_making(self, route: Route) -> bool:
         """Tell whether a route leads to a pod that somebody is adding or deleting.
@@ -301,14 +271,16 @@ class Facts:
         if _is_ready(inputs.host_veths.get(name)):
             links.add(name)
             keys.update(map(route_key, inputs.prefixes_behind(name)))
-        is_important = name == inputs.settings.tunnel_name or inputs.is_underlay(name)
+        is_vxlan = name in VXLAN_DEVICES.values()
+        is_tunnel = is_vxlan or name == inputs.settings.tunnel_name
+        is_important = is_tunnel or inputs.is_underlay(name)
         has_lost = effect.lost_routes_by is not None or effect.returned is not None
         return Dirty(
             keys=keys,
             links=links,
             is_other=is_important,
-            # Whether learned paths can be used hangs on its link.
-            is_all=inputs.is_underlay(name),
+            # Whether learned paths can be used hangs on its link, and on whose it is.
+            is_all=is_vxlan or inputs.is_underlay(name),
             # Routes that were lost with an interface come back when it does.
             is_doubtful=is_important and has_lost,
         )
@@ -316,6 +288,7 @@ class Facts:
     def _address_told(self, event: AddressChanged, have: KernelState) -> Dirty:
         inputs = self.inputs
         underlays = (inputs.underlay(4), inputs.underlay(6))
+        tunnels = {inputs.settings.tunnel_name, *VXLAN_DEVICES.values()}
         effect = apply_event(have, event)
         if effect is NOTHING:
             return Dirty()
@@ -327,7 +300,7 @@ class Facts:
             is_other=True,
             # Which learned paths can be used hangs on the underlay.
             is_all=underlays != (inputs.underlay(4), inputs.underlay(6)),
-            is_doubtful=effect.lost_routes_by in {inputs.settings.tunnel_name, *underlays} - {None},
+            is_doubtful=effect.lost_routes_by in {*tunnels, *underlays} - {None},
         )
 
     def _bgp_told(self, message: BgpTold, *, now: float) -> Dirty:

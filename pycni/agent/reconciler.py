@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from math import inf
 
 from pycni.agent.actor import Actor
-from pycni.agent.facts import Dirty, Facts
+from pycni.agent.dirty import Dirty
+from pycni.agent.facts import Facts
 from pycni.agent.messages import Doubt, Message
 from pycni.agent.repairs import Repairs, goal, subject
 from pycni.errors import EventsLost, PycniError, TryAgain
@@ -27,9 +28,11 @@ from pycni.plan.delta import (
     Plan,
     RouteConflict,
     plan,
+    plan_entries,
     plan_gateways,
     plan_new_addresses,
     plan_old_addresses,
+    plan_old_entries,
     plan_pod_links,
     plan_routes,
     plan_ruleset,
@@ -42,12 +45,13 @@ from pycni.plan.desired import (
     needs_gateway,
     route,
     wanted_addresses,
+    wanted_entries,
     wanted_pod_sysctls,
     wanted_sysctls,
-    wanted_tunnels,
 )
 from pycni.plan.exports import wanted_adj_ribs_out
 from pycni.plan.ground import Ground
+from pycni.plan.overlay import wanted_tunnels
 from pycni.plan.ownership import Ownership, host_veths
 from pycni.plan.peering import wanted_neighbours
 from pycni.plan.podsysctls import host_veth_sysctls
@@ -319,11 +323,14 @@ class Reconciler:
         want.tunnels = wanted_tunnels(inputs)
         want.addresses = wanted_addresses(inputs)
         want.sysctls = wanted_sysctls(inputs)
+        want.entries = wanted_entries(inputs)
         ops = plan_tunnels(want, have)
         ops += plan_new_addresses(want, have)
         ops += plan_sysctls(want.sysctls, have.sysctls)
+        ops += plan_entries(want, have)
         ops += plan_ruleset(want, have, gate=gate)
         if gate.blocks_ready:
+            ops += plan_old_entries(want, have)
             ops += plan_old_addresses(want, have, ownership=self._ownership(have))
         return ops
 

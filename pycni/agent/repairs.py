@@ -17,6 +17,7 @@ from pycni.model.network import (
     Op,
     ReplaceRoute,
     SetLink,
+    SetNeighbour,
     SetRuleset,
     SetSysctl,
 )
@@ -101,6 +102,8 @@ def subject(op: Op) -> Hashable:
             return ("link", op.name)
         case AddAddress():
             return ("address", op.address)
+        case SetNeighbour():
+            return op.entry.key
         case SetSysctl():
             return ("sysctl", op.name)
         case SetRuleset():
@@ -116,5 +119,7 @@ def goal(op: Op) -> Hashable:
             return op.route
         case ReplaceRoute():
             return op.new
+        case SetNeighbour():
+            return op.entry
         case _:
             return None

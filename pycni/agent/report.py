@@ -12,11 +12,13 @@ from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointState, pod_of
 from pycni.model.network import IPAddress, IPNetwork, KernelState, Route
 from pycni.model.records import endpoint_document, pending_document
 from pycni.model.resources import Node
+from pycni.model.tunnels import TunnelKind, address_in
 from pycni.plan.desired import rejected_paths
 from pycni.plan.exports import wanted_advertisements, withheld
 from pycni.plan.filters import missing_filters
 from pycni.plan.inputs import Inputs
 from pycni.plan.iproute import route_text
+from pycni.plan.overlay import device_of
 from pycni.plan.peering import unanswered, wanted_neighbours
 
 if TYPE_CHECKING:
@@ -26,6 +28,15 @@ SESSION_GRACE_S = 30.0
 """How long a session may be down before `status` calls it a problem."""
 NAMED = 5
 """How many of one kind of problem are named."""
+
+
+def tunnels(inputs: Inputs) -> dict[str, str]:
+    """Return this node's address inside each tunnel, by the name of its device."""
+    node = inputs.node
+    if node is None:
+        return {}
+    named = {device_of(inputs.settings, kind): address_in(node, kind) for kind in TunnelKind}
+    return {device: str(address) for device, address in named.items() if address is not None}
 
 
 def status(agent: "Agent") -> dict[str, Any]:
@@ -43,6 +54,7 @@ def status(agent: "Agent") -> dict[str, Any]:
         "tunnel_address": str(node.ipip_tunnel_address)
         if node is not None and node.ipip_tunnel_address is not None
         else None,
+        "tunnels": tunnels(facts.inputs),
         **_autodetection(agent),
         "converged": is_ready(agent),
         "problems": problems(agent),

@@ -8,6 +8,7 @@ from typing import Any
 from pycni.ctl.agentlink import ask
 from pycni.ctl.output import add_output_argument, command, print_documents, print_table
 from pycni.ctl.usage import EXIT_PROBLEMS
+from pycni.plan.overlay import VXLAN_DEVICES
 
 DEFAULT_RUN_DIR = Path("/run/pycni")
 
@@ -87,6 +88,7 @@ def _summary(answer: dict[str, Any]) -> list[tuple[str, object]]:
         ("address", answer["address"] or _UNKNOWN),
         *([("IPv6 address", answer["address6"])] if "address6" in answer else []),
         ("tunnel address", answer["tunnel_address"] or "-"),
+        *_vxlan_addresses(answer.get("tunnels", {})),
         ("converged", "yes" if answer["converged"] else "no"),
         ("blocks", ", ".join(answer["blocks"]) or "-"),
         ("endpoints", answer["endpoints"]),
@@ -95,6 +97,11 @@ def _summary(answer: dict[str, Any]) -> list[tuple[str, object]]:
         ("dropped", drops or "-"),
         ("kernel routes", answer["kernel_routes"]),
     ]
+
+
+def _vxlan_addresses(tunnels: dict[str, str]) -> list[tuple[str, object]]:
+    names = VXLAN_DEVICES.values()
+    return [(name, tunnels[name]) for name in names if name in tunnels]
 
 
 async def _routes(args: argparse.Namespace) -> int:

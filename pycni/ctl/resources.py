@@ -36,6 +36,7 @@ from pycni.model.schema import KIND_NAMES
 from pycni.model.schema_config import Config
 from pycni.model.schema_rules import merged, mistakes_of
 from pycni.model.schema_yaml import parse_manifests, to_document
+from pycni.model.tunnels import TunnelKind, address_in
 from pycni.ports import Datastore, Stored
 
 CONFIG_KINDS: tuple[type[Config], ...] = (
@@ -60,12 +61,19 @@ _ALIASES: dict[type[Resource], tuple[str, ...]] = {
     IPAMConfig: ("ipamconfiguration", "ipamconfigurations", "ipamconfig"),
 }
 
+
+def _tunnel_addresses(node: Node) -> str:
+    addresses = (address_in(node, kind) for kind in TunnelKind)
+    return ", ".join(str(address) for address in addresses if address is not None)
+
+
 _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] = {
     IPPool: (
         ("NAME", lambda pool: pool.name),
         ("CIDR", lambda pool: pool.cidr),
         ("BLOCK", lambda pool: f"/{pool.block_size}"),
         ("IPIP", lambda pool: pool.ipip_mode.value),
+        ("VXLAN", lambda pool: pool.vxlan_mode.value),
         ("NAT", lambda pool: pool.nat_outgoing),
         ("MODE", lambda pool: pool.assignment_mode.value),
         ("DISABLED", lambda pool: pool.is_disabled),
@@ -95,7 +103,7 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
         ("IPV4", lambda node: node.ipv4),
         ("IPV6", lambda node: node.ipv6),
         ("AS", lambda node: node.as_number),
-        ("TUNNEL", lambda node: node.ipip_tunnel_address),
+        ("TUNNEL", _tunnel_addresses),
     ),
     Block: (
         ("CIDR", lambda block: block.cidr),

@@ -5,13 +5,16 @@ import contextlib
 from pycni.errors import TryAgain
 from pycni.lab import checks, degraded, probes, tables, waiting
 from pycni.lab.cluster import Cluster
+from pycni.lab.expected import expected_source
 from pycni.lab.session import Session
 from pycni.model.network import IPAddress
+from pycni.model.tunnels import TunnelKind, address_in
 from pycni.topology.model import Topology, TopologyPod
 
 TUNNEL_TEXT = {
     "ipip": "the kernel's own IP-in-IP",
     "bpf": "tunl0 by tc-bpf, a stand-in for IP-in-IP",
+    "none": "no IP-in-IP",
 }
 
 
@@ -121,7 +124,7 @@ async def _ask(
     cluster: Cluster, node: str, *, pod: TopologyPod, address: IPAddress, session: Session
 ) -> bool:
     prediction = await cluster.prediction()
-    expected = checks.expected_source(prediction, node=node, target=address)
+    expected = expected_source(prediction, node=node, target=address)
     url = probes.url(address)
     try:
         seen = await probes.seen_source(node, address=address)
@@ -131,7 +134,8 @@ async def _ask(
     is_right = expected is None or seen == str(expected)
     own = prediction.inputs[node].node
     # Without a tunnel a node asks by the address of its underlay.
-    whose = "tunnel" if own is not None and seen == str(own.ipip_tunnel_address) else "own"
+    tunnels = [] if own is None else [str(address_in(own, kind)) for kind in TunnelKind]
+    whose = "tunnel" if seen in tunnels else "own"
     known = f"{node}'s {whose} address" if is_right else f"expected was {expected}"
     await session.say(
         f"curl: {node} asks {url} ({pod.full_name} on {pod.node}),"

@@ -12,10 +12,13 @@ from pycni.errors import PycniError, TryAgain
 from pycni.lab import degraded, probes
 from pycni.lab.agents import BGP_USER
 from pycni.lab.cluster import Cluster
+from pycni.lab.expected import expected_source, tunnel_to
 from pycni.lab.layout import pod_place
-from pycni.model.network import IPAddress, RouteType
+from pycni.model.network import IPAddress
+from pycni.model.tunnels import TunnelKind
+from pycni.model.vxlan import PORT, VNI
 from pycni.plan.inputs import host_prefix
-from pycni.topology.model import UNDERLAY, TopologyPod, addresses_of
+from pycni.topology.model import TopologyPod, addresses_of
 from pycni.topology.predict import Prediction
 
 AT_ONCE = 8
@@ -23,6 +26,7 @@ IP_AND_ICMP_HEADERS = {4: 28, 6: 48}
 
 PINGS = "ping between all pods"
 PROTOCOL_4 = "protocol 4 on the underlay"
+VXLAN = "VXLAN on the underlay"
 PLAIN_IPV6 = "plain IPv6 on the underlay"
 FULL_PACKETS = "packets of full size"
 
@@ -81,22 +85,6 @@ def verdict(is_right: bool) -> Verdict:  # noqa: FBT001 - a conversion
     return Verdict.PASS if is_right else Verdict.FAIL
 
 
-def expected_source(prediction: Prediction, *, node: str, target: IPAddress) -> IPAddress | None:
-    """Return whose address a pod sees when a node itself asks; None: not predicted (own pods)."""
-    state, inputs = prediction.states[node], prediction.inputs[node]
-    matching = [r for key, routes in state.routes.items() if target in key.dst for r in routes]
-    route = max(matching, key=lambda r: r.key.dst.prefixlen, default=None)
-    if route is None or route.type is not RouteType.UNICAST or inputs.node is None:
-        return None
-    exits = {hop.oif for hop in route.next_hops}
-    if exits == {UNDERLAY}:
-        own = inputs.own_interface(target.version)
-        return own.ip if own is not None else None
-    if exits == {inputs.settings.tunnel_name}:
-        return inputs.node.ipip_tunnel_address
-    return None
-
-
 # --- the checks ---------------------------------------------------------------------------------
 
 
@@ -147,22 +135,40 @@ async def pods_reach_each_other(cluster: Cluster) -> AsyncIterator[Row]:
 
 async def packets_are_encapsulated(cluster: Cluster) -> AsyncIterator[Row]:
     """Watch the underlay while a pod pings one on another node."""
-    what = PROTOCOL_4
     prediction = await cluster.prediction()
-    tunnelled = (p for p in pairs_of(cluster) if _is_tunnelled(p, prediction=prediction))
-    pair = next(tunnelled, None)
-    if pair is None:
-        yield Row(what, Verdict.SKIP, "no two pods have a tunnel between them here")
-        return
-    nodes = {node.name: node.address.ip for node in cluster.topology.nodes}
-    ends = nodes[pair.source.node], nodes[pair.target.node]
-    yield await _is_seen_outside(what, pair, protocol="ip proto 4", ends=ends)
+    pairs = [p for f in cluster.topology.pod_versions for p in pairs_of(cluster, family=f)]
+    found: dict[TunnelKind, Pair] = {}
+    for pair in pairs:
+        kind = _tunnel_between(pair, prediction=prediction)
+        if kind is not None:
+            found.setdefault(kind, pair)
+    if not found:
+        yield Row(PROTOCOL_4, Verdict.SKIP, "no two pods have a tunnel between them here")
+    for kind, pair in found.items():
+        what = f"{VXLAN}{_note(kind.version)}" if kind.is_vxlan else PROTOCOL_4
+        ends = _underlay_ends(pair, prediction=prediction, version=kind.version)
+        if ends is not None:
+            yield await _is_seen_outside(what, pair, protocol=_expression_of(kind), ends=ends)
 
 
-def _is_tunnelled(pair: Pair, *, prediction: Prediction) -> bool:
-    source = expected_source(prediction, node=pair.source.node, target=pair.address)
-    own = prediction.inputs[pair.source.node].node
-    return own is not None and source is not None and source == own.ipip_tunnel_address
+def _expression_of(kind: TunnelKind) -> str:
+    """Return what a packet filter takes a tunnel's packets by; the VNI is behind UDP's header."""
+    if not kind.is_vxlan:
+        return "ip proto 4"
+    vni = "udp[12:4]" if kind.version == 4 else "ip6[52:4]"
+    return f"udp dst port {PORT} and {vni} = {VNI << 8}"
+
+
+def _tunnel_between(pair: Pair, *, prediction: Prediction) -> TunnelKind | None:
+    return tunnel_to(prediction, node=pair.source.node, target=pair.address)
+
+
+def _underlay_ends(
+    pair: Pair, *, prediction: Prediction, version: int
+) -> tuple[IPAddress, IPAddress] | None:
+    nodes = (pair.source.node, pair.target.node)
+    source, target = (prediction.inputs[node].own_interface(version) for node in nodes)
+    return None if source is None or target is None else (source.ip, target.ip)
 
 
 async def ipv6_packets_are_plain(cluster: Cluster) -> AsyncIterator[Row]:
@@ -172,6 +178,8 @@ async def ipv6_packets_are_plain(cluster: Cluster) -> AsyncIterator[Row]:
     pair = across_nodes(cluster, family=6)
     if pair is None:
         yield Row(PLAIN_IPV6, Verdict.SKIP, "no two pods with IPv6 are on different nodes")
+        return
+    if _tunnel_between(pair, prediction=await cluster.prediction()) is not None:
         return
     ends = pair.source_address, pair.address
     yield await _is_seen_outside(PLAIN_IPV6, pair, protocol="icmp6", ends=ends)
@@ -186,7 +194,9 @@ async def _is_seen_outside(
     async with probes.sniffing(expression, count=1) as sniffed:
         await probes.answers(pod_place(pair.source.full_name), address=pair.address)
     flow = f"{source} > {destination}"
-    found = next((line for line in sniffed.lines if flow in line), "")
+    found = next(
+        (line for line in sniffed.lines if flow in line or f"> {destination}.{PORT}" in line), ""
+    )
     return Row(what, verdict(bool(found)), " ".join(found.split()) or f"no packet {flow} seen")
 
 

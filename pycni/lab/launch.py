@@ -62,9 +62,14 @@ def find_relay() -> str:
 
 
 def decide_tunnel(
-    asked: str, *, has_uml: bool = True, say: Callable[[str], None]
+    asked: str, *, has_uml: bool = True, has_ipip: bool = True, say: Callable[[str], None]
 ) -> tuple[str, str]:
-    """Return the tunnel ("ipip" or "bpf") and where to run ("host" or "uml")."""
+    """Return the tunnel ("ipip", "bpf" or "none") and where to run ("host" or "uml").
+
+    `has_ipip`: a pool asks for IP-in-IP; else any kernel will do.
+    """
+    if not has_ipip and asked == "auto":
+        return "none", "host"
     if asked == "auto":
         if kernel_has_ipip():
             say("tunnel: this machine's kernel has IP-in-IP")

@@ -22,9 +22,9 @@ TUNNELS = ("auto", "ipip", "uml", "bpf")
 class Plan:
     """What `up` asks for: the topology's text, and the programs to use.
 
-    `tunnel` is "ipip" (the kernel's own) or "bpf" (`bpf_object` holds the programs).  `cnitool`
-    and `relay` are "" where there is none: the lab's own runtime and bin/pycni stand in.  `kit` is
-    the directory of what Kubernetes's machines are given, "" for a lab without Kubernetes.
+    `tunnel` is "ipip" (the kernel's own), "bpf" (`bpf_object` holds the programs) or "none".
+    `cnitool` and `relay` are "" where there is none: the lab's own runtime and bin/pycni stand in.
+    `kit` is the directory of what Kubernetes's machines are given, "" for a lab without Kubernetes.
     """
 
     topology: str

@@ -1,7 +1,7 @@
 """Draw a lab as text.  Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pycni.lab import degraded, tables
@@ -15,7 +15,7 @@ from pycni.topology.model import UNDERLAY, Topology, addresses_of
 class NodeFacts:
     """What an agent says of its node, as far as the picture shows it."""
 
-    tunnel_address: str | None = None
+    tunnels: Mapping[str, str] = field(default_factory=dict)
     blocks: tuple[str, ...] = ()
 
 
@@ -53,7 +53,7 @@ def _listed(things: Iterable[object]) -> str:
 def _facts_text(facts: NodeFacts | None) -> str:
     if facts is None:
         return ""
-    tunnel = f"  tunl0 {facts.tunnel_address}" if facts.tunnel_address else ""
+    tunnel = "".join(f"  {device} {address}" for device, address in facts.tunnels.items())
     blocks = f"  blocks {', '.join(facts.blocks)}" if facts.blocks else ""
     return tunnel + blocks
 

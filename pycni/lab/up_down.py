@@ -12,6 +12,7 @@ from pycni.lab.frames import Request
 from pycni.lab.kubeadm import cgroups, host
 from pycni.lab.kubeadm.blueprint import require_kubernetes
 from pycni.lab.kubeadm.kit import make_kit
+from pycni.model.tunnels import TunnelKind, tunnel_of
 
 END_TIMEOUT_S = 30.0
 
@@ -35,7 +36,11 @@ def up(options: argparse.Namespace) -> int:
         require_kubernetes(topology, source=source)
         host.require(nodes=len(topology.nodes))
     cgroups.remove(name)  # of one that was killed
-    tunnel, where = launch.decide_tunnel(options.tunnel, has_uml=not options.kubernetes, say=_say)
+    kinds = {tunnel_of(pool) for pool in topology.pools}
+    has_ipip = options.kubernetes or TunnelKind.IPIP in kinds
+    tunnel, where = launch.decide_tunnel(
+        options.tunnel, has_uml=not options.kubernetes, has_ipip=has_ipip, say=_say
+    )
     has_routers = bool(topology.routers)
     plan = launch.make_plan(
         text, source=source, tunnel=tunnel, where=where, has_routers=has_routers

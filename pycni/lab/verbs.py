@@ -35,7 +35,7 @@ async def show(cluster: Cluster, session: Session) -> int:
 
 async def _draw(cluster: Cluster, session: Session, statuses: Statuses) -> bool:
     facts = {
-        node: picture.NodeFacts(status["tunnel_address"], tuple(status["blocks"]))
+        node: picture.NodeFacts(status["tunnels"], tuple(status["blocks"]))
         for node, status in statuses.items()
     }
     await session.say(*picture.draw(cluster.topology, facts=facts, addresses=cluster.addresses))

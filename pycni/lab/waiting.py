@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
+from pycni.agent.report import tunnels
 from pycni.errors import TryAgain
 from pycni.lab.cluster import Cluster
 from pycni.lab.session import Session
@@ -49,14 +50,13 @@ async def for_agents(cluster: Cluster, *, session: Session) -> None:
         for name in cluster.node_names:
             if not cluster.agents.is_running(name):
                 raise TryAgain(f"the agent of {name} ended by itself")
-            node = prediction.inputs[name].node
-            expected = node.ipip_tunnel_address if node is not None else None
+            expected = tunnels(prediction.inputs[name])
             try:
                 status = await cluster.agents.ask(name, "status")
             except TryAgain:
                 found.append(f"{name}'s agent")
                 continue
-            if status["tunnel_address"] != (str(expected) if expected is not None else None):
+            if status["tunnels"] != expected:
                 found.append(f"{name}'s tunnel address")
         return found
 

@@ -15,10 +15,8 @@ from pycni.model.resources import (
     BlockAffinity,
     Handle,
     IPAMConfig,
-    IPPool,
     Node,
     Resource,
-    TunnelMode,
     resource_name,
 )
 from pycni.model.schema import KIND_NAMES, to_stored
@@ -130,10 +128,6 @@ def parse_document(document: object) -> Config:
 
 
 def _refuse_unsupported(value: Config) -> None:
-    if isinstance(value, IPPool) and value.vxlan_mode is not TunnelMode.NEVER:
-        raise InvalidInput(
-            f"spec.vxlanMode: {value.vxlan_mode.value} is not supported; use Never, and ipipMode"
-        )
     for name in _PASSWORDS:
         if config_spec(value).get(name) == HIDDEN_PASSWORD:
             raise InvalidInput(f"spec.{name}: stars stand for a hidden password; give the real one")

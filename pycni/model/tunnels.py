@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from enum import Enum
+from typing import assert_never
 
 from pycni.model.network import IPAddress
 from pycni.model.resources import IPPool, Node, TunnelMode
@@ -48,6 +49,8 @@ def address_in(node: Node, kind: TunnelKind) -> IPAddress | None:
             return node.vxlan.address
         case TunnelKind.VXLAN_V6:
             return node.vxlan6.address
+        case _:
+            assert_never(kind)
 
 
 def with_address(node: Node, kind: TunnelKind, address: IPAddress | None) -> Node:
@@ -59,3 +62,5 @@ def with_address(node: Node, kind: TunnelKind, address: IPAddress | None) -> Nod
             return replace(node, vxlan=replace(node.vxlan, address=address))
         case TunnelKind.VXLAN_V6:
             return replace(node, vxlan6=replace(node.vxlan6, address=address))
+        case _:
+            assert_never(kind)

@@ -17,20 +17,26 @@ from pycni.model.network import (
     CreateTunnel,
     DeleteAddress,
     DeleteLink,
+    DeleteNeighbour,
     DeleteRoute,
     DeleteRuleset,
     IPNetwork,
     KernelState,
+    Link,
     Op,
     ReplaceRoute,
     Route,
     RouteKey,
     RouteType,
     SetLink,
+    SetNeighbour,
     SetRuleset,
     SetSysctl,
+    Tunnel,
 )
-from pycni.plan.desired import TUNNEL_KIND, Desired
+from pycni.model.vxlan import VNI
+from pycni.plan.desired import Desired
+from pycni.plan.overlay import IPIP_KIND, VXLAN_DEVICES, can_serve
 from pycni.plan.ownership import Ownership
 
 
@@ -83,6 +89,7 @@ def plan(want: Desired, have: KernelState, *, ownership: Ownership, gate: Gate) 
     result.ops += plan_gateways(want, have)
     result.ops += plan_new_addresses(want, have)
     result.ops += plan_sysctls(want.sysctls, have.sysctls)
+    result.ops += plan_entries(want, have)
     routes = plan_routes(
         want.routes,
         have,
@@ -95,6 +102,7 @@ def plan(want: Desired, have: KernelState, *, ownership: Ownership, gate: Gate) 
     result.conflicts += routes.conflicts
     result.waiting += routes.waiting
     if gate.blocks_ready:
+        result.ops += plan_old_entries(want, have)
         result.ops += plan_old_addresses(want, have, ownership=ownership)
         result.ops += plan_old_tunnels(want, have, ownership=ownership)
     result.ops += plan_ruleset(want, have, gate=gate)
@@ -139,15 +147,52 @@ def plan_routes(
 
 
 def plan_tunnels(want: Desired, have: KernelState) -> list[Op]:
-    """Create tunnels that are missing and bring the others to their wanted MTU, up."""
+    """Create tunnels that are missing and bring the others to their wanted MTU, up.
+
+    What is another's can't serve: its creation fails, which says so, and nothing else is done.
+    """
     ops: list[Op] = []
     for name, tunnel in want.tunnels.items():
         link = have.links.get(name)
+        if link is not None and not can_serve(link, tunnel):
+            ops.append(CreateTunnel(tunnel))
+            continue
+        if link is not None and not _is_as_made(link, tunnel):
+            # Most of a VXLAN device's parameters are settled when it is made.
+            ops.append(DeleteLink(name))
+            link = None
         if link is None:
             ops.append(CreateTunnel(tunnel))
         if link is None or not link.is_up or link.mtu != tunnel.mtu:
             ops.append(SetLink(name, mtu=tunnel.mtu))
     return ops
+
+
+def _is_as_made(link: Link, wanted: Tunnel) -> bool:
+    return wanted.vxlan is None or (link.vxlan, link.mac) == (wanted.vxlan, wanted.mac)
+
+
+def plan_entries(want: Desired, have: KernelState) -> list[Op]:
+    """Write the entries of VXLAN devices that are missing, or say something else."""
+    ops: list[Op] = []
+    for key, entry in sorted(want.entries.items()):
+        there = have.neighbours.get(key)
+        if there == entry:
+            continue
+        if there is not None and not there.is_ours:
+            ops.append(DeleteNeighbour(there))
+        ops.append(SetNeighbour(entry))
+    return ops
+
+
+def plan_old_entries(want: Desired, have: KernelState) -> list[Op]:
+    """Delete our entries that lead to nodes no more; others' stay."""
+    devices = VXLAN_DEVICES.values()
+    return [
+        DeleteNeighbour(entry)
+        for key, entry in sorted(have.neighbours.items())
+        if key not in want.entries and entry.is_ours and entry.ifname in devices
+    ]
 
 
 def plan_pod_links(want: Desired, have: KernelState) -> list[Op]:
@@ -166,21 +211,31 @@ def plan_gateways(want: Desired, have: KernelState) -> list[Op]:
 
 
 def plan_old_tunnels(want: Desired, have: KernelState, *, ownership: Ownership) -> list[Op]:
-    """Delete our tunnel when none is wanted and it still carries an address of ours.
+    """Delete our tunnels that are wanted no more and still carry an address of ours.
 
     `tunl0` itself can't be deleted while the ipip module is loaded: the adapter sets it down
     instead, and it must not keep the address.  With somebody else's address on it, it stays up,
-    as does what is no tunnel of a kind that we make.
+    as does what is no tunnel of a kind that we make.  A VXLAN device shows by its network that it
+    is ours, even without address.
     """
-    name = ownership.tunnel_name
-    if name in want.tunnels or name not in have.links:
-        return []
-    there = sorted((a for a in have.addresses if a.ifname == name), key=str)
-    ours = [a for a in there if _lies_in(ownership.pools, a)]
-    ops: list[Op] = [DeleteAddress(a) for a in ours]
-    if ours and ours == there and have.links[name].kind == TUNNEL_KIND:
-        ops.append(DeleteLink(name))
+    ops: list[Op] = []
+    for name in ownership.tunnels:
+        if name in want.tunnels or name not in have.links:
+            continue
+        there = sorted((a for a in have.addresses if _counts(a, name)), key=str)
+        ours = [a for a in there if _lies_in(ownership.pools, a)]
+        ops += [DeleteAddress(a) for a in ours]
+        link = have.links[name]
+        is_ipip = link.kind == IPIP_KIND and bool(ours)
+        is_vxlan = link.vxlan is not None and link.vxlan.vni == VNI
+        if ours == there and (is_ipip or is_vxlan):
+            ops.append(DeleteLink(name))
     return ops
+
+
+def _counts(address: Address, name: str) -> bool:
+    # The kernel gives every VXLAN device a link-local one.
+    return address.ifname == name and not address.interface.is_link_local
 
 
 def plan_new_addresses(want: Desired, have: KernelState) -> list[Op]:
@@ -190,13 +245,12 @@ def plan_new_addresses(want: Desired, have: KernelState) -> list[Op]:
 
 
 def plan_old_addresses(want: Desired, have: KernelState, *, ownership: Ownership) -> list[Op]:
-    """Remove addresses of our pools from our tunnel that are not the wanted one."""
-    if not any(a.ifname == ownership.tunnel_name for a in want.addresses):
-        return []
+    """Remove addresses of our pools from our tunnels that are not the wanted ones."""
+    settled = {a.ifname for a in want.addresses} & set(ownership.tunnels)
     return [
         DeleteAddress(a)
         for a in sorted(have.addresses - want.addresses, key=str)
-        if a.ifname == ownership.tunnel_name and _lies_in(ownership.pools, a)
+        if a.ifname in settled and _lies_in(ownership.pools, a)
     ]
 
 

@@ -9,23 +9,33 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
 from pycni.model.endpoints import WorkloadEndpoint
+from pycni.model.linklayer import EntryKey, LinkLayerEntry
 from pycni.model.network import (
     Address,
+    NextHop,
     Route,
     RouteKey,
     RouteType,
     Ruleset,
     Tunnel,
 )
+from pycni.model.tunnels import TunnelKind, address_in
+from pycni.model.vxlan import PORT
 from pycni.plan.ground import Ground
 from pycni.plan.imports import Rejected, judge_prefix
-from pycni.plan.inputs import IPIP_OVERHEAD, Inputs, route_key
+from pycni.plan.inputs import Inputs, route_key
 from pycni.plan.nat import NatInputs, render
+from pycni.plan.overlay import (
+    FarEnd,
+    device_of,
+    entries_for,
+    far_ends,
+    usable_kinds,
+    wanted_tunnels,
+)
 from pycni.plan.peering import close_peers
 from pycni.plan.podroute import pod_route
 from pycni.plan.podsysctls import host_veth_sysctls, interface_sysctl
-
-TUNNEL_KIND = "ipip"
 
 
 @dataclass(slots=True)
@@ -36,6 +46,7 @@ class Desired:
     """
 
     tunnels: dict[str, Tunnel] = field(default_factory=dict)
+    entries: dict[EntryKey, LinkLayerEntry] = field(default_factory=dict)
     pod_links: dict[str, int] = field(default_factory=dict)
     gateways: set[str] = field(default_factory=set)
     addresses: set[Address] = field(default_factory=set)
@@ -48,6 +59,7 @@ def compute(inputs: Inputs) -> Desired:
     """Compute everything that is wanted in the kernel."""
     return Desired(
         tunnels=wanted_tunnels(inputs),
+        entries=wanted_entries(inputs),
         pod_links=wanted_pod_links(inputs),
         gateways={e.host_veth for e in inputs.pods.values() if needs_gateway(e)},
         addresses=wanted_addresses(inputs),
@@ -57,41 +69,31 @@ def compute(inputs: Inputs) -> Desired:
     )
 
 
-# --- tunnel -------------------------------------------------------------------------------------
-
-
-def wanted_tunnels(inputs: Inputs) -> dict[str, Tunnel]:
-    """Return the tunnel device, when a pool needs one and the underlay is known.
-
-    One that is there stays while the underlay's address is away, as in the middle of a renewal;
-    of a node that leaves, until its address is given back.
-    """
-    name = inputs.settings.tunnel_name
-    node = inputs.node
-    has_left = inputs.is_leaving and (node is None or node.ipip_tunnel_address is None)
-    is_needed = inputs.has_tunnel() and not (has_left and not inputs.endpoints)
-    mtu = _tunnel_mtu(inputs) if is_needed else None
-    return {name: Tunnel(name=name, kind=TUNNEL_KIND, mtu=mtu)} if mtu is not None else {}
-
-
-def _tunnel_mtu(inputs: Inputs) -> int | None:
-    settings = inputs.settings
-    underlay = inputs.underlay(4)
-    if underlay is None:
-        there = inputs.links.get(settings.tunnel_name)
-        return there.mtu if there is not None else None
-    if settings.tunnel_mtu is not None:
-        return settings.tunnel_mtu
-    link = inputs.links.get(underlay)
-    return (link.mtu if link is not None else 1500) - IPIP_OVERHEAD
+# --- tunnels ------------------------------------------------------------------------------------
 
 
 def wanted_addresses(inputs: Inputs) -> set[Address]:
-    """Return the tunnel's single address; other interfaces' addresses are none of our business."""
-    node = inputs.node
-    if node is None or node.ipip_tunnel_address is None or not wanted_tunnels(inputs):
+    """Return the tunnels' addresses; other interfaces' addresses are none of our business."""
+    node, found = inputs.node, set()
+    if node is None:
         return set()
-    return {Address(inputs.settings.tunnel_name, ip_interface(node.ipip_tunnel_address))}
+    for kind in usable_kinds(inputs):
+        address = address_in(node, kind)
+        if address is not None:
+            found.add(Address(device_of(inputs.settings, kind), ip_interface(address)))
+    return found
+
+
+def wanted_entries(inputs: Inputs) -> dict[EntryKey, LinkLayerEntry]:
+    """Return the entries of VXLAN devices that lead to the other nodes."""
+    return {
+        entry.key: entry
+        for kind in usable_kinds(inputs)
+        if kind.is_vxlan
+        for end in far_ends(inputs, kind).values()
+        if isinstance(end, FarEnd)
+        for entry in entries_for(end, device=device_of(inputs.settings, kind))
+    }
 
 
 def wanted_pod_links(inputs: Inputs) -> dict[str, int]:
@@ -110,15 +112,17 @@ def needs_gateway(endpoint: WorkloadEndpoint) -> bool:
 def wanted_routes(inputs: Inputs) -> dict[RouteKey, Route]:
     """Return all wanted routes: blackholes of own blocks, pods, learned prefixes."""
     routes, ground = {}, Ground(inputs)
-    for key in wanted_route_keys(inputs):
+    for key in wanted_route_keys(inputs, ground=ground):
         wanted = route(inputs, key, ground=ground)
         if wanted is not None:
             routes[key] = wanted
     return routes
 
 
-def wanted_route_keys(inputs: Inputs) -> Iterator[RouteKey]:
+def wanted_route_keys(inputs: Inputs, *, ground: Ground | None = None) -> Iterator[RouteKey]:
     """Yield every key that might be wanted (some come more than once)."""
+    for end in (ground or Ground(inputs)).ends6():
+        yield route_key(end)
     for cidr in inputs.own_blocks():
         yield route_key(cidr)
     for prefix in inputs.pods:
@@ -147,6 +151,11 @@ def route(inputs: Inputs, key: RouteKey, *, ground: Ground | None = None) -> Rou
         if inputs.is_connected(key.dst):
             return None
         return Route(key=key, type=RouteType.BLACKHOLE, protocol=inputs.settings.route_protocol)
+    ground = ground or Ground(inputs)
+    if key.dst in ground.ends6():
+        hop = NextHop(device_of(inputs.settings, TunnelKind.VXLAN_V6))
+        protocol = inputs.settings.route_protocol
+        return Route(key=key, next_hops=frozenset({hop}), protocol=protocol)
     return judge_prefix(inputs, key.dst, ground=ground).route
 
 
@@ -169,8 +178,10 @@ def wanted_sysctls(inputs: Inputs) -> dict[str, str]:
     wanted = {"net.ipv4.ip_forward": "1"}
     if any(pool.cidr.version == 6 for pool in inputs.pools.values()):
         wanted["net.ipv6.conf.all.forwarding"] = "1"
-    tunnel = inputs.settings.tunnel_name
-    if tunnel in wanted_tunnels(inputs):
+    for kind in usable_kinds(inputs):
+        if kind.version != 4:
+            continue
+        tunnel = device_of(inputs.settings, kind)
         # Replies may come back by the underlay when a pool is CrossSubnet: strict would drop them.
         wanted[interface_sysctl("ipv4", ifname=tunnel, key="rp_filter")] = "0"
     for endpoint in inputs.pods.values():
@@ -188,12 +199,14 @@ def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
     """Return our nftables table: NAT out, anti-spoofing, and who may send tunnel packets."""
     if inputs.node is None or not inputs.pools:
         return None
+    has_vxlan = any(inputs.has_tunnel(kind) for kind in TunnelKind if kind.is_vxlan)
     return render(
         NatInputs(
             pools=frozenset(p.cidr for p in inputs.pools.values()),
             nat_pools=frozenset(p.cidr for p in inputs.pools.values() if p.nat_outgoing),
             nodes=frozenset(inputs.nodes_by_address),
-            has_ipip=inputs.has_tunnel(),
+            has_ipip=inputs.has_tunnel(TunnelKind.IPIP),
+            vxlan_port=PORT if has_vxlan else None,
             close_peers=close_peers(inputs),
             listen_port=inputs.bgp.listen_port,
         )

@@ -4,7 +4,9 @@ It holds for one moment: made of the inputs for one pass, and thrown away before
 """
 
 from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.tunnels import TunnelKind
 from pycni.plan.inputs import Inputs, host_prefix
+from pycni.plan.overlay import FarEnd, far_ends, usable_kinds
 from pycni.plan.peering import Session, session_with
 
 
@@ -15,6 +17,8 @@ class Ground:
         self.inputs = inputs
         self._sessions: dict[IPAddress, Session] = {}
         self._own: dict[IPNetwork, str] | None = None
+        self._ends: dict[TunnelKind, dict[str, FarEnd | str]] = {}
+        self._ends6: frozenset[IPNetwork] | None = None
 
     def session(self, peer: IPAddress) -> Session:
         """Return what this node's session with an address is."""
@@ -22,6 +26,28 @@ class Ground:
         if known is None:
             known = self._sessions[peer] = session_with(self.inputs, peer)
         return known
+
+    def far_ends(self, kind: TunnelKind) -> dict[str, FarEnd | str]:
+        """Return the other nodes' ends of a VXLAN tunnel, or why they have none."""
+        known = self._ends.get(kind)
+        if known is None:
+            known = self._ends[kind] = far_ends(self.inputs, kind)
+        return known
+
+    def ends6(self) -> frozenset[IPNetwork]:
+        """Return the far ends of the VXLAN tunnel for IPv6, each of which needs a route of its own.
+
+        The kernel refuses a next hop, even one said to be on the link, to which another route leads
+        by another device (ip6_route_check_nh_onlink): such is the block's own, while it is
+        replaced.
+        """
+        if self._ends6 is None:
+            kind = TunnelKind.VXLAN_V6
+            is_usable = kind in usable_kinds(self.inputs)
+            ends = self.far_ends(kind).values() if is_usable else ()
+            found = (host_prefix(end.address) for end in ends if isinstance(end, FarEnd))
+            self._ends6 = frozenset(found)
+        return self._ends6
 
     def interface_of(self, prefix: IPNetwork) -> str | None:
         """Return the interface whose address or subnet a prefix is, None when it is neither."""

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pycni.model.bgp import Path
 from pycni.model.network import IPNetwork, NextHop, Route
 from pycni.model.resources import IPPool, TunnelMode
+from pycni.model.tunnels import TunnelKind, tunnel_mode, tunnel_of
 from pycni.plan.filters import kept_out
 from pycni.plan.ground import Ground
 from pycni.plan.inputs import Inputs, is_confirmed, route_key
+from pycni.plan.overlay import device_of, is_foreign
 from pycni.plan.peering import Session, own_as
 
 
@@ -104,7 +106,7 @@ def judge(inputs: Inputs, path: Path, *, ground: Ground | None = None) -> Accept
     )
     if why is not None:
         return Rejected(path, why)
-    verdict = _way_out(inputs, path, pool)
+    verdict = _way_out(ground, path, pool)
     # Last, so that a filter can only take away from what the rest admits.
     why = _filtered(inputs, verdict, session) if isinstance(verdict, Accepted) else None
     return verdict if why is None else Rejected(path, why)
@@ -182,9 +184,21 @@ def _wrong(inputs: Inputs, path: Path) -> str | None:
     return None
 
 
-def _way_out(inputs: Inputs, path: Path, pool: IPPool) -> Accepted | Rejected:
-    """Choose between the underlay (next hop in our own subnet) and the pool's tunnel."""
-    version = path.next_hop.version
+def _way_out(ground: Ground, path: Path, pool: IPPool) -> Accepted | Rejected:
+    """Choose between the underlay (next hop in our own subnet) and the pool's tunnel.
+
+    While a new tunnel doesn't lead to every node yet, the one before it does.
+    """
+    verdict = _way_by(ground, path, ground.inputs.in_effect(pool))
+    former = ground.inputs.formers.get(pool.name)
+    if isinstance(verdict, Accepted) or former is None:
+        return verdict
+    other = _way_by(ground, path, former)
+    return other if isinstance(other, Accepted) else verdict
+
+
+def _way_by(ground: Ground, path: Path, pool: IPPool) -> Accepted | Rejected:
+    inputs, version = ground.inputs, path.next_hop.version
     own = inputs.own_interface(version)
     if own is None:
         return Rejected(path, f"this node has no IPv{version} address yet")
@@ -194,18 +208,9 @@ def _way_out(inputs: Inputs, path: Path, pool: IPPool) -> Accepted | Rejected:
     if broken is not None:
         return Rejected(path, f"{broken}, by which it would leave, has no link")
     is_near = path.next_hop in own.network
-    mode = inputs.mode_of(pool)
-    if mode is TunnelMode.ALWAYS or (mode is TunnelMode.CROSS_SUBNET and not is_near):
-        if version != path.nlri.version:
-            why = (
-                f"pool {pool.name} tunnels to IPv4 addresses, and next hop {path.next_hop} is none"
-            )
-            return Rejected(path, why)
-        if path.next_hop not in inputs.nodes_by_address:
-            why = f"pool {pool.name} tunnels to nodes, and next hop {path.next_hop} is none"
-            return Rejected(path, why)
-        hop = NextHop(oif=inputs.settings.tunnel_name, gateway=path.next_hop, is_onlink=True)
-        return Accepted(path, hop)
+    kind, mode = tunnel_of(pool), tunnel_mode(pool)
+    if kind is not None and (mode is TunnelMode.ALWAYS or not is_near):
+        return _tunnelled(ground, path, pool, kind=kind)
     underlay = inputs.underlay(version)
     if underlay is None:
         return Rejected(path, f"no interface of this node carries {own.ip}")
@@ -215,3 +220,26 @@ def _way_out(inputs: Inputs, path: Path, pool: IPPool) -> Accepted | Rejected:
             f"next hop {path.next_hop} is outside {own.network} and pool {pool.name} has no tunnel",
         )
     return Accepted(path, NextHop(oif=underlay, gateway=path.next_hop))
+
+
+def _tunnelled(
+    ground: Ground, path: Path, pool: IPPool, *, kind: TunnelKind
+) -> Accepted | Rejected:
+    """Send by a tunnel: of IP in IP to the node's own address, of VXLAN to the one inside."""
+    inputs, version = ground.inputs, path.nlri.version
+    if path.next_hop.version != version:
+        why = f"tunnels to IPv{version} addresses, and next hop {path.next_hop} is none"
+        return Rejected(path, f"pool {pool.name} {why}")
+    behind = inputs.nodes_by_address.get(path.next_hop)
+    if behind is None:
+        why = f"pool {pool.name} tunnels to nodes, and next hop {path.next_hop} is none"
+        return Rejected(path, why)
+    device = device_of(inputs.settings, kind)
+    if not kind.is_vxlan:
+        return Accepted(path, NextHop(oif=device, gateway=path.next_hop, is_onlink=True))
+    if is_foreign(inputs, kind):
+        return Rejected(path, f"{device}, by which it would leave, is another's: see the failures")
+    end = ground.far_ends(kind)[behind.name]
+    if isinstance(end, str):
+        return Rejected(path, f"pool {pool.name} tunnels to {behind.name}, and {end}")
+    return Accepted(path, NextHop(oif=device, gateway=end.address, is_onlink=True))

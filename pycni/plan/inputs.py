@@ -5,7 +5,7 @@ changes them as events arrive.  Everything else only reads.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import ip_network
 
@@ -24,6 +24,7 @@ from pycni.model.network import (
     RouteKey,
 )
 from pycni.model.resources import (
+    BLOCK_SIZES,
     AffinityState,
     BGPConfiguration,
     BGPFilter,
@@ -34,9 +35,11 @@ from pycni.model.resources import (
     Node,
     TunnelMode,
 )
+from pycni.model.tunnels import TunnelKind, address_in, tunnel_of
 
-IPIP_OVERHEAD = 20
-"""Bytes that IP in IP adds to each packet: one IPv4 header (RFC 2003)."""
+OVERHEADS = {TunnelKind.IPIP: 20, TunnelKind.VXLAN: 50, TunnelKind.VXLAN_V6: 70}
+"""Bytes that a tunnel adds to each packet: one IPv4 header (RFC 2003), or one of IP and those of
+UDP, VXLAN and Ethernet (RFC 7348)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class Inputs:
     in another node's block.  `pool_history` has every pool that ever was, so that leftovers of a
     deleted one are still recognised as ours.  `links` and `addresses` are the host's own.
     `is_leaving`: the node is to be out of the network for good.
+    `formers` are pools as they were before they took another tunnel, while that may not lead
+    everywhere yet; a kind that `tunnel_phases` doesn't name is settled.
     `pods`, `host_veths` and `nodes_by_address` are indexes, kept by `set_endpoint` and `set_node`.
     """
 
@@ -94,9 +99,11 @@ class Inputs:
     host_veths: dict[str, WorkloadEndpoint] = field(default_factory=dict)
     paths: dict[IPNetwork, tuple[Path, ...]] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
-    tunnel_phase: TunnelPhase = TunnelPhase.SETTLED
+    tunnel_phases: dict[TunnelKind, TunnelPhase] = field(default_factory=dict)
+    formers: dict[str, IPPool] = field(default_factory=dict)
     addresses: set[Address] = field(default_factory=set)
     is_leaving: bool = False
+    _end_blocks: set[IPNetwork] | None = field(default=None, init=False, repr=False)
 
     @property
     def node(self) -> Node | None:
@@ -113,6 +120,7 @@ class Inputs:
     def set_node(self, name: str, node: Node | None) -> None:
         """Learn or forget a node, and its underlay addresses."""
         old = self.nodes.pop(name, None)
+        self._end_blocks = None
         if node is not None:
             self.nodes[name] = node
         for address in {*_underlay_addresses(old), *_underlay_addresses(node)}:
@@ -234,19 +242,57 @@ class Inputs:
         """Yield the blocks that this node owns for certain."""
         return (cidr for cidr in self.affinities if self.is_own_block(cidr))
 
-    def mode_of(self, pool: IPPool) -> TunnelMode:
-        """Return when packets to a pool are encapsulated, as of now."""
-        is_coming = self.tunnel_phase is TunnelPhase.COMING
-        return TunnelMode.NEVER if is_coming else pool.ipip_mode
+    def phase_of(self, kind: TunnelKind) -> TunnelPhase:
+        """Return whether the pools' modes alone say if there is a tunnel of a kind."""
+        return self.tunnel_phases.get(kind, TunnelPhase.SETTLED)
 
-    def has_tunnel(self) -> bool:
-        """Tell whether any pool needs the IPIP device, or somebody may still send by it."""
-        return self.tunnel_phase is TunnelPhase.GOING or need_tunnel(self.pools.values())
+    def in_effect(self, pool: IPPool) -> IPPool:
+        """Return a pool with the tunnel that packets to it take as of now."""
+        kind = tunnel_of(pool)
+        if kind is None or self.phase_of(kind) is not TunnelPhase.COMING:
+            return pool
+        never = replace(pool, ipip_mode=TunnelMode.NEVER, vxlan_mode=TunnelMode.NEVER)
+        return self.formers.get(pool.name, never)
+
+    def has_tunnel(self, kind: TunnelKind) -> bool:
+        """Tell whether any pool needs a kind of tunnel, or somebody may still send by it."""
+        is_going = self.phase_of(kind) is TunnelPhase.GOING
+        return is_going or need_tunnel(self.pools.values(), kind)
+
+    def holder_of(self, address: IPAddress) -> str | None:
+        """Return the node that an address is given to by the books, None where they don't say."""
+        prefix = host_prefix(address)
+        if prefix in self.borrowed:
+            return self.borrowed[prefix]
+        for block in _blocks_with(address):
+            affinity = self.affinities.get(block)
+            if affinity is not None and is_confirmed(affinity):
+                return affinity.node
+        return None
+
+    def concerns_end(self, prefix: IPNetwork) -> bool:
+        """Tell whether a block or an address is where a node has its end of a VXLAN tunnel."""
+        if self._end_blocks is None:
+            ends = (
+                address_in(node, kind)
+                for node in self.nodes.values()
+                for kind in TunnelKind
+                if kind.is_vxlan
+            )
+            found = (_blocks_with(end) for end in ends if end is not None)
+            self._end_blocks = {block for blocks in found for block in blocks}
+        return prefix in self._end_blocks
 
 
-def need_tunnel(pools: Iterable[IPPool]) -> bool:
-    """Tell whether the modes of any of these pools ask for the IPIP device."""
-    return any(pool.ipip_mode is not TunnelMode.NEVER for pool in pools)
+def _blocks_with(address: IPAddress) -> list[IPNetwork]:
+    """Return the blocks of all sizes that an address may be in."""
+    sizes = BLOCK_SIZES[address.version]
+    return [ip_network((address, size), strict=False) for size in sizes]
+
+
+def need_tunnel(pools: Iterable[IPPool], kind: TunnelKind) -> bool:
+    """Tell whether the modes of any of these pools ask for a kind of tunnel."""
+    return any(tunnel_of(pool) is kind for pool in pools)
 
 
 def _underlay_addresses(node: Node | None) -> tuple[IPAddress, ...]:

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 
-from pycni.model.resources import IPPool, TunnelMode
-from pycni.plan.inputs import IPIP_OVERHEAD
+from pycni.model.resources import IPPool
+from pycni.model.tunnels import tunnel_of
+from pycni.plan.inputs import OVERHEADS
 
 
 def pod_mtu(pools: Iterable[IPPool], *, underlay_mtu: int) -> int:
     """Return the largest MTU that fits through whatever a pod's packets may travel in.
 
-    Any pool with a tunnel costs every pod its overhead: a pod talks to all pools, and a packet
-    that fits here but not there is worse than a slightly smaller one everywhere.
+    The pool whose tunnel adds most costs every pod its overhead: a pod talks to all pools, and a
+    packet that fits here but not there is worse than a slightly smaller one everywhere.
     """
-    if any(pool.ipip_mode is not TunnelMode.NEVER for pool in pools):
-        return underlay_mtu - IPIP_OVERHEAD
-    return underlay_mtu
+    kinds = {tunnel_of(pool) for pool in pools}
+    return underlay_mtu - max((OVERHEADS[kind] for kind in kinds if kind is not None), default=0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pycni.ipam.pools import holds
 from pycni.model.endpoints import EndpointKey
 from pycni.model.network import MAIN_TABLE, IPNetwork, KernelState, Route
+from pycni.plan.overlay import VXLAN_DEVICES
 
 ALIAS_PREFIX = "pycni:"
 """Start of the ifalias of every host veth that we make; the endpoint's key follows."""
@@ -36,7 +37,12 @@ class Ownership:
             return True
         if route.protocol != self.route_protocol:
             return False
-        return self.tunnel_name in route.oifs or self._lies_in_pool(route.key.dst)
+        return not route.oifs.isdisjoint(self.tunnels) or self._lies_in_pool(route.key.dst)
+
+    @property
+    def tunnels(self) -> tuple[str, ...]:
+        """Return the names of all tunnels' devices that we make."""
+        return (self.tunnel_name, *VXLAN_DEVICES.values())
 
     def _lies_in_pool(self, prefix: IPNetwork) -> bool:
         return any(holds(pool, prefix) for pool in self.pools)

@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from pycni.datastore.memory import MemoryDatastore
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
-from pycni.ipam.tunnel import ensure_tunnel_address
+from pycni.ipam.tunnel import ensure_tunnel_addresses
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
     IPV6_CONNECTED_PRIORITY,
@@ -28,6 +28,7 @@ from pycni.model.network import (
 from pycni.model.resources import (
     Node,
 )
+from pycni.model.tunnels import with_address
 from pycni.plan.desired import compute
 from pycni.plan.exports import wanted_adj_ribs_out
 from pycni.plan.inputs import Inputs, Settings, route_key
@@ -79,17 +80,14 @@ async def predict(topology: Topology, *, departed: Iterable[TopologyPod] = ()) -
 
 async def _register_nodes(topology: Topology, datastore: Datastore) -> None:
     for node in topology.nodes:
-        assigned = await ensure_tunnel_address(
+        tunnels = await ensure_tunnel_addresses(
             Allocator(datastore, node=node.name), datastore, node=node.name
         )
         known = await datastore.get(Node, node.name)
         stated = known.value if known is not None else Node(node.name)
-        value = replace(
-            stated,
-            ipv4=node.address,
-            ipv6=node.address6 or stated.ipv6,
-            ipip_tunnel_address=assigned.interface.ip if assigned is not None else None,
-        )
+        value = replace(stated, ipv4=node.address, ipv6=node.address6 or stated.ipv6)
+        for kind, address in tunnels.items():
+            value = with_address(value, kind, address)
         if known is None:
             await datastore.create(value)
         else:
@@ -153,13 +151,18 @@ def _state(node: TopologyNode, inputs: Inputs) -> KernelState:
         default = Route(route_key(everything), next_hops=frozenset({hop}))
         connected = _connected(address)
         routes |= {default.key: (default,), connected.key: (connected,)}
-    routes |= {key: (route,) for key, route in compute(inputs).routes.items()}
+    wanted = compute(inputs)
+    for own in wanted.addresses:
+        if own.interface.version == 6:
+            connected = _connected(own.interface, ifname=own.ifname)
+            routes[connected.key] = (connected,)
+    routes |= {key: (route,) for key, route in wanted.routes.items()}
     return KernelState(links=inputs.links, addresses=inputs.addresses, routes=routes)
 
 
-def _connected(address: IPInterface) -> Route:
-    """Return the route that the kernel makes for an address of the underlay."""
-    hop = frozenset({NextHop(UNDERLAY)})
+def _connected(address: IPInterface, *, ifname: str = UNDERLAY) -> Route:
+    """Return the route that the kernel makes for an address; to an IPv4 one alone it makes none."""
+    hop = frozenset({NextHop(ifname)})
     if address.version == 6:
         key = RouteKey(address.network, priority=IPV6_CONNECTED_PRIORITY)
         return Route(key, next_hops=hop, protocol=PROTOCOL_KERNEL)

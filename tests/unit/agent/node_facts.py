@@ -2,7 +2,8 @@
 
 from ipaddress import ip_interface, ip_network
 
-from pycni.agent.facts import Dirty, Facts
+from pycni.agent.dirty import Dirty
+from pycni.agent.facts import Facts
 from pycni.agent.messages import Changed, EndpointsListed, Message
 from pycni.model.network import Address, KernelState, Link, RouteKey
 from pycni.model.resources import Resource, resource_name

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address, ip_network
 
-from pycni.agent.facts import Dirty
+from pycni.agent.dirty import Dirty
 from pycni.agent.messages import BgpTold
 from pycni.model.bgp import EndOfRib, Family, PathsChanged, PeerUp
 from tests.unit.agent.node_facts import dirty, facts, keys

@@ -5,7 +5,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from pycni.agent.facts import Dirty, Facts
+from pycni.agent.dirty import Dirty
+from pycni.agent.facts import Facts
 from pycni.agent.messages import Doubt, Leaving, LookAgain
 from pycni.model.network import RouteKey
 from pycni.plan.inputs import Inputs, Settings

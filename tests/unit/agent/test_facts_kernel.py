@@ -5,7 +5,8 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from pycni.agent.facts import Dirty, Facts
+from pycni.agent.dirty import Dirty
+from pycni.agent.facts import Facts
 from pycni.agent.messages import EndpointChanged, KernelTold, SysctlsRead
 from pycni.model.endpoints import GATEWAY_V6, EndpointState
 from pycni.model.network import (

@@ -5,7 +5,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from pycni.agent.facts import WATCHED_KINDS, Dirty
+from pycni.agent.dirty import Dirty
+from pycni.agent.facts import WATCHED_KINDS
 from pycni.agent.messages import Listed
 from pycni.model.resources import (
     AffinityState,

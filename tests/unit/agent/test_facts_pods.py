@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pycni.agent.facts import Dirty
+from pycni.agent.dirty import Dirty
 from pycni.agent.messages import EndpointChanged, EndpointsListed
 from pycni.model.endpoints import EndpointState
 from tests.unit.agent.node_facts import POD, dirty, facts, keys

@@ -1,12 +1,18 @@
 """When somebody keeps undoing our work."""
 
+from ipaddress import ip_address
+
 from pycni.agent.repairs import (
     FIRST_PAUSE_S,
     LAST_PAUSE_S,
     TOLERATED_REPAIRS,
     WINDOW_S,
     Repairs,
+    goal,
+    subject,
 )
+from pycni.model.linklayer import FdbEntry
+from pycni.model.network import SetNeighbour
 
 
 def repair_until_pause(repairs: Repairs, *, now: float) -> int:
@@ -116,3 +122,13 @@ def test_a_repair_that_was_put_off_does_not_count() -> None:
     assert repairs.fights(now=100.0) == []
     repairs.forget_old(now=100.0)
     assert repairs.next_end(now=100.0) is None
+
+
+def test_an_entry_that_is_to_lead_elsewhere_is_no_repair() -> None:
+    there = FdbEntry("vxlan.calico", "66:00:00:00:00:02", ip_address("10.0.0.2"))
+    moved = FdbEntry("vxlan.calico", "66:00:00:00:00:02", ip_address("10.0.0.3"))
+
+    first, second = SetNeighbour(there), SetNeighbour(moved)
+
+    assert subject(first) == subject(second) == ("fdb", "vxlan.calico", "66:00:00:00:00:02")
+    assert goal(first) != goal(second)

@@ -193,8 +193,8 @@ def test_get_prints_tables_yaml_and_json(
     peer = capsys.readouterr().out
 
     assert peer.startswith(
-        "NAME     CIDR            BLOCK  IPIP    NAT  MODE       DISABLED\n"
-        "default  192.168.0.0/16  /26    Always  yes  Automatic  no\n"
+        "NAME     CIDR            BLOCK  IPIP    VXLAN  NAT  MODE       DISABLED\n"
+        "default  192.168.0.0/16  /26    Always  Never  yes  Automatic  no\n"
     )
     assert json.loads(peer.split("\n", 2)[2])["spec"]["password"] == "********"  # noqa: S105
     for kind in ("pools", "nodes", "bgpconfiguration", "ipamconfiguration", "blocks"):

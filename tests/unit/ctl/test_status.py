@@ -84,3 +84,12 @@ def test_a_choice_that_finds_nothing_says_so(
     told(agent, address=address, interface=None)
 
     assert shown(agent).endswith(said)
+
+
+def test_addresses_inside_vxlan_tunnels_are_shown_where_there_are_some(agent: Machine) -> None:
+    told(agent, address="10.0.0.5/24", interface="eth0")
+    assert "vxlan" not in shown(agent)
+
+    agent.answers["status"]["tunnels"] = {"tunl0": "10.1.0.1", "vxlan.calico": "10.2.0.1"}
+
+    assert "vxlan.calico    10.2.0.1\n" in shown(agent)

@@ -94,7 +94,7 @@ def test_picture_shows_both_addresses(dual_stack: Topology) -> None:
 
 
 def test_picture_hangs_pods_on_their_nodes(exercise: Topology) -> None:
-    facts = {"node-0": picture.NodeFacts("192.168.39.192", ("192.168.39.192/26",))}
+    facts = {"node-0": picture.NodeFacts({"tunl0": "192.168.39.192"}, ("192.168.39.192/26",))}
     addresses = {"default/dnsutils": (ip_address("192.168.39.193"),)}
 
     lines = picture.draw(exercise, facts=facts, addresses=addresses)

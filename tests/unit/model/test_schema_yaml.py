@@ -340,7 +340,10 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
         (document("IPPool", cidr="10.0.0.0/16", blockSize=True), "must be a whole number"),
         (document("IPPool", cidr="10.0.0.0/30"), "smaller than one block"),
         (document("IPPool", cidr="10.0.0.0/16", ipipMode="always"), "none of Always, Cross"),
-        (document("IPPool", cidr="10.0.0.0/16", vxlanMode="Always"), "spec.vxlanMode: Always is"),
+        (
+            document("IPPool", cidr="10.0.0.0/16", vxlanMode="Always", ipipMode="Always"),
+            "ipipMode and vxlanMode exclude each other",
+        ),
         (document("IPPool", cidr="10.0.0.0/16", natOutgoing="yes"), "must be true or false"),
         (
             document("IPAMConfig", ipCooldownSeconds=1201) | {"metadata": {"name": "default"}},

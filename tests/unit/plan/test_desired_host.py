@@ -6,11 +6,12 @@ from pycni.model.network import Link
 from pycni.model.resources import TunnelMode
 from pycni.plan import desired
 from pycni.plan.inputs import Inputs, Settings
+from pycni.plan.overlay import wanted_tunnels
 from tests.unit.plan.samples import inputs, pool, with_pod
 
 
 def tunnel(made: Inputs) -> tuple[str, int] | None:
-    tunnels = desired.wanted_tunnels(made)
+    tunnels = wanted_tunnels(made)
     return next(((t.name, t.mtu) for t in tunnels.values()), None)
 
 

@@ -1,5 +1,6 @@
 """MTU, sysctls and route of a pod's interface."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -27,6 +28,15 @@ def test_pods_leave_room_for_the_header_of_any_pools_tunnel(
     pools = [pool(f"192.168.{n}.0/24", mode) for n, mode in enumerate(modes)]
 
     assert pod_mtu(pools, underlay_mtu=1500) == mtu
+
+
+def test_the_pool_whose_tunnel_adds_most_decides() -> None:
+    ipip = pool("192.168.0.0/24")
+    vxlan = replace(pool("192.168.1.0/24", TunnelMode.NEVER), vxlan_mode=TunnelMode.ALWAYS)
+    six = replace(pool("fd00:1::/64"), vxlan_mode=TunnelMode.CROSS_SUBNET)
+
+    assert pod_mtu([ipip, vxlan], underlay_mtu=1500) == 1450
+    assert pod_mtu([ipip, vxlan, six], underlay_mtu=1500) == 1430
 
 
 def test_a_dot_in_an_interfaces_name_is_a_slash() -> None:

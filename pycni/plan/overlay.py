@@ -1,0 +1,167 @@
+"""The tunnels' devices on a node, and the far ends of VXLAN tunnels: pure.
+
+A VXLAN packet finds its node in three steps: a route's next hop is that node's address inside the
+tunnel, a neighbour entry gives this a MAC address, a forwarding entry gives that the node's own
+address.  All three follow from the Node object, and nobody is asked by broadcast.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pycni.model.linklayer import FdbEntry, LinkLayerEntry, NeighbourEntry, Vxlan
+from pycni.model.network import IPAddress, Link, Tunnel
+from pycni.model.resources import Node
+from pycni.model.tunnels import TunnelKind, address_in
+from pycni.model.vxlan import PORT, VNI, usual_mac
+from pycni.plan.inputs import OVERHEADS, Inputs, Settings
+
+VXLAN_DEVICES = {TunnelKind.VXLAN: "vxlan.calico", TunnelKind.VXLAN_V6: "vxlan-v6.calico"}
+"""Their names, as Calico's."""
+
+IPIP_KIND, _VXLAN = "ipip", "vxlan"
+
+
+@dataclass(frozen=True, slots=True)
+class FarEnd:
+    """Another node's end of a VXLAN tunnel; `underlay` is the node's own address."""
+
+    node: str
+    address: IPAddress
+    mac: str
+    underlay: IPAddress
+
+
+def device_of(settings: Settings, kind: TunnelKind) -> str:
+    """Return the name of the device for a kind of tunnel."""
+    return VXLAN_DEVICES.get(kind, settings.tunnel_name)
+
+
+def mac_of(node: Node, kind: TunnelKind) -> str:
+    """Return the MAC address of a node's VXLAN device."""
+    stated = node.vxlan.mac if kind is TunnelKind.VXLAN else node.vxlan6.mac
+    return stated or usual_mac(node.name, version=kind.version)
+
+
+def vxlan_device(inputs: Inputs, kind: TunnelKind, *, mtu: int) -> Tunnel | None:
+    """Return the VXLAN device as it is to be; as it is, where this node's address is unknown."""
+    name = VXLAN_DEVICES[kind]
+    node, own = inputs.node, inputs.own_interface(kind.version)
+    if node is not None and own is not None:
+        parameters = Vxlan(VNI, PORT, own.ip)
+        return Tunnel(name, _VXLAN, mtu, mac_of(node, kind), parameters)
+    there = inputs.links.get(name)
+    if there is None or there.vxlan is None:
+        return None
+    return Tunnel(name, _VXLAN, there.mtu, there.mac, there.vxlan)
+
+
+def can_serve(link: Link, wanted: Tunnel) -> bool:
+    """Tell whether what has a tunnel's name is ours, perhaps in need of repair, and nobody else's.
+
+    A VXLAN device says so by its network or, where somebody has made it anew, by its MAC address.
+    """
+    if wanted.vxlan is None:
+        return True
+    is_ours = link.vxlan is not None and link.vxlan.vni == wanted.vxlan.vni
+    return link.kind == wanted.kind and (is_ours or link.mac == wanted.mac)
+
+
+def is_foreign(inputs: Inputs, kind: TunnelKind) -> bool:
+    """Tell whether somebody else's interface has the name of our VXLAN device."""
+    link = inputs.links.get(VXLAN_DEVICES[kind])
+    wanted = vxlan_device(inputs, kind, mtu=0)
+    return link is not None and (wanted is None or not can_serve(link, wanted))
+
+
+def far_ends(inputs: Inputs, kind: TunnelKind) -> dict[str, FarEnd | str]:
+    """Return by name the far ends of all other nodes, or why a node has none that can be used."""
+    ends: dict[str, FarEnd | str] = {
+        node.name: _far_end(inputs, node, kind)
+        for node in inputs.nodes.values()
+        if node.name != inputs.settings.node
+    }
+    own = inputs.node
+    claimed = {} if own is None else {mac_of(own, kind): own.name}
+    # Whose MAC address it is by his name has it; nobody can take another's by stating it.
+    for end in sorted(
+        (end for end in ends.values() if isinstance(end, FarEnd)),
+        key=lambda end: (end.mac != usual_mac(end.node, version=kind.version), end.node),
+    ):
+        holder = claimed.setdefault(end.mac, end.node)
+        if holder != end.node:
+            ends[end.node] = f"its VXLAN MAC address {end.mac} is that of {holder}"
+    return ends
+
+
+def _far_end(inputs: Inputs, node: Node, kind: TunnelKind) -> FarEnd | str:
+    underlay = node.ipv4 if kind.version == 4 else node.ipv6
+    if underlay is None:
+        return f"it has no IPv{kind.version} address"
+    if inputs.nodes_by_address.get(underlay.ip) is not node:
+        return f"its address {underlay.ip} is another node's"
+    address = address_in(node, kind)
+    if address is None:
+        return "it has no address inside the VXLAN tunnel (yet)"
+    holder = inputs.holder_of(address)
+    if holder is None:
+        return f"no block affinity covers its address inside the VXLAN tunnel, {address} (yet)"
+    if holder != node.name:
+        return f"its address inside the VXLAN tunnel, {address}, is held by {holder}"
+    return FarEnd(node.name, address, mac_of(node, kind), underlay.ip)
+
+
+def entries_for(end: FarEnd, *, device: str) -> tuple[LinkLayerEntry, LinkLayerEntry]:
+    """Return what leads to a far end: its forwarding entry, and its neighbour entry."""
+    return (
+        FdbEntry(device, end.mac, end.underlay),
+        NeighbourEntry(device, end.address, end.mac),
+    )
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+def wanted_tunnels(inputs: Inputs) -> dict[str, Tunnel]:
+    """Return the tunnels' devices, when pools need them and the underlay is known.
+
+    One that is there stays while the underlay's address is away, as in the middle of a renewal;
+    of a node that leaves, until its address is given back.
+    """
+    tunnels = (_wanted_tunnel(inputs, kind) for kind in TunnelKind if _is_needed(inputs, kind))
+    return {tunnel.name: tunnel for tunnel in tunnels if tunnel is not None}
+
+
+def _is_needed(inputs: Inputs, kind: TunnelKind) -> bool:
+    node = inputs.node
+    has_left = inputs.is_leaving and (node is None or address_in(node, kind) is None)
+    return inputs.has_tunnel(kind) and not (has_left and not inputs.endpoints)
+
+
+def _wanted_tunnel(inputs: Inputs, kind: TunnelKind) -> Tunnel | None:
+    mtu = _tunnel_mtu(inputs, kind)
+    if mtu is None:
+        return None
+    if kind.is_vxlan:
+        return vxlan_device(inputs, kind, mtu=mtu)
+    return Tunnel(name=inputs.settings.tunnel_name, kind=IPIP_KIND, mtu=mtu)
+
+
+def _tunnel_mtu(inputs: Inputs, kind: TunnelKind) -> int | None:
+    settings = inputs.settings
+    underlay = inputs.underlay(kind.version)
+    if underlay is None:
+        there = inputs.links.get(device_of(settings, kind))
+        return there.mtu if there is not None else None
+    if settings.tunnel_mtu is not None:
+        return settings.tunnel_mtu
+    link = inputs.links.get(underlay)
+    return (link.mtu if link is not None else 1500) - OVERHEADS[kind]
+
+
+def usable_kinds(inputs: Inputs) -> Iterator[TunnelKind]:
+    """Yield the kinds of tunnels whose devices are wanted, and not another's."""
+    wanted = wanted_tunnels(inputs)
+    for kind in TunnelKind:
+        is_wanted = device_of(inputs.settings, kind) in wanted
+        if is_wanted and not (kind.is_vxlan and is_foreign(inputs, kind)):
+            yield kind

@@ -1,0 +1,43 @@
+"""What of VXLAN makes what dirty."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from pycni.agent.dirty import Dirty
+from pycni.agent.messages import KernelTold
+from pycni.model.linklayer import FdbEntry, Vxlan
+from pycni.model.network import Link, LinkChanged, LinkGone, NeighbourChanged
+from pycni.model.vxlan import VxlanEnd
+from tests.unit.agent.node_facts import dirty, facts, keys, told_of
+from tests.unit.plan.samples import affinity, node
+
+BLOCK = "192.168.9.0/26"
+DEVICE = Link(
+    "vxlan.calico", 9, "vxlan", is_up=True, vxlan=Vxlan(4096, 4789, ip_address("10.10.7.20"))
+)
+ENTRY = FdbEntry("vxlan.calico", "66:00:00:00:00:02", ip_address("10.10.43.25"))
+
+
+def test_the_block_of_a_nodes_end_concerns_everything_by_that_tunnel() -> None:
+    other = node("node-3", "10.10.7.30/20")
+    behind = replace(other, vxlan=VxlanEnd(ip_address("192.168.9.0")))
+    claim = told_of(affinity(BLOCK, "node-3"))
+
+    assert dirty(claim, told_of(behind)) == Dirty(keys=keys(BLOCK), is_all=True)
+    assert dirty(claim, told_of(other)) == Dirty(keys=keys(BLOCK))
+
+
+def test_the_device_concerns_everything() -> None:
+    came = KernelTold(LinkChanged(DEVICE))
+    went = KernelTold(LinkGone("vxlan.calico"))
+
+    assert dirty(came) == Dirty(is_other=True, is_all=True, is_doubtful=True)
+    assert dirty(went, came) == Dirty(is_other=True, is_all=True)
+
+
+def test_an_entry_that_somebody_changes_is_looked_at() -> None:
+    came = KernelTold(NeighbourChanged(ENTRY, is_present=True))
+    made = facts()
+
+    assert made.feed(came, now=0.0) == Dirty(is_other=True)
+    assert not made.feed(came, now=0.0)
