@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pycni.check.findings import Finding, Severity
 from pycni.cni.netconf import OWN_TYPE
 from pycni.model.network import MAIN_TABLE, IPAddress, IPNetwork, KernelState, Route
+from pycni.model.tunnels import VXLAN_DEVICES
 
 STRICT = "1"
 
@@ -29,7 +30,7 @@ def judge_rp_filter(sysctls: Mapping[str, str], *, tunnel: str) -> list[Finding]
 
     The agent keeps the tunnel's own at 0, and `all` is not its to set.
     """
-    own = f"net.ipv4.conf.{tunnel}.rp_filter"
+    own = f"net.ipv4.conf.{tunnel.replace('.', '/')}.rp_filter"
     if tunnel and STRICT in (sysctls.get("net.ipv4.conf.all.rp_filter"), sysctls.get(own)):
         name = own if sysctls.get(own) == STRICT else "net.ipv4.conf.all.rp_filter"
         return [
@@ -46,7 +47,10 @@ def judge_rp_filter(sysctls: Mapping[str, str], *, tunnel: str) -> list[Finding]
 
 
 def judge_interfaces(kernel: KernelState) -> list[Finding]:
-    """Return the interfaces that other networks have left."""
+    """Return the interfaces that other networks have left.
+
+    Of a name that is ours, too, only what leads elsewhere by entries that aren't.
+    """
     return [
         Finding(
             "other-networks",
@@ -57,8 +61,14 @@ def judge_interfaces(kernel: KernelState) -> list[Finding]:
         )
         for name in sorted(kernel.links)
         for pattern, whose in _OTHERS
-        if re.fullmatch(pattern, name)
+        if re.fullmatch(pattern, name) and not _is_our_vxlan(kernel, name)
     ]
+
+
+def _is_our_vxlan(kernel: KernelState, name: str) -> bool:
+    entries = [entry for entry in kernel.neighbours.values() if entry.ifname == name]
+    is_named_so = name in VXLAN_DEVICES.values() and kernel.links[name].vxlan is not None
+    return is_named_so and all(entry.is_ours for entry in entries)
 
 
 def _routes_by(kernel: KernelState, name: str) -> int:

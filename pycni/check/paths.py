@@ -7,18 +7,26 @@ from pycni.check.findings import Finding, Severity
 from pycni.check.host import route_to
 from pycni.model.network import IPAddress, KernelState
 from pycni.model.resources import Node
+from pycni.model.tunnels import OVERHEADS, VXLAN_DEVICES, TunnelKind
+from pycni.model.vxlan import PORT
 
 _IPV4_HEADERS = 28
 """Of IPv4 and UDP: what a datagram has beside its payload."""
+_PING_HEADERS = 28
 _SMALL = 36
+_VXLAN = VXLAN_DEVICES[TunnelKind.VXLAN]
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to another node: an address of it, and the size of a whole packet that must pass."""
+    """A way to another node: an address of it, and the size of a whole packet that must pass.
+
+    `kind` is the tunnel by which it leads, None for the underlay.
+    """
 
     address: IPAddress
     mtu: int
+    kind: TunnelKind | None = None
 
     @property
     def payloads(self) -> tuple[int, int]:
@@ -52,20 +60,28 @@ def peers_of(nodes: Iterable[Node], *, own: str, kernel: KernelState, tunnel: st
         underlay = _way(kernel, node.ipv4.ip)
         if underlay is None:
             continue
-        inner = node.ipip_tunnel_address
-        by_tunnel = None if inner is None else _way(kernel, inner, oif=tunnel)
-        peers.append(Peer(node.name, underlay, by_tunnel))
+        inside = (
+            _way(kernel, node.ipip_tunnel_address, oif=tunnel, kind=TunnelKind.IPIP),
+            _way(kernel, node.vxlan.address, oif=_VXLAN, kind=TunnelKind.VXLAN),
+        )
+        peers.append(Peer(node.name, underlay, next(filter(None, inside), None)))
     return peers
 
 
-def _way(kernel: KernelState, address: IPAddress, *, oif: str = "") -> Way | None:
-    route = route_to(kernel, address)
-    if route is None:
+def _way(
+    kernel: KernelState,
+    address: IPAddress | None,
+    *,
+    oif: str = "",
+    kind: TunnelKind | None = None,
+) -> Way | None:
+    route = route_to(kernel, address) if address is not None else None
+    if route is None or address is None:
         return None
     links = [kernel.links[name] for name in route.oifs if name in kernel.links]
     if not links or (oif and links[0].name != oif):
         return None
-    return Way(address, links[0].mtu)
+    return Way(address, links[0].mtu, kind)
 
 
 def is_silent(underlay: Passed, tunnel: Passed | None) -> bool:
@@ -80,10 +96,12 @@ def judge(peer: Peer, *, underlay: Passed, tunnel: Passed | None, is_alive: bool
     if is_silent(underlay, tunnel):
         return [_unprobed(peer) if is_alive else _silent(peer)]
     if underlay.small and not underlay.full:
-        return [_narrow(peer, peer.underlay, "")]
+        return [_narrow(peer, peer.underlay)]
     if peer.tunnel is None or tunnel is None:
         return []
-    return [_narrow(peer, peer.tunnel, "tunnelled ")] if tunnel.small else [_no_tunnel(peer)]
+    if tunnel.small:
+        return [_narrow(peer, peer.tunnel)]
+    return [_no_vxlan(peer) if peer.tunnel.kind is TunnelKind.VXLAN else _no_tunnel(peer)]
 
 
 def _silent(peer: Peer) -> Finding:
@@ -110,9 +128,11 @@ def _unprobed(peer: Peer) -> Finding:
     )
 
 
-def _narrow(peer: Peer, way: Way, kind: str) -> Finding:
-    # Beside what ping counts as its size: 28 of its headers, and 20 for the tunnel's own.
-    more = 28 if kind else 8
+def _narrow(peer: Peer, way: Way) -> Finding:
+    kind = "" if way.kind is None else "tunnelled "
+    inner = peer.tunnel.kind if peer.tunnel is not None else None
+    # Beside what ping counts as its size: 28 of its headers, and the tunnel's own.
+    more = _PING_HEADERS - (OVERHEADS[inner or TunnelKind.IPIP] if way.kind is None else 0)
     return Finding(
         "packet-size",
         Severity.ERROR,
@@ -120,7 +140,7 @@ def _narrow(peer: Peer, way: Way, kind: str) -> Finding:
         "connections of pods open and then hang: the network in between carries less than the"
         " interface says",
         f"find the largest SIZE that passes:  ping -M do -s SIZE {way.address}  and set tunnel_mtu"
-        f" and pod_mtu in agent.yaml to SIZE + {more}",
+        f" and pod_mtu in agent.yaml to SIZE {'+' if more > 0 else '-'} {abs(more)}",
     )
 
 
@@ -134,4 +154,16 @@ def _no_tunnel(peer: Peer) -> Finding:
         " ICMP only",
         "let protocol 4 pass between the nodes in the cloud's firewall, and on both nodes:"
         f"  iptables -I INPUT -p 4 -s {address} -j ACCEPT",
+    )
+
+
+def _no_vxlan(peer: Peer) -> Finding:
+    address = peer.underlay.address
+    return Finding(
+        "vxlan-port",
+        Severity.ERROR,
+        f"no tunnelled packet (UDP port {PORT}) reaches {peer.name} ({address}), and others do",
+        "pods of the two nodes can't talk: a firewall drops VXLAN, or the node doesn't take it",
+        f"let UDP port {PORT} pass between the nodes in the cloud's firewall, and on both nodes:"
+        f"  iptables -I INPUT -p udp --dport {PORT} -s {address} -j ACCEPT",
     )

@@ -11,6 +11,7 @@ from pycni.check.findings import Report
 from pycni.cni.netconf import RUNTIMES_SUFFIXES
 from pycni.errors import TryAgain
 from pycni.model.network import IPNetwork, KernelState
+from pycni.model.tunnels import VXLAN_DEVICES, TunnelKind
 from pycni.programs import output_of
 
 _LEGACY = (("iptables-legacy", "ip"), ("ip6tables-legacy", "ip6"))
@@ -19,7 +20,13 @@ _LEGACY_TABLES = {"ip": "/proc/net/ip_tables_names", "ip6": "/proc/net/ip6_table
 
 def rp_filters(tunnel: str) -> list[str]:
     """Return the names of the reverse path filters that hold for the tunnel."""
-    return [f"net.ipv4.conf.{name}.rp_filter" for name in ("all", tunnel) if name]
+    names = ("all", *_devices(tunnel))
+    return [f"net.ipv4.conf.{name.replace('.', '/')}.rp_filter" for name in names if name]
+
+
+def _devices(tunnel: str) -> tuple[str, str]:
+    """Return the devices by which packets of IPv4 come tunnelled."""
+    return (tunnel, VXLAN_DEVICES[TunnelKind.VXLAN])
 
 
 async def check_forwarding(pools: Sequence[IPNetwork]) -> Report:
@@ -82,7 +89,9 @@ def _has_legacy(family: str) -> bool:
 
 def check_kernel(kernel: KernelState, *, tunnel: str) -> Report:
     """Judge settings and interfaces."""
-    found = host.judge_rp_filter(kernel.sysctls, tunnel=tunnel if tunnel in kernel.links else "")
+    there = [name for name in _devices(tunnel) if name in kernel.links]
+    judged = (host.judge_rp_filter(kernel.sysctls, tunnel=name) for name in there)
+    found = [finding for findings in judged for finding in findings]
     return Report((*found, *host.judge_interfaces(kernel)))
 
 

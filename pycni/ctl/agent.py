@@ -8,7 +8,7 @@ from typing import Any
 from pycni.ctl.agentlink import ask
 from pycni.ctl.output import add_output_argument, command, print_documents, print_table
 from pycni.ctl.usage import EXIT_PROBLEMS
-from pycni.plan.overlay import VXLAN_DEVICES
+from pycni.model.tunnels import VXLAN_DEVICES
 
 DEFAULT_RUN_DIR = Path("/run/pycni")
 

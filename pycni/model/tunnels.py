@@ -26,6 +26,15 @@ class TunnelKind(Enum):
         return self is not TunnelKind.IPIP
 
 
+VXLAN_DEVICES = {TunnelKind.VXLAN: "vxlan.calico", TunnelKind.VXLAN_V6: "vxlan-v6.calico"}
+"""The names of their devices, as Calico's."""
+
+
+OVERHEADS = {TunnelKind.IPIP: 20, TunnelKind.VXLAN: 50, TunnelKind.VXLAN_V6: 70}
+"""Bytes that a tunnel adds to each packet: one IPv4 header (RFC 2003), or one of IP and those of
+UDP, VXLAN and Ethernet (RFC 7348)."""
+
+
 def tunnel_of(pool: IPPool) -> TunnelKind | None:
     """Return the kind of tunnel that a pool's packets may take, None when they take none."""
     if pool.ipip_mode is not TunnelMode.NEVER:

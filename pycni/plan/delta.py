@@ -34,9 +34,10 @@ from pycni.model.network import (
     SetSysctl,
     Tunnel,
 )
+from pycni.model.tunnels import VXLAN_DEVICES
 from pycni.model.vxlan import VNI
 from pycni.plan.desired import Desired
-from pycni.plan.overlay import IPIP_KIND, VXLAN_DEVICES, can_serve
+from pycni.plan.overlay import IPIP_KIND, can_serve
 from pycni.plan.ownership import Ownership
 
 

@@ -37,10 +37,6 @@ from pycni.model.resources import (
 )
 from pycni.model.tunnels import TunnelKind, address_in, tunnel_of
 
-OVERHEADS = {TunnelKind.IPIP: 20, TunnelKind.VXLAN: 50, TunnelKind.VXLAN_V6: 70}
-"""Bytes that a tunnel adds to each packet: one IPv4 header (RFC 2003), or one of IP and those of
-UDP, VXLAN and Ethernet (RFC 7348)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from pycni.model.resources import IPPool
-from pycni.model.tunnels import tunnel_of
-from pycni.plan.inputs import OVERHEADS
+from pycni.model.tunnels import OVERHEADS, tunnel_of
 
 
 def pod_mtu(pools: Iterable[IPPool], *, underlay_mtu: int) -> int:

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from pycni.model.linklayer import FdbEntry, LinkLayerEntry, NeighbourEntry, Vxlan
 from pycni.model.network import IPAddress, Link, Tunnel
 from pycni.model.resources import Node
-from pycni.model.tunnels import TunnelKind, address_in
+from pycni.model.tunnels import OVERHEADS, VXLAN_DEVICES, TunnelKind, address_in
 from pycni.model.vxlan import PORT, VNI, usual_mac
-from pycni.plan.inputs import OVERHEADS, Inputs, Settings
-
-VXLAN_DEVICES = {TunnelKind.VXLAN: "vxlan.calico", TunnelKind.VXLAN_V6: "vxlan-v6.calico"}
-"""Their names, as Calico's."""
+from pycni.plan.inputs import Inputs, Settings
 
 IPIP_KIND, _VXLAN = "ipip", "vxlan"
 

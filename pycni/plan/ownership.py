@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pycni.ipam.pools import holds
 from pycni.model.endpoints import EndpointKey
 from pycni.model.network import MAIN_TABLE, IPNetwork, KernelState, Route
-from pycni.plan.overlay import VXLAN_DEVICES
+from pycni.model.tunnels import VXLAN_DEVICES
 
 ALIAS_PREFIX = "pycni:"
 """Start of the ifalias of every host veth that we make; the endpoint's key follows."""

@@ -6,6 +6,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from pycni.check import host
+from pycni.model.linklayer import FdbEntry, Vxlan
 from pycni.model.network import KernelState, Link, NextHop, Route, RouteKey
 
 ALL, TUNNEL = "net.ipv4.conf.all.rp_filter", "net.ipv4.conf.tunl0.rp_filter"
@@ -90,3 +91,12 @@ def test_the_narrowest_and_first_route_of_the_main_table_leads_there() -> None:
     assert found is not None
     assert found.oifs == {"tunl0"}
     assert host.route_to(kernel(), ip_address("192.168.1.1")) is None
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_vxlan_device_is_another_networks_if_its_entries_are(is_ours: bool) -> None:
+    device = Link("vxlan.calico", 7, "vxlan", vxlan=Vxlan(4096, 4789, None))
+    entry = FdbEntry("vxlan.calico", "66:00:00:00:00:02", ip_address("10.0.0.2"), is_ours)
+    there = KernelState(links={device.name: device}, neighbours={entry.key: entry})
+
+    assert bool(host.judge_interfaces(there)) is not is_ours

@@ -8,6 +8,8 @@ import pytest
 from pycni.check.paths import Passed, Peer, Way, judge, peers_of
 from pycni.model.network import KernelState, Link, NextHop, Route, RouteKey
 from pycni.model.resources import Node
+from pycni.model.tunnels import TunnelKind
+from pycni.model.vxlan import VxlanEnd
 
 NONE, SMALL, ALL = (
     Passed(small=False, full=False),
@@ -17,7 +19,7 @@ NONE, SMALL, ALL = (
 PEER = Peer(
     "node-1",
     Way(ip_address("10.0.0.2"), 1500),
-    Way(ip_address("192.168.1.0"), 1480),
+    Way(ip_address("192.168.1.0"), 1480, TunnelKind.IPIP),
 )
 
 
@@ -119,3 +121,25 @@ def test_the_advice_counts_the_headers_of_the_narrow_way() -> None:
     assert plain.repair.endswith("SIZE + 8")
     assert tunnelled.repair.endswith("SIZE + 28")
     assert "-s SIZE 192.168.1.0 " in tunnelled.repair
+
+
+VXLAN = replace(PEER, tunnel=Way(ip_address("192.168.1.0"), 1450, TunnelKind.VXLAN))
+
+
+def test_a_node_is_tried_by_its_address_inside_the_vxlan_tunnel() -> None:
+    kernel = state(eth0="10.0.0.0/24", **{"vxlan.calico": "192.168.1.0/26"})
+    kernel.links["vxlan.calico"] = Link("vxlan.calico", 3, mtu=1450)
+    other = replace(node("node-1", tunnel=None), vxlan=VxlanEnd(ip_address("192.168.1.0")))
+
+    assert peers_of([other], own="node-0", kernel=kernel, tunnel="tunl0") == [VXLAN]
+
+
+def test_what_drops_vxlan_is_a_port_and_its_headers_are_more() -> None:
+    (dropped,) = judge(VXLAN, underlay=ALL, tunnel=NONE, is_alive=True)
+    (plain,) = judge(VXLAN, underlay=SMALL, tunnel=SMALL, is_alive=True)
+    (tunnelled,) = judge(VXLAN, underlay=ALL, tunnel=SMALL, is_alive=True)
+
+    assert dropped.check == "vxlan-port"
+    assert "--dport 4789 -s 10.0.0.2 " in dropped.repair
+    assert plain.repair.endswith("SIZE - 22")
+    assert tunnelled.repair.endswith("SIZE + 28")
