@@ -19,14 +19,14 @@ install_hands_off() {
         put_unless_so "$HANDS_OFF_NM" <<'EOF'
 # Pods' interfaces and the tunnel are pycni's; added to what other files leave alone.
 [keyfile]
-unmanaged-devices+=interface-name:cali*;interface-name:tunl0
+unmanaged-devices+=interface-name:cali*;interface-name:tunl0;interface-name:vxlan*.calico
 EOF
     fi
     has_networkd || return 0
     put_unless_so "$HANDS_OFF_LINKS" <<'EOF'
 # Pods' interfaces and the tunnel are pycni's.
 [Match]
-Name=cali* tunl0
+Name=cali* tunl0 vxlan*.calico
 
 [Link]
 Unmanaged=yes

@@ -12,11 +12,14 @@ from cluster import ROOT, lab
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
 
 
+FIRST_WITH_VXLAN = 10
+
+
 def random_topology(seed: int) -> dict[str, object]:
     """Make up a cluster: 2 to 4 nodes in subnets of many sizes, a pool, pods anywhere.
 
     Two of three have IPv6 as well, with one subnet for all nodes: without a tunnel, IPv6 would not
-    pass a router.
+    pass a router.  From the tenth on all have VXLAN.
     """
     dice = random.Random(seed)  # noqa: S311  # repeatable, not secret
     prefix = dice.choice((16, 20, 24, 28))
@@ -37,13 +40,20 @@ def random_topology(seed: int) -> dict[str, object]:
         for number in range(dice.randrange(6))
     ]
     spec = {"cidr": pool, "blockSize": dice.choice(sizes), "natOutgoing": dice.random() < 0.5}
-    spec["ipipMode"] = dice.choice(("Always", "CrossSubnet"))
+    has_vxlan = seed >= FIRST_WITH_VXLAN
+    spec["vxlanMode" if has_vxlan else "ipipMode"] = dice.choice(("Always", "CrossSubnet"))
     specs = [spec]
     if seed % 3:
         for number, node in enumerate(nodes):
-            node |= {"address6": f"fd00:10::{number + 2:x}/64", "gateway6": "fd00:10::1"}
+            subnet = number if has_vxlan else 0
+            node |= {
+                "address6": f"fd00:10:{subnet}::{number + 2:x}/64",
+                "gateway6": f"fd00:10:{subnet}::1",
+            }
         cidr = dice.choice(("fd00:192:168::/112", "fd00:172:20::/48"))
         specs.append({"cidr": cidr, "blockSize": dice.choice((122, 124, 126))})
+        if has_vxlan:
+            specs[-1]["vxlanMode"] = dice.choice(("Always", "CrossSubnet"))
     return {
         "name": f"random-{seed}",
         "nodes": nodes,
@@ -60,7 +70,7 @@ def random_topology(seed: int) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(FIRST_WITH_VXLAN + 4))
 def test_kernel_has_what_was_predicted(seed: int, tmp_path: Path) -> None:
     document = random_topology(seed)
     path = tmp_path / "topology.yaml"

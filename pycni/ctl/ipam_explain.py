@@ -82,6 +82,7 @@ def _pool_document(pool: IPPool) -> dict[str, Any]:
         "name": pool.name,
         "cidr": str(pool.cidr),
         "ipipMode": pool.ipip_mode.value,
+        "vxlanMode": pool.vxlan_mode.value,
         "natOutgoing": pool.nat_outgoing,
         "disabled": pool.is_disabled,
         "disableBGPExport": pool.disable_bgp_export,
@@ -119,10 +120,11 @@ def _block_text(document: dict[str, Any]) -> str:
 def _pool_text(pool: dict[str, Any] | None) -> str:
     if pool is None:
         return "none"
-    never = pool["ipipMode"] == TunnelMode.NEVER.value
+    modes = {"IP-in-IP": pool["ipipMode"], "VXLAN": pool["vxlanMode"]}
+    tunnels = [f"{name} {mode}" for name, mode in modes.items() if mode != TunnelMode.NEVER.value]
     words = [
         f"{pool['name']} ({pool['cidr']})",
-        "not tunnelled" if never else f"IP-in-IP {pool['ipipMode']}",
+        " ".join(tunnels) or "not tunnelled",
         "NAT out" if pool["natOutgoing"] else "no NAT out",
     ]
     return ", ".join(words + (["disabled"] if pool["disabled"] else []))

@@ -78,6 +78,14 @@ def test_address_in_use_is_explained(agent: Machine) -> None:
     ]
 
 
+def test_a_pools_tunnel_is_named(machine: Machine) -> None:
+    machine.write(*(value for value in SOUND if value != POOL))
+    machine.write(replace(POOL, vxlan_mode=TunnelMode.CROSS_SUBNET))
+
+    assert machine.document("explain", str(POD))["pool"]["vxlanMode"] == "CrossSubnet"
+    assert "VXLAN CrossSubnet, no NAT out" in machine.said("explain", str(POD))
+
+
 def test_explanation_is_a_document_too(machine: Machine) -> None:
     machine.write(*SOUND)
 
@@ -89,6 +97,7 @@ def test_explanation_is_a_document_too(machine: Machine) -> None:
         "name": "default",
         "cidr": "192.168.0.0/16",
         "ipipMode": "Never",
+        "vxlanMode": "Never",
         "natOutgoing": False,
         "disabled": False,
         "disableBGPExport": False,
