@@ -73,13 +73,21 @@ class Scope(IntEnum):
 class RouteKey:
     """What makes two routes compete in the kernel: destination, table, TOS and priority.
 
-    The kernel knows no IPv6 route of priority 0 in the main table: it reads 0 as 1024.
+    The kernel knows no IPv6 route of priority 0 in the main table: it reads 0 as 1024.  It is
+    looked up far more often than made, so the hash is worked out once.
     """
 
     dst: IPNetwork
     table: int = MAIN_TABLE
     tos: int = 0
     priority: int = 0
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.dst, self.table, self.tos, self.priority)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,7 +251,9 @@ def parse_stored_node(name: str, metadata: Fields, *, status: Fields) -> Node:
 
 def _node_setting(name: str, key: str, text: str | None) -> dict[str, str]:
     """Return one setting of a Node as it is spelled, if there is one and it can be."""
-    said = {key: text} if text else {}
+    if not text:
+        return {}
+    said = {key: text}
     parse_node(name, _spec_fields(said))
     return said
 

@@ -1,12 +1,14 @@
 """Lines that ExaBGP never wrote: any of them is decoded or not understood, and nothing else."""
 
 import json
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pycni.bgp import codec
+from pycni.model.bgp import PathsChanged
 from tests.unit.bgp.exabgp_lines import update
 
 
@@ -113,3 +115,24 @@ def test_any_update_is_decoded_or_not_understood(value: object) -> None:
         codec.decode(json.dumps(document).encode())
     except codec.NotUnderstood:
         return
+
+
+prefixes = st.from_regex(r"[0-9]{1,4}(\.[0-9]{1,4}){2,4}(/[0-9]{1,3})?", fullmatch=True) | st.text()
+
+
+odd = ["010.0.0.0/8", "10.0.0.0/08", "10.0.0.0/8\n", "\u06610.0.0.0/8"]
+
+
+@given(prefixes | st.sampled_from(odd))
+def test_prefixes_are_what_the_library_takes_them_for(text: str) -> None:
+    withdrawn = {"ipv4 unicast": [{"nlri": text}]}
+    line = update(f'"update": {{ "withdraw": {json.dumps(withdrawn)} }}')
+    try:
+        wanted = ip_network(text)
+    except ValueError:
+        with pytest.raises(codec.NotUnderstood):
+            codec.decode(line)
+    else:
+        (event,) = codec.decode(line)
+        assert isinstance(event, PathsChanged)
+        assert event.withdrawn == (wanted,)
