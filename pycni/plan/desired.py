@@ -23,7 +23,7 @@ from pycni.model.tunnels import TunnelKind, address_in
 from pycni.model.vxlan import PORT
 from pycni.plan.ground import Ground
 from pycni.plan.imports import Rejected, judge_prefix
-from pycni.plan.inputs import Inputs, route_key
+from pycni.plan.inputs import Inputs, is_usual, route_key
 from pycni.plan.nat import NatInputs, render
 from pycni.plan.overlay import (
     FarEnd,
@@ -133,7 +133,7 @@ def wanted_route_keys(inputs: Inputs, *, ground: Ground | None = None) -> Iterat
 
 def route(inputs: Inputs, key: RouteKey, *, ground: Ground | None = None) -> Route | None:
     """Return the route wanted under one key: a pod of ours, else a block of ours, else learned."""
-    if key != route_key(key.dst):
+    if not is_usual(key):
         return None
     endpoint = inputs.pods.get(key.dst)
     if endpoint is not None:

@@ -3,11 +3,27 @@
 It holds for one moment: made of the inputs for one pass, and thrown away before they change.
 """
 
+from dataclasses import dataclass
+
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.tunnels import TunnelKind
 from pycni.plan.inputs import Inputs, host_prefix
 from pycni.plan.overlay import FarEnd, far_ends, usable_kinds
 from pycni.plan.peering import Session, session_with
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """This node's end of the underlay of one IP version.
+
+    `ifname` is the interface that carries its address, None where none does; `is_broken` that it
+    has no link.
+    """
+
+    address: IPAddress
+    subnet: IPNetwork
+    ifname: str | None
+    is_broken: bool
 
 
 class Ground:
@@ -16,6 +32,7 @@ class Ground:
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
         self._sessions: dict[IPAddress, Session] = {}
+        self._underlays: dict[int, Underlay | None] = {}
         self._own: dict[IPNetwork, str] | None = None
         self._ends: dict[TunnelKind, dict[str, FarEnd | str]] = {}
         self._ends6: frozenset[IPNetwork] | None = None
@@ -26,6 +43,20 @@ class Ground:
         if known is None:
             known = self._sessions[peer] = session_with(self.inputs, peer)
         return known
+
+    def underlay(self, version: int) -> Underlay | None:
+        """Return this node's end of the underlay of one IP version, None before it has one."""
+        if version not in self._underlays:
+            self._underlays[version] = self._underlay(version)
+        return self._underlays[version]
+
+    def _underlay(self, version: int) -> Underlay | None:
+        inputs = self.inputs
+        own = inputs.own_interface(version)
+        if own is None:
+            return None
+        is_broken = inputs.broken_underlay(version) is not None
+        return Underlay(own.ip, own.network, inputs.underlay(version), is_broken)
 
     def far_ends(self, kind: TunnelKind) -> dict[str, FarEnd | str]:
         """Return the other nodes' ends of a VXLAN tunnel, or why they have none."""

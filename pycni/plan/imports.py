@@ -198,28 +198,26 @@ def _way_out(ground: Ground, path: Path, pool: IPPool) -> Accepted | Rejected:
 
 
 def _way_by(ground: Ground, path: Path, pool: IPPool) -> Accepted | Rejected:
-    inputs, version = ground.inputs, path.next_hop.version
-    own = inputs.own_interface(version)
+    version = path.next_hop.version
+    own = ground.underlay(version)
     if own is None:
         return Rejected(path, f"this node has no IPv{version} address yet")
-    if path.next_hop == own.ip:
+    if path.next_hop == own.address:
         return Rejected(path, "its next hop is this node")
-    broken = inputs.broken_underlay(version)
-    if broken is not None:
-        return Rejected(path, f"{broken}, by which it would leave, has no link")
-    is_near = path.next_hop in own.network
+    if own.is_broken:
+        return Rejected(path, f"{own.ifname}, by which it would leave, has no link")
+    is_near = path.next_hop in own.subnet
     kind, mode = tunnel_of(pool), tunnel_mode(pool)
     if kind is not None and (mode is TunnelMode.ALWAYS or not is_near):
         return _tunnelled(ground, path, pool, kind=kind)
-    underlay = inputs.underlay(version)
-    if underlay is None:
-        return Rejected(path, f"no interface of this node carries {own.ip}")
+    if own.ifname is None:
+        return Rejected(path, f"no interface of this node carries {own.address}")
     if not is_near:
         return Rejected(
             path,
-            f"next hop {path.next_hop} is outside {own.network} and pool {pool.name} has no tunnel",
+            f"next hop {path.next_hop} is outside {own.subnet} and pool {pool.name} has no tunnel",
         )
-    return Accepted(path, NextHop(oif=underlay, gateway=path.next_hop))
+    return Accepted(path, NextHop(oif=own.ifname, gateway=path.next_hop))
 
 
 def _tunnelled(

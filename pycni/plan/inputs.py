@@ -14,6 +14,7 @@ from pycni.model.bgp import Path
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
     IPV6_DEFAULT_PRIORITY,
+    MAIN_TABLE,
     PROTOCOL_BIRD,
     PROTOCOL_BOOT,
     Address,
@@ -315,7 +316,16 @@ def is_confirmed(affinity: BlockAffinity) -> bool:
 
 def route_key(prefix: IPNetwork) -> RouteKey:
     """Return the key under which we write a prefix: main table, the kernel's default priority."""
-    return RouteKey(prefix, priority=IPV6_DEFAULT_PRIORITY if prefix.version == 6 else 0)
+    return RouteKey(prefix, priority=_priority(prefix))
+
+
+def is_usual(key: RouteKey) -> bool:
+    """Tell whether a key is one under which we write."""
+    return (key.table, key.tos, key.priority) == (MAIN_TABLE, 0, _priority(key.dst))
+
+
+def _priority(prefix: IPNetwork) -> int:
+    return IPV6_DEFAULT_PRIORITY if prefix.version == 6 else 0
 
 
 def host_prefix(address: IPAddress) -> IPNetwork:
