@@ -67,7 +67,8 @@ def test_two_thousand_pairs_by_sixteen_callers_leave_nothing(cluster: Cluster) -
 
 def test_engine_in_process_works_beside_an_agent_that_restarts(cluster: Cluster) -> None:
     process = subprocess.Popen(
-        storm(cluster, 500, 6, "pycni-engine", "node-1"),
+        # They outlast more than a dozen restarts; five hundred would take minutes and show no more.
+        storm(cluster, 200, 6, "pycni-engine", "node-1"),
         stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -82,6 +83,6 @@ def test_engine_in_process_works_beside_an_agent_that_restarts(cluster: Cluster)
             process.kill()
             process.wait()
 
-    assert restarts > 3
+    assert restarts > 12
     assert json.loads(output) == {"errors": [], "count": 0}
     eventually(lambda: leftovers(cluster) == [], within_s=30, what=lambda: leftovers(cluster))
