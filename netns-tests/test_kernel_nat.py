@@ -31,6 +31,7 @@ pytestmark = pytest.mark.netns
 
 POOL = ip_network("192.168.0.0/16")
 NODE, OTHER_NODE, STRANGER = "10.0.0.1", "10.0.0.2", "10.0.0.66"
+SERVICE, NO_SERVICE = "10.96.0.7", "10.96.0.8"
 POD_A, POD_B, FREE = "192.168.39.193", "192.168.39.194", "192.168.39.200"
 OUTSIDE = "203.0.113.9"
 
@@ -62,7 +63,7 @@ def lab(netns: Callable[[], Namespace]) -> Iterator[Lab]:
     outside.sh(
         "ip link set out up\n"
         f"for a in {OTHER_NODE}/24 {STRANGER}/24 {OUTSIDE}/32; do ip addr add $a dev out; done\n"
-        f"ip route add {POOL} via {NODE}\n"
+        f"ip route add {POOL} via {NODE}; ip route add 10.96.0.0/24 via {NODE}\n"
     )
     node.sh(f"ip route add default via {OTHER_NODE}")
     with node.entered():
@@ -90,6 +91,7 @@ def lab(netns: Callable[[], Namespace]) -> Iterator[Lab]:
         nat_pools=frozenset({POOL}),
         nodes=frozenset({ip_address(NODE), ip_address(OTHER_NODE)}),
         vxlan_port=4789,
+        services=frozenset({ip_network("10.96.0.0/24")}),
     )
     with node.entered():
         failures = asyncio.run(kernel.apply([SetRuleset(render(inputs))]))
@@ -102,14 +104,19 @@ def lab(netns: Callable[[], Namespace]) -> Iterator[Lab]:
         nftables.close()
 
 
-def udp_source_seen(sender: Namespace, receiver: Namespace, *, bound: str, to: str) -> str | None:
-    """Send a datagram and return the source that the receiver saw, None when nothing came."""
+def udp_source_seen(
+    sender: Namespace, receiver: Namespace, *, bound: str, to: str, at: str | None = None
+) -> str | None:
+    """Send a datagram and return the source that the receiver saw, None when nothing came.
+
+    `at` is the receiver's address, where it isn't the one that the datagram is sent to.
+    """
     with receiver.entered():
         sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with sender.entered():
         source = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with sink, source:
-        sink.bind((to, 9999))
+        sink.bind((at or to, 9999))
         sink.settimeout(2)
         source.bind((bound, 0))
         source.sendto(b"hello", (to, 9999))
@@ -182,6 +189,25 @@ def test_tunnel_packets_of_strangers_are_dropped(
 
     wait_for(lab, counter, above=0)
     assert lab.counters()[counter] == 1
+
+
+def test_what_no_service_has_is_not_sent_back_to_the_router(lab: Lab) -> None:
+    # As kube-proxy does it: for packets that come, and for the node's own.
+    rule = f"ip daddr {SERVICE} dnat to {POD_A}"
+    lab.node.sh(
+        "nft add table ip proxy\n"
+        "nft 'add chain ip proxy in { type nat hook prerouting priority dstnat; }'\n"
+        "nft 'add chain ip proxy own { type nat hook output priority -100; }'\n"
+        f"nft add rule ip proxy in {rule}; nft add rule ip proxy own {rule}\n"
+    )
+
+    send_raw(lab.outside, src=OUTSIDE, dst=NO_SERVICE, protocol=17, payload=UDP)
+
+    wait_for(lab, "no_service", above=0)
+    pod = lab.pods[0]
+    assert udp_source_seen(lab.outside, pod, bound=OUTSIDE, to=SERVICE, at=POD_A) == OUTSIDE
+    assert udp_source_seen(lab.node, pod, bound=NODE, to=SERVICE, at=POD_A) == NODE
+    assert lab.counters()["no_service"] == 1
 
 
 def wait_for(lab: Lab, counter: str, *, above: int) -> None:

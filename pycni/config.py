@@ -52,7 +52,8 @@ class AgentConfig:
     import exabgp.
     `extended_next_hop` has sessions with routers over IPv6 carry IPv4 prefixes, too (RFC 8950).
     `tunnel_mtu` and `pod_mtu` 0 mean: derived from the underlay.  `metrics_port` 0 switches HTTP
-    off.  `cni_conflist` is where the agent writes the network's configuration once it serves,
+    off.  `services_file` holds Services and EndpointSlices where there is no cluster to ask.
+    `cni_conflist` is where the agent writes the network's configuration once it serves,
     after `cni_template`; "" leaves that to an installation.
     """
 
@@ -76,6 +77,7 @@ class AgentConfig:
     extended_next_hop: bool = False
     bgp_user: str = ""
     exabgp_python: str = ""
+    services_file: str = ""
     cni_conflist: str = ""
     cni_template: str = ""
     metrics_address: str = "127.0.0.1"
@@ -87,6 +89,7 @@ class AgentConfig:
         for name in ("run_dir", "state_dir"):
             if not str(getattr(self, name)).startswith("/"):
                 raise InvalidInput(f"{name} must be an absolute path")
+        self._check_services_file()
         for name in ("kubeconfig", "pool", "pool6"):
             if getattr(self, name) and not self.is_in_kubernetes:
                 raise InvalidInput(f"{name} is used with datastore: kubernetes only; remove it")
@@ -113,6 +116,14 @@ class AgentConfig:
             is_kubelets = method is not None and method.kind is Kind.INTERNAL_IP
             if is_kubelets and not self.is_in_kubernetes:
                 raise InvalidInput(f"{method} is for datastore: kubernetes; say another method")
+
+    def _check_services_file(self) -> None:
+        if self.services_file and self.is_in_kubernetes:
+            raise InvalidInput(
+                "services_file: with datastore: kubernetes its Services are read: remove it"
+            )
+        if self.services_file and not self.services_file.startswith("/"):
+            raise InvalidInput("services_file must be an absolute path")
 
     def _check_network_files(self) -> None:
         for name, other in (("cni_conflist", "cni_template"), ("cni_template", "cni_conflist")):

@@ -11,6 +11,7 @@ from pycni.plan.desired import rejected_paths
 from pycni.plan.exports import wanted_adj_ribs_out, withheld
 from pycni.plan.inputs import Inputs
 from pycni.plan.peering import peering_with, wanted_neighbours
+from pycni.plan.services import announced_services
 
 if TYPE_CHECKING:
     from pycni.agent.daemon import Agent
@@ -107,8 +108,9 @@ def _announced(agent: "Agent", neighbours: Sequence[Neighbour]) -> list[dict[str
                 heard.extend([str(neighbour.peer)] if is_up else [])
     kept: dict[str, list[dict[str, str]]] = {}
     for back in withheld(inputs, neighbours):
-        why = {"peer": str(back.peer), "why": back.reason}
-        kept.setdefault(str(back.nlri), []).append(why)
+        entry = {"peer": str(back.peer), "why": back.reason}
+        kept.setdefault(str(back.nlri), []).append(entry)
+    why = {str(prefix): reason for prefix, reason in announced_services(inputs).items()}
     rows: list[dict[str, Any]] = [
         {"prefix": prefix, "next_hop": hop, "communities": list(communities), "to": to}
         for (prefix, hop, communities), to in sorted(hearers.items())
@@ -118,7 +120,10 @@ def _announced(agent: "Agent", neighbours: Sequence[Neighbour]) -> list[dict[str
         {"prefix": prefix, "next_hop": None, "communities": [], "to": []}
         for prefix in sorted(silent)
     ]
-    return [row | {"withheld": kept.get(row["prefix"], [])} for row in rows]
+    return [
+        row | {"for": why.get(row["prefix"], ""), "withheld": kept.get(row["prefix"], [])}
+        for row in rows
+    ]
 
 
 def news(agent: "Agent") -> dict[str, Any]:

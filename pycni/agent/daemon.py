@@ -26,7 +26,7 @@ from pycni.agent.control import ControlServer
 from pycni.agent.departure import Departure
 from pycni.agent.facts import WATCHED_KINDS, Facts
 from pycni.agent.first_pools import FirstPools
-from pycni.agent.hostfiles import Network, network_of
+from pycni.agent.hostfiles import configured_network
 from pycni.agent.http import HttpServer
 from pycni.agent.messages import Changed, Leaving, Listed, Message
 from pycni.agent.metrics import Metrics
@@ -35,6 +35,7 @@ from pycni.agent.policies import Policies
 from pycni.agent.prober import Prober
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
+from pycni.agent.services import ServiceWatch
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.speaker import ExaBgpSpeaker
 from pycni.check.findings import Report
@@ -43,7 +44,13 @@ from pycni.check.survey import place_of, survey, survey_ways
 from pycni.cni.defaults import own_name
 from pycni.collector import spare_collector
 from pycni.config import DEFAULT_CONFIG, AgentConfig, load_config, with_environment
-from pycni.datastore.opening import OpenDatastore, cluster_of, open_datastore, pod_subnets_of
+from pycni.datastore.opening import (
+    OpenDatastore,
+    cluster_of,
+    open_datastore,
+    pod_subnets_of,
+    service_sources_of,
+)
 from pycni.endpoints import FileEndpoints
 from pycni.errors import InvalidInput, PycniError, TryAgain
 from pycni.files import put
@@ -119,8 +126,15 @@ class Agent:
             post=self.reconciler.post,
             report=self.report,
         )
+        self.services = ServiceWatch(
+            service_sources_of(datastore, services_file=config.services_file),
+            post=self.reconciler.post,
+            report=self.report,
+        )
         self.cni = self._make_cni()
-        self.network = self._make_network()
+        self.network = configured_network(
+            config, node=node, is_ready=lambda: report.is_ready(self), report=self.report
+        )
         self.control = ControlServer(
             self._run_dir / "control.sock", report.answers(self), report.wishes(self)
         )
@@ -194,6 +208,7 @@ class Agent:
     def _after_pass(self) -> None:
         inputs = self.facts.inputs
         self._tell_mtu()
+        self.services.look(bool(inputs.bgp.services.all))
         if inputs.node is not None:  # and the kernel has been read: this is after a pass
             self.registration.look_at(self.autodetection.look(inputs, inputs.node))
         self.speaker.listen_on(self._session_addresses(), port=inputs.bgp.listen_port)
@@ -203,21 +218,6 @@ class Agent:
         own = {version: self.facts.inputs.own_interface(version) for version in (4, 6)}
         own |= {one.version: one for one in self.config.own_addresses}
         return [one.ip for one in own.values() if one is not None]
-
-    def _make_network(self) -> Network | None:
-        if not self.config.cni_conflist:
-            return None
-        source = self.config.cni_template
-        try:
-            template = Path(source).read_bytes()
-        except OSError as exc:
-            raise InvalidInput(f"cannot read cni_template {source}: {exc.strerror}") from exc
-        return Network(
-            path=Path(self.config.cni_conflist),
-            content=network_of(template, node=self.node, source=source),
-            is_ready=lambda: report.is_ready(self),
-            report=self.report,
-        )
 
     def _tell_mtu(self) -> None:
         inputs = self.facts.inputs
@@ -294,6 +294,7 @@ class Agent:
             ),
             "registration": self.registration.run(),
             "autodetection": self.autodetection.run(),
+            "services": self.services.run(),
             "prober": Prober(down_peers=self._down_peers, returned=self.speaker.nudge).run(),
             "cni": self.cni.run(),
             "control": self.control.run(),

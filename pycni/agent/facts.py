@@ -4,8 +4,9 @@ No input or output: the reconciler feeds messages in, and acts on what comes out
 """
 
 from collections.abc import Iterable
-from typing import TypeVar, assert_never
+from typing import assert_never
 
+from pycni.agent.configured import set_configured, set_or_drop
 from pycni.agent.dirty import Dirty
 from pycni.agent.messages import (
     BgpTold,
@@ -20,6 +21,7 @@ from pycni.agent.messages import (
     Message,
     SysctlsRead,
 )
+from pycni.agent.service_facts import ServiceFacts
 from pycni.agent.tunnel_change import TunnelChange
 from pycni.bgp.news import News
 from pycni.bgp.rib import Rib
@@ -47,11 +49,11 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
+from pycni.model.services import ServiceChanged, ServicesListed, SliceChanged, SlicesListed
 from pycni.model.tunnels import VXLAN_DEVICES
 from pycni.plan.inputs import Inputs, borrowed_in, host_prefix, is_confirmed, route_key
 from pycni.plan.mirror import NOTHING, Effect, apply_event, leave_out_link_local
 
-Configured = IPPool | Node | BGPPeer | BGPFilter | BGPConfiguration
 WATCHED_KINDS: tuple[type[Resource], ...] = (
     IPPool,
     Node,
@@ -77,6 +79,7 @@ class Facts:
         self._claims: dict[IPNetwork, dict[str, BlockAffinity]] = {}
         self._borrowed_in: dict[IPNetwork, dict[IPNetwork, str]] = {}
         self._tunnel = TunnelChange()
+        self._services = ServiceFacts(inputs)
 
     @property
     def has_datastore(self) -> bool:
@@ -89,6 +92,11 @@ class Facts:
         if not any(peering.filters for peering in self.inputs.peers.values()):
             needed.discard(BGPFilter)
         return self.listed >= needed
+
+    @property
+    def has_services(self) -> bool:
+        """Tell whether all Services are known, where any is to be announced."""
+        return self._services.is_complete or not self.inputs.bgp.services.all
 
     def snapshot(self, state: KernelState) -> None:
         """Take a new picture of the kernel."""
@@ -119,6 +127,8 @@ class Facts:
             case Leaving():
                 self.inputs.is_leaving = message.is_wanted
                 return Dirty(is_bgp=True)
+            case ServicesListed() | ServiceChanged() | SlicesListed() | SliceChanged():
+                return Dirty(is_bgp=self._services.heed(message))
             case LookAgain() | Doubt():
                 return _asked(message)
             case _:
@@ -184,7 +194,7 @@ class Facts:
         subject = value if value is not None else old
         match subject:
             case IPPool() | Node() | BGPPeer() | BGPFilter() | BGPConfiguration():
-                _set_configured(self.inputs, name, value, subject)
+                set_configured(self.inputs, name, value, subject)
                 return Dirty(is_all=True)
             case BlockAffinity():
                 return self._affinity_changed(
@@ -200,9 +210,9 @@ class Facts:
     ) -> Dirty:
         # Two nodes may claim one block for a moment; only a confirmed claim says who has it.
         claims = self._claims.setdefault(cidr, {})
-        _set(claims, subject.node, value)
+        set_or_drop(claims, subject.node, value)
         best = next((a for a in claims.values() if is_confirmed(a)), None)
-        _set(self.inputs.affinities, cidr, best or next(iter(claims.values()), None))
+        set_or_drop(self.inputs.affinities, cidr, best or next(iter(claims.values()), None))
         is_own = self.inputs.settings.node == subject.node
         return Dirty(
             keys={route_key(cidr)},
@@ -330,38 +340,6 @@ def _asked(message: LookAgain | Doubt) -> Dirty:
     if isinstance(message, Doubt):
         return Dirty(is_all=True, is_doubtful=True)
     return Dirty(keys=set(message.keys), links=set(message.links))
-
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-def _set(mapping: dict[K, V], key: K, value: V | None) -> None:
-    if value is None:
-        mapping.pop(key, None)
-    else:
-        mapping[key] = value
-
-
-def _set_configured(inputs: Inputs, name: str, value: Resource | None, subject: Configured) -> None:
-    """Learn or forget what operators configure; `subject` is the value, or what it was."""
-    match subject:
-        case IPPool():
-            _set(inputs.pools, name, value if isinstance(value, IPPool) else None)
-            inputs.pool_history.add(subject.cidr)
-        case Node():
-            inputs.set_node(name, value if isinstance(value, Node) else None)
-        case BGPPeer():
-            _set(inputs.peers, name, value if isinstance(value, BGPPeer) else None)
-        case BGPFilter():
-            _set(inputs.filters, name, value if isinstance(value, BGPFilter) else None)
-        case BGPConfiguration():
-            # Calico has more of them, for single nodes; all nodes go by this one.
-            is_ours = name == "default"
-            known = value if isinstance(value, BGPConfiguration) else BGPConfiguration()
-            inputs.bgp = known if is_ours else inputs.bgp
-        case _:
-            assert_never(subject)
 
 
 def _is_ready(endpoint: WorkloadEndpoint | None) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pycni.cni.netconf import OWN_IPAM, OWN_TYPE, RUNTIMES_SUFFIXES
+from pycni.config import AgentConfig
 from pycni.errors import InvalidInput
 from pycni.files import put
 
@@ -125,3 +126,24 @@ class Network:
             f"{self._path.with_name(first)} sorts before {self._path.name}, so runtimes use that"
             " network: remove it"
         )
+
+
+def configured_network(
+    config: AgentConfig,
+    *,
+    node: str,
+    is_ready: Callable[[], bool],
+    report: Callable[[str, str], None],
+) -> Network | None:
+    """Return what writes the network's configuration, None where an installation does."""
+    if not config.cni_conflist:
+        return None
+    source = config.cni_template
+    try:
+        template = Path(source).read_bytes()
+    except OSError as exc:
+        raise InvalidInput(f"cannot read cni_template {source}: {exc.strerror}") from exc
+    content = network_of(template, node=node, source=source)
+    return Network(
+        path=Path(config.cni_conflist), content=content, is_ready=is_ready, report=report
+    )

@@ -7,6 +7,7 @@ from pycni.model.bgp import BgpEvent
 from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
 from pycni.model.network import KernelEvent, RouteKey
 from pycni.model.resources import Resource
+from pycni.model.services import ServiceNews
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +95,6 @@ Message = (
     | SysctlsRead
     | LookAgain
     | Leaving
+    | ServiceNews
     | Doubt
 )

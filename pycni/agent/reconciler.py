@@ -62,7 +62,8 @@ _log = logging.getLogger(__name__)
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 30.0
 RECORDS_WAIT_S = 10.0
-"""How long sessions wait for records that can't be read: only borrowed addresses suffer."""
+"""How long sessions wait for records or Services that can't be read: only borrowed addresses and
+those of Services suffer."""
 GATHER_S = 0.001
 BUSY_GATHER_S = 0.01
 """How long a pass waits for what comes with the first event, such as a pod's record with its
@@ -201,9 +202,8 @@ class Reconciler:
 
     def _knows_own_routes(self) -> bool:
         facts = self.facts
-        return facts.has_datastore and (
-            facts.has_endpoints or self._clock() >= self._records_deadline()
-        )
+        is_known = facts.has_endpoints and facts.has_services
+        return facts.has_datastore and (is_known or self._clock() >= self._records_deadline())
 
     def gate(self) -> Gate:
         """Return which sources have been heard completely."""

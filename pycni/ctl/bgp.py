@@ -145,11 +145,12 @@ def _print_routes(found: dict[str, list[dict[str, Any]]]) -> None:
     )  # fmt: skip
     print()
     print_table(
-        ("ANNOUNCED", "NEXT HOP", "COMMUNITIES", "TO", "NOT TO, BECAUSE"),
+        ("ANNOUNCED", "NEXT HOP", "COMMUNITIES", "TO", "NOT TO, BECAUSE", "FOR"),
         [
             (row["prefix"], row["next_hop"], " ".join(row["communities"]) or None,
              ", ".join(row["to"]) or None,
-             "; ".join(f"{one['peer']}: {one['why']}" for one in row["withheld"]) or None)
+             "; ".join(f"{one['peer']}: {one['why']}" for one in row["withheld"]) or None,
+             row["for"] or None)
             for row in found["announced"]
         ],
     )  # fmt: skip

@@ -18,6 +18,7 @@ from pycni.datastore.kubernetes_cluster import KubernetesCluster
 from pycni.datastore.kubernetes_documents import KubernetesDocuments
 from pycni.datastore.kubernetes_objects import Document
 from pycni.datastore.kubernetes_pods import KubernetesPods
+from pycni.datastore.kubernetes_services import service_sources
 from pycni.datastore.kubernetes_watch import follow
 from pycni.datastore.singly import sort_of, write_one
 from pycni.errors import (
@@ -32,6 +33,7 @@ from pycni.errors import (
 from pycni.model.network import IPNetwork
 from pycni.model.resources import Node, Resource, resource_name
 from pycni.model.schema import KIND_NAMES
+from pycni.model.services import ServiceSources
 from pycni.ports import Change, Cursor, Listing, Revision, Stored, Write
 
 T = TypeVar("T", bound=Resource)
@@ -69,6 +71,10 @@ class KubernetesDatastore:
     def cluster(self) -> KubernetesCluster:
         """Return the cluster itself; it shares the connections."""
         return KubernetesCluster(self._api)
+
+    def service_sources(self) -> ServiceSources:
+        """Return what follows the cluster's Services; it shares the connections."""
+        return service_sources(self._api)
 
     def documents(self) -> KubernetesDocuments:
         """Return what lists all objects of the cluster; it shares the connections."""

@@ -172,14 +172,25 @@ class Api:
         self, path: str, *, query: Mapping[str, str] | None = None, accept: str = JSON
     ) -> tuple[list[dict[str, Any]], str]:
         """Return all objects below a path as they were at one moment, and the version of that."""
-        asked = {**(query or {}), "limit": str(PAGE)}
         found: list[dict[str, Any]] = []
+        version = ""
+        async for items, as_of in self.paging(path, query=query, accept=accept):
+            found += items
+            version = as_of
+        return found, version
+
+    async def paging(
+        self, path: str, *, query: Mapping[str, str] | None = None, accept: str = JSON
+    ) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+        """Yield the same page by page; the version is that of all."""
+        asked = {**(query or {}), "limit": str(PAGE)}
         while True:
             page = await self.call("GET", path, query=asked, accept=accept)
-            found += page["items"] or ()  # null, where there is none and metadata alone is asked
             metadata = page["metadata"]
+            # null, where there is none and metadata alone is asked
+            yield page["items"] or [], str(metadata["resourceVersion"])
             if not metadata.get("continue"):
-                return found, str(metadata["resourceVersion"])
+                return
             asked["continue"] = metadata["continue"]
 
     async def stream(

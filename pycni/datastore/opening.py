@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pycni.config import KUBERNETES
 from pycni.errors import DatastoreUnusable
 from pycni.model.network import IPNetwork
+from pycni.model.services import ServiceSources
 from pycni.ports import Cluster, Datastore, Pods
 
 Identity = tuple[int | str, ...]
@@ -53,6 +54,18 @@ def cluster_of(datastore: Datastore) -> Cluster | None:
     """Return the cluster that a datastore is in; None: it is in none."""
     cluster: Callable[[], Cluster] | None = getattr(datastore, "cluster", None)
     return None if cluster is None else cluster()
+
+
+def service_sources_of(datastore: Datastore, *, services_file: str) -> ServiceSources:
+    """Return what tells of Services: the cluster, or a file; nothing where there is neither."""
+    sources: Callable[[], ServiceSources] | None = getattr(datastore, "service_sources", None)
+    if sources is not None:
+        return sources()
+    if not services_file:
+        return {}
+    from pycni.datastore.services_file import follow_file
+
+    return {"services_file": lambda: follow_file(Path(services_file))}
 
 
 class Documents(Protocol):

@@ -54,6 +54,7 @@ def agent_settings(node: TopologyNode, *, layout: Layout) -> Mapping[str, object
         "run_dir": str(layout.run_dir(node.name)),
         "state_dir": str(layout.state_dir(node.name)),
         "datastore": str(layout.datastore),
+        "services_file": str(layout.services),
         "hold_time_s": HOLD_TIME_S,
         "bgp_user": BGP_USER if can_drop_privileges() else "",
         "exabgp_python": str(layout.python),
@@ -64,6 +65,7 @@ def write_settings(node: TopologyNode, *, layout: Layout) -> None:
     """Make a node's directories and configuration."""
     for directory in (layout.run_dir(node.name), layout.state_dir(node.name)):
         directory.mkdir(parents=True)
+    layout.services.parent.mkdir(exist_ok=True)
     text = yaml.safe_dump(dict(agent_settings(node, layout=layout)), sort_keys=False)
     layout.agent_config(node.name).write_text(text, encoding="utf-8")
 

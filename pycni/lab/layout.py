@@ -67,6 +67,11 @@ class Layout:
         return self.root / "datastore.db"
 
     @property
+    def services(self) -> Path:
+        """Return the file of Services that all nodes' agents announce; nobody makes it but you."""
+        return self.root / "services" / "services.yaml"
+
+    @property
     def plugins(self) -> Path:
         """Return CNI_PATH."""
         return self.root / "bin"

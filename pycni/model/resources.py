@@ -11,6 +11,7 @@ from enum import Enum
 from pycni.errors import InvalidInput
 from pycni.model.bgp import BGP_PORT, parse_community
 from pycni.model.network import IPAddress, IPInterface, IPNetwork
+from pycni.model.services import ServiceRanges
 from pycni.model.vxlan import NO_VXLAN, VxlanEnd
 
 DEFAULT_AS_NUMBER = 64512
@@ -237,6 +238,7 @@ class BGPConfiguration:
     prefix_advertisements: tuple[PrefixAdvertisement, ...] = ()
     mesh_password: str | None = None
     mesh_restart_time_s: int | None = None
+    services: ServiceRanges = field(default_factory=ServiceRanges)
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.communities]
@@ -259,9 +261,8 @@ def _check_named(text: str, cidr: IPNetwork) -> None:
     try:
         parse_community(text)
     except InvalidInput as exc:
-        raise InvalidInput(
-            f"spec.prefixAdvertisements: of {cidr}: {exc}, or a name of spec.communities"
-        ) from None
+        where = f"spec.prefixAdvertisements: of {cidr}"
+        raise InvalidInput(f"{where}: {exc}, or a name of spec.communities") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,8 +310,7 @@ class AllocationAttribute:
     """Who holds an address: a handle and free-form details (Calico's `handle_id`, `secondary`).
 
     One with `released_at` (RFC 3339) is held by nobody: it rests, so that nobody else gets it yet.
-    `text` is how it is spelled where it is stored, remembered by who spells it: a block repeats
-    each of its attributes with every change of one address.
+    `text` is how it is spelled where it is stored: each change of a block repeats all of them.
     """
 
     handle_id: str | None

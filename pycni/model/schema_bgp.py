@@ -5,7 +5,7 @@ from typing import Any
 
 from pycni.errors import InvalidInput
 from pycni.model.bgp import BGP_PORT, MAX_TTL, parse_community
-from pycni.model.network import IPAddress
+from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import DEFAULT_AS_NUMBER, BGPConfiguration, BGPPeer, PrefixAdvertisement
 from pycni.model.schema_fields import (
     Fields,
@@ -15,6 +15,7 @@ from pycni.model.schema_fields import (
     only_default,
     parse_address,
 )
+from pycni.model.services import ServiceRanges
 
 _MAX_PORT = 65535
 _MAX_RESTART_S = 4095  # 12 bits (RFC 4724, section 3)
@@ -27,12 +28,9 @@ _DURATION = re.compile(r"(?=.)(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,5})s)?", re
 _COMMUNITY_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}", re.ASCII)
 _NEXT_HOP_MODES = ("Auto", "Self", "Keep")
 _REVERSE_PEERING = ("Auto", "Manual")
-# Two of these are defaults of Calico's own definition: its server adds them to each object.
-_USUAL = {
-    "bindMode": "NodeIP",
-    "logSeverityScreen": "Info",
-    "serviceLoadBalancerAggregation": "Enabled",
-}
+# One of these is a default of Calico's own definition: its server adds it to each object.
+_USUAL = {"bindMode": "NodeIP", "logSeverityScreen": "Info"}
+_AGGREGATION = ("Enabled", "Disabled")
 
 
 def parse_peer(name: str, spec: Fields) -> BGPPeer:
@@ -172,7 +170,29 @@ def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
         ),
         mesh_password=_password(spec, "nodeMeshPassword"),
         mesh_restart_time_s=_seconds(spec, "nodeMeshMaxRestartTime"),
+        services=ServiceRanges(
+            cluster=_ranges(spec, "serviceClusterIPs"),
+            external=_ranges(spec, "serviceExternalIPs"),
+            load_balancer=_ranges(spec, "serviceLoadBalancerIPs"),
+            is_aggregating=_choice(spec, "serviceLoadBalancerAggregation", _AGGREGATION)
+            != "Disabled",
+        ),
     )
+
+
+def _ranges(spec: Fields, name: str) -> tuple[IPNetwork, ...]:
+    found = []
+    for reader in _readers(spec, name):
+        is_empty = reader.get("cidr") is None  # Calico's definition lets an entry say nothing
+        reader.finish()
+        if is_empty:
+            continue
+        cidr = reader.network("cidr")
+        if cidr.prefixlen == 0:
+            # Every node would announce a default route, and drop what it passes on.
+            raise InvalidInput(f"{reader.at('cidr')}: {cidr} is everything: write a range")
+        found.append(cidr)
+    return tuple(dict.fromkeys(found))
 
 
 def _readers(spec: Fields, name: str) -> list[Fields]:
@@ -223,5 +243,18 @@ def bgp_configuration_spec(value: BGPConfiguration) -> dict[str, Any]:
         "prefixAdvertisements": prefixes or None,
         "nodeMeshPassword": value.mesh_password,
         "nodeMeshMaxRestartTime": None if restart is None else f"{restart}s",
+        **_ranges_spec(value.services),
     }
     return said | {key: own for key, own in more.items() if own is not None}
+
+
+def _ranges_spec(ranges: ServiceRanges) -> dict[str, Any]:
+    said = {
+        "serviceClusterIPs": ranges.cluster,
+        "serviceExternalIPs": ranges.external,
+        "serviceLoadBalancerIPs": ranges.load_balancer,
+    }
+    return {
+        **{name: [{"cidr": str(cidr)} for cidr in cidrs] or None for name, cidrs in said.items()},
+        "serviceLoadBalancerAggregation": None if ranges.is_aggregating else "Disabled",
+    }

@@ -209,5 +209,6 @@ def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
             vxlan_port=PORT if has_vxlan else None,
             close_peers=close_peers(inputs),
             listen_port=inputs.bgp.listen_port,
+            services=frozenset(inputs.bgp.services.all),
         )
     )

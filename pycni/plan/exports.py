@@ -10,6 +10,7 @@ from pycni.model.resources import BGPPeer
 from pycni.plan.filters import kept_in
 from pycni.plan.inputs import Inputs
 from pycni.plan.peering import peering_with
+from pycni.plan.services import announced_services
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +70,31 @@ def _why_kept_in(inputs: Inputs, peering: BGPPeer, nlri: IPNetwork) -> str | Non
 
 
 def wanted_advertisements(inputs: Inputs) -> frozenset[Advertisement]:
-    """Return what we announce: own blocks, and addresses of ours in others' blocks.
+    """Return what we announce: own blocks, addresses of ours in others' blocks, and Services.
 
     A node that leaves announces nothing; not while a pod is here, whoever let it in.
     """
     if inputs.is_leaving and not inputs.endpoints:
         return frozenset()
-    prefixes = set(inputs.own_blocks())
-    prefixes |= {p for p in inputs.pods if inputs.borrowed.get(p) == inputs.settings.node}
+    prefixes = {prefix for prefix in _own_prefixes(inputs) if _may_leave(inputs, prefix)}
+    prefixes |= announced_services(inputs).keys()
     tagged = [
         (one.cidr, inputs.bgp.communities_of(one)) for one in inputs.bgp.prefix_advertisements
     ]
     wanted = set()
     for prefix in prefixes:
-        pool = inputs.pool_of(prefix)
         own = inputs.own_interface(prefix.version)
-        if pool is not None and not pool.disable_bgp_export and own is not None:
+        if own is not None:
             tags = (communities for cidr, communities in tagged if holds(cidr, prefix))
             wanted.add(Advertisement(prefix, own.ip, communities=frozenset().union(*tags)))
     return frozenset(wanted)
+
+
+def _own_prefixes(inputs: Inputs) -> set[IPNetwork]:
+    borrowed = {p for p in inputs.pods if inputs.borrowed.get(p) == inputs.settings.node}
+    return borrowed.union(inputs.own_blocks())
+
+
+def _may_leave(inputs: Inputs, prefix: IPNetwork) -> bool:
+    pool = inputs.pool_of(prefix)
+    return pool is not None and not pool.disable_bgp_export

@@ -36,6 +36,7 @@ from pycni.model.resources import (
     Node,
     TunnelMode,
 )
+from pycni.model.services import EndpointSlice, Service
 from pycni.model.tunnels import TunnelKind, address_in, tunnel_of
 
 
@@ -75,7 +76,8 @@ class Inputs:
     `borrowed` maps an address (as /32 or /128) to the node that holds it, for addresses that lie
     in another node's block.  `pool_history` has every pool that ever was, so that leftovers of a
     deleted one are still recognised as ours.  `links` and `addresses` are the host's own.
-    `is_leaving`: the node is to be out of the network for good.
+    `is_leaving`: the node is to be out of the network for good.  `services` has Kubernetes's by
+    "namespace/name", and `slices` their endpoints: Service → EndpointSlice by name.
     `formers` are pools as they were before they took another tunnel, while that may not lead
     everywhere yet; a kind that `tunnel_phases` doesn't name is settled.
     `pods`, `host_veths` and `nodes_by_address` are indexes, kept by `set_endpoint` and `set_node`.
@@ -100,6 +102,8 @@ class Inputs:
     formers: dict[str, IPPool] = field(default_factory=dict)
     addresses: set[Address] = field(default_factory=set)
     is_leaving: bool = False
+    services: dict[str, Service] = field(default_factory=dict)
+    slices: dict[str, dict[str, EndpointSlice]] = field(default_factory=dict)
     _end_blocks: set[IPNetwork] | None = field(default=None, init=False, repr=False)
 
     @property

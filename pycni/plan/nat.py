@@ -6,7 +6,7 @@ Pure; every text in it comes from a typed value.  The table is always written wh
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 
 from pycni.errors import InvalidInput
 from pycni.model.bgp import BGP_PORT
@@ -17,7 +17,7 @@ TABLE = "pycni"
 DIGEST_PREFIX = "digest_"
 """An empty chain of that name and the digest marks the table: readable without the nft program."""
 
-COUNTERS = ("spoofed", "pod_tunnel", "foreign_ipip", "foreign_vxlan", "distant_bgp")
+COUNTERS = ("spoofed", "pod_tunnel", "foreign_ipip", "foreign_vxlan", "distant_bgp", "no_service")
 _DIGEST_LENGTH = 32
 _MAX_PORT = 65535
 
@@ -29,7 +29,8 @@ class NatInputs:
     `pools` are all pools (traffic to them keeps its source), `nat_pools` those with natOutgoing;
     `nodes` the addresses of all nodes, this one's included; `vxlan_port` None without VXLAN;
     `close_peers` the BGP peers that must be near: address, port and the least TTL (RFC 5082);
-    `listen_port` where this node accepts their sessions.
+    `listen_port` where this node accepts their sessions; `services` the ranges of Services that
+    are announced.
     """
 
     pools: frozenset[IPNetwork] = frozenset()
@@ -40,6 +41,7 @@ class NatInputs:
     blocks_spoofing: bool = True
     close_peers: frozenset[tuple[IPAddress, int, int]] = frozenset()
     listen_port: int = BGP_PORT
+    services: frozenset[IPNetwork] = frozenset()
 
     def __post_init__(self) -> None:
         if self.vxlan_port is not None and not 0 < self.vxlan_port <= _MAX_PORT:
@@ -48,7 +50,7 @@ class NatInputs:
 
 def render(inputs: NatInputs) -> Ruleset:
     """Return the table for these inputs; equal inputs give equal text and digest."""
-    chains = [*_antispoof(inputs), *_input(inputs), *_postrouting()]
+    chains = [*_antispoof(inputs), *_input(inputs), *_forward(inputs), *_postrouting()]
     rules = sum(line.startswith("\t\t") and not line.startswith("\t\ttype ") for line in chains)
     lines = [*(f"\tcounter {name} {{ }}" for name in COUNTERS), *_sets(inputs), *chains]
     body = "\n".join(lines)
@@ -80,6 +82,9 @@ def _sets(inputs: NatInputs) -> list[str]:
         lines += _set(f"nat_pools{version}", f"{kind} flags interval;", nat)
         nodes = sorted(address for address in inputs.nodes if address.version == version)
         lines += _set(f"nodes{version}", kind, map(str, nodes))
+        services = _merged(inputs.services, version)
+        if services:
+            lines += _set(f"services{version}", f"{kind} flags interval;", services)
     return lines
 
 
@@ -165,6 +170,27 @@ def _distant(inputs: NatInputs) -> list[str]:
     return rules
 
 
+def _forward(inputs: NatInputs) -> list[str]:
+    """Drop what is for an address that no Service has: the router would send it back to a node.
+
+    No blackhole route: to the packets of this node's own programs kube-proxy gives an endpoint's
+    address after they have been routed (netfilter's OUTPUT), so these would all be lost.
+    """
+    versions = {cidr.version: "ip" if cidr.version == 4 else "ip6" for cidr in inputs.services}
+    if not versions:
+        return []
+    return [
+        "\tchain forward {",
+        # Later than kube-proxy's own rules: it says "refused" for a Service without endpoints.
+        "\t\ttype filter hook forward priority filter + 10; policy accept;",
+        *(
+            f"\t\t{ip} daddr @services{version} counter name no_service drop"
+            for version, ip in sorted(versions.items())
+        ),
+        "\t}",
+    ]
+
+
 def _postrouting() -> list[str]:
     """Hide pods behind the node's address towards everything that is no pod."""
     towards = "fib daddr type != { broadcast, multicast }"
@@ -181,6 +207,7 @@ PROBE = render(
     NatInputs(
         vxlan_port=4789,
         close_peers=frozenset((ip_address(a), BGP_PORT, 255) for a in ("192.0.2.1", "2001:db8::1")),
+        services=frozenset(map(ip_network, ("192.0.2.0/24", "2001:db8::/32"))),
     )
 ).text
 """A table with every kind of expression that we use, for asking a kernel whether it knows them."""

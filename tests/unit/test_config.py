@@ -151,6 +151,11 @@ def test_a_protocol_may_be_named() -> None:
         ({**IN_CLUSTER, "pool6": "fd00::/123"}, "pool6 'fd00::/123' must be an IPv6 network of a"),
         ({"kubeconfig": "/k"}, "kubeconfig is used with datastore: kubernetes only; remove it"),
         ({"datastore": "kubernetes", "kubeconfig": "k"}, "kubeconfig must be an absolute path"),
+        ({"services_file": "s.yaml"}, "services_file must be an absolute path"),
+        (
+            {"datastore": "kubernetes", "services_file": "/s.yaml"},
+            "services_file: with datastore: kubernetes its Services are read: remove it",
+        ),
         ({"state_dir": ""}, "state_dir must be an absolute path"),
         ({"hold_time_s": 2}, "hold_time_s 2 is outside 3 to 65535"),
         ({"restart_time_s": 5000}, "restart_time_s 5000 is outside 1 to 4095"),

@@ -21,11 +21,13 @@ RULES = """
 "" events: create
 "" namespaces,nodes,pods: get list watch
 "" nodes/status,pods/status: patch
+"" services: list watch
 crd.projectcalico.org bgpconfigurations,bgpfilters,bgppeers,ipreservations: list watch
 crd.projectcalico.org blockaffinities,ipamblocks: get list watch create update patch delete
 crd.projectcalico.org ipamconfigs: get list watch
 crd.projectcalico.org ipamhandles: get list create update patch delete
 crd.projectcalico.org ippools: get list watch create
+discovery.k8s.io endpointslices: list watch
 networking.k8s.io networkpolicies: list watch
 """
 KUBEADM = '"" configmaps kubeadm-config: get'

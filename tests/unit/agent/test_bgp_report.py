@@ -11,7 +11,8 @@ from pycni.agent import bgp_report
 from pycni.agent.facts import Facts
 from pycni.agent.messages import BgpTold
 from pycni.model.bgp import BgpEvent, Family, Path, PathsChanged, PeerDown, PeerOpened, PeerUp
-from pycni.model.resources import BGPFilter, BGPPeer, FilterAction, FilterRule
+from pycni.model.resources import BGPConfiguration, BGPFilter, BGPPeer, FilterAction, FilterRule
+from pycni.model.services import ServiceRanges
 from tests.unit.plan.samples import OWN, THEIRS, inputs, path
 
 NODE_2 = ip_address("10.10.43.25")
@@ -120,8 +121,18 @@ def test_what_goes_out_names_who_hears_it_and_who_does_not(asked: Asked) -> None
             "withheld": [
                 {"peer": "10.10.0.1", "why": "BGPFilter none rejects it (exportV4[0])"}
             ],
+            "for": "",
         }
     ]  # fmt: skip
+
+
+def test_a_prefix_of_services_says_for_what_it_is_announced(asked: Asked) -> None:
+    cluster = ip_network("10.96.0.0/12")
+    asked.facts.inputs.bgp = BGPConfiguration(services=ServiceRanges(cluster=(cluster,)))
+
+    told = {row["prefix"]: row["for"] for row in asked.answer("bgp_routes")["announced"]}
+
+    assert told == {OWN: "", "10.96.0.0/12": "serviceClusterIPs"}
 
 
 def test_what_nobody_may_hear_is_told_as_well(asked: Asked) -> None:

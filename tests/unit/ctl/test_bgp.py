@@ -32,6 +32,7 @@ REJECTED = LEARNED | {
 ANNOUNCED = {
     "prefix": "192.168.39.192/26", "next_hop": "10.10.7.20", "communities": ["1:2", "1:3"],
     "to": ["10.10.43.25"], "withheld": [{"peer": "10.10.0.1", "why": "BGPFilter x rejects it"}],
+    "for": "",
 }  # fmt: skip
 ROUTES = {"learned": [LEARNED, REJECTED], "announced": [ANNOUNCED]}
 
@@ -91,8 +92,8 @@ def test_routes_in_and_out_have_their_reasons(agent: Machine) -> None:
         "192.168.247.0/26 10.10.43.25 (node-2) 10.10.43.25 65000 65001 yes, stale",
         "10.0.0.0/8 10.10.0.1 10.10.43.25 - it lies in no pool",
         "",
-        "ANNOUNCED NEXT HOP COMMUNITIES TO NOT TO, BECAUSE",
-        "192.168.39.192/26 10.10.7.20 1:2 1:3 10.10.43.25 10.10.0.1: BGPFilter x rejects it",
+        "ANNOUNCED NEXT HOP COMMUNITIES TO NOT TO, BECAUSE FOR",
+        "192.168.39.192/26 10.10.7.20 1:2 1:3 10.10.43.25 10.10.0.1: BGPFilter x rejects it -",
     ]
 
 

@@ -34,6 +34,7 @@ from pycni.model.schema_config import Config
 from pycni.model.schema_fields import check_password
 from pycni.model.schema_rules import merged, mistakes_of
 from pycni.model.schema_yaml import Manifest, parse_document, parse_manifests, to_document
+from pycni.model.services import ServiceRanges
 
 POOL = """
 apiVersion: projectcalico.org/v3
@@ -250,6 +251,24 @@ ACCEPTED: list[tuple[dict[str, Any], Config]] = [
         document(
             "BGPConfiguration",
             name="default",
+            serviceClusterIPs=[{"cidr": "10.96.0.0/12"}, {"cidr": "fd00:96::/112"}],
+            serviceExternalIPs=[{"cidr": "203.0.113.7"}, {"cidr": "203.0.113.7/32"}],
+            serviceLoadBalancerIPs=[{"cidr": "198.51.100.0/24"}, {}],
+            serviceLoadBalancerAggregation="Disabled",
+        ),
+        BGPConfiguration(
+            services=ServiceRanges(
+                cluster=(ip_network("10.96.0.0/12"), ip_network("fd00:96::/112")),
+                external=(ip_network("203.0.113.7/32"),),
+                load_balancer=(ip_network("198.51.100.0/24"),),
+                is_aggregating=False,
+            )
+        ),
+    ),
+    (
+        document(
+            "BGPConfiguration",
+            name="default",
             nodeMeshPassword="a+B/c=1",
             nodeMeshMaxRestartTime="2m30s",
         ),
@@ -412,8 +431,8 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
             "spec.bindMode: 'None' is not supported; write NodeIP, or leave it out",
         ),
         (
-            document("BGPConfiguration", name="default", serviceLoadBalancerAggregation="Disabled"),
-            "spec.serviceLoadBalancerAggregation: 'Disabled' is not supported; write Enabled",
+            document("BGPConfiguration", name="default", serviceLoadBalancerAggregation="Some"),
+            "spec.serviceLoadBalancerAggregation: 'Some' is none of Enabled, Disabled",
         ),
         (document("BGPPeer", peerIP="10.0.0.1"), "spec.asNumber: is missing"),
         (document("BGPPeer", peerIP="10.0.0.1", asNumber=0), "0 is outside 1 to 4294967295"),
@@ -464,6 +483,14 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
                 ("communities", {"name": "a", "value": "1:65536"}, "'1:65536' is no community"),
                 ("communities", {"name": "a", "value": "1:2:4294967296"}, "is no community"),
                 ("communities", {"name": "a", "value": "1:2", "b": 1}, "b: unknown or unsupp"),
+                (
+                    "serviceClusterIPs",
+                    {"cidr": "0.0.0.0/0"},
+                    r"\[0\].cidr: 0.0.0.0/0 is everything",
+                ),
+                ("serviceClusterIPs", {"cidr": "10.0.0.0/8", "a": 1}, r"\[0\].a: unknown or uns"),
+                ("serviceExternalIPs", {"cidr": ""}, r"serviceExternalIPs\[0\].cidr: is missing"),
+                ("serviceLoadBalancerIPs", {"cidr": "10.0.0.1/8"}, "has host bits set"),
                 ("prefixAdvertisements", {"communities": ["1:2"]}, r"\[0\].cidr: is missing"),
                 ("prefixAdvertisements", {"cidr": "1.0.0.0/8"}, r"\[0\].communities: must be a l"),
                 ("prefixAdvertisements", {"cidr": "1.0.0.0/8", "communities": [1]}, "in quotes"),

@@ -22,6 +22,7 @@ from pycni.model.bgp import Neighbour, Path
 from pycni.model.network import Address, IPAddress, IPNetwork, Link
 from pycni.model.resources import BGPConfiguration, BGPFilter, BGPPeer, BlockAffinity, IPPool, Node
 from pycni.model.schema import from_stored, to_stored
+from pycni.model.schema_service import parse_service, parse_slice
 from pycni.model.schema_yaml import parse_document
 from pycni.plan.exports import wanted_adj_ribs_out
 from pycni.plan.imports import Accepted, judge
@@ -92,11 +93,20 @@ def facts(given: Mapping[str, Any], *, node: str) -> Inputs:
         if body["node"] == node:
             one = pod(address, veth=body["interface"], container=body["interface"])
             made.set_endpoint(one.key, one)
+    _learn_services(made, given.get("services", ()))
     own = made.node
     interfaces = (own.ipv4, own.ipv6) if own is not None else ()
     made.addresses = {Address("eth0", one) for one in interfaces if one is not None}
     made.links = {"eth0": Link("eth0", 2, mtu=1500, is_up=True)}
     return made
+
+
+def _learn_services(made: Inputs, documents: Iterable[object]) -> None:
+    for one in documents:
+        if (service := parse_service(one)) is not None:
+            made.services[service.name] = service
+        if (part := parse_slice(one)) is not None:
+            made.slices.setdefault(part.service, {})[part.name] = part
 
 
 def _learn(made: Inputs, written: object) -> None:

@@ -72,6 +72,22 @@ def test_near_peers_are_not_heard_from_afar_where_this_node_listens() -> None:
     ]
 
 
+def test_addresses_that_no_service_has_are_dropped_after_kube_proxy_has_looked() -> None:
+    ranges = frozenset(map(ip_network, ("10.96.0.0/12", "10.96.7.0/24", "fd00:96::/112")))
+    lines = [line.strip() for line in render(NatInputs(services=ranges)).text.splitlines()]
+
+    at = lines.index("chain forward {")
+    assert lines[at + 1 : at + 5] == [
+        "type filter hook forward priority filter + 10; policy accept;",
+        "ip daddr @services4 counter name no_service drop",
+        "ip6 daddr @services6 counter name no_service drop",
+        "}",
+    ]
+    named = "set services4 { type ipv4_addr; flags interval; elements = { 10.96.0.0/12 }; }"
+    assert named in lines
+    assert "forward" not in render(INPUTS).text
+
+
 def test_what_is_not_used_is_not_filtered() -> None:
     text = render(NatInputs(has_ipip=False, blocks_spoofing=False)).text
 

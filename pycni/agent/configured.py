@@ -1,0 +1,43 @@
+"""Learn or forget what operators configure: pools, nodes, peers, filters, settings.
+
+No input or output.
+"""
+
+from typing import TypeVar, assert_never
+
+from pycni.model.resources import BGPConfiguration, BGPFilter, BGPPeer, IPPool, Node, Resource
+from pycni.plan.inputs import Inputs
+
+Configured = IPPool | Node | BGPPeer | BGPFilter | BGPConfiguration
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def set_or_drop(mapping: dict[K, V], key: K, value: V | None) -> None:
+    """Have a mapping hold a value; None: nothing under that key."""
+    if value is None:
+        mapping.pop(key, None)
+    else:
+        mapping[key] = value
+
+
+def set_configured(inputs: Inputs, name: str, value: Resource | None, subject: Configured) -> None:
+    """Learn or forget what operators configure; `subject` is the value, or what it was."""
+    match subject:
+        case IPPool():
+            set_or_drop(inputs.pools, name, value if isinstance(value, IPPool) else None)
+            inputs.pool_history.add(subject.cidr)
+        case Node():
+            inputs.set_node(name, value if isinstance(value, Node) else None)
+        case BGPPeer():
+            set_or_drop(inputs.peers, name, value if isinstance(value, BGPPeer) else None)
+        case BGPFilter():
+            set_or_drop(inputs.filters, name, value if isinstance(value, BGPFilter) else None)
+        case BGPConfiguration():
+            # Calico has more of them, for single nodes; all nodes go by this one.
+            is_ours = name == "default"
+            known = value if isinstance(value, BGPConfiguration) else BGPConfiguration()
+            inputs.bgp = known if is_ours else inputs.bgp
+        case _:
+            assert_never(subject)

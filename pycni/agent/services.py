@@ -1,0 +1,77 @@
+"""Follow Services and their endpoints while some are to be announced; else ask for nothing.
+
+Where no range of Services is configured an agent needs no right to read any, and no memory for
+them.  While they can't be read, what is known stays.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from pycni.errors import EventsLost, PycniError
+from pycni.ipam.retries import Sleep, asyncio_sleep
+from pycni.model.services import ServiceNews, ServicesListed, ServiceSources, SlicesListed
+
+RETRY_S = 5.0
+
+
+class ServiceWatch:
+    """Runs the sources while they are wanted; `look` says whether they are."""
+
+    def __init__(
+        self,
+        sources: ServiceSources,
+        *,
+        post: Callable[[ServiceNews], None],
+        report: Callable[[str, str], None],
+        sleep: Sleep = asyncio_sleep,
+    ) -> None:
+        self._sources = sources
+        self._post = post
+        self._report = report
+        self._sleep = sleep
+        self._is_wanted = False
+        self._changed = asyncio.Event()
+
+    def look(self, is_wanted: bool) -> None:  # noqa: FBT001 - as a callback
+        """Start or end following."""
+        if is_wanted != self._is_wanted:
+            self._is_wanted = is_wanted
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Follow while that is wanted, until cancelled."""
+        if not self._sources:
+            self._forget()
+        while True:
+            self._changed.clear()
+            if not self._is_wanted:
+                await self._changed.wait()
+                continue
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._follow(what, source), name=f"follow-{what}")
+                    for what, source in self._sources.items()
+                ]
+                await self._changed.wait()
+                for task in tasks:
+                    task.cancel()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Say that there are none: nobody tells any more what becomes of them."""
+        self._post(ServicesListed(()))
+        self._post(SlicesListed(()))
+        for what in self._sources:
+            self._report(what, "")
+
+    async def _follow(self, what: str, source: Callable[[], AsyncIterator[ServiceNews]]) -> None:
+        while True:
+            try:
+                async for one in source():
+                    self._post(one)
+                    self._report(what, "")
+            except EventsLost:
+                continue
+            except (PycniError, OSError) as exc:
+                self._report(what, str(exc))
+                await self._sleep(RETRY_S)

@@ -1,0 +1,100 @@
+"""Read Kubernetes's Services and EndpointSlices, of which we want little.
+
+Everybody who may make one in some namespace writes here: what says nothing that can be is left out,
+and never keeps the rest, or other objects, from being read.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+
+from pycni.model.network import IPAddress
+from pycni.model.services import EndpointSlice, Service
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+"""Of an EndpointSlice: the Service that it is of, in its own namespace."""
+
+_TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
+_VERSIONS = {"IPv4": 4, "IPv6": 6}
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def parse_service(document: object) -> Service | None:
+    """Return a Service that may be announced; None: it has no address of its own, or no name."""
+    name = full_name(document)
+    spec = _child(document, "spec")
+    cluster_ips = _addresses(_items(spec, "clusterIPs") or [spec.get("clusterIP")])
+    if name is None or spec.get("type", "ClusterIP") not in _TYPES or not cluster_ips:
+        return None
+    status = _child(_child(document, "status"), "loadBalancer")
+    # Of the others the load balancer itself takes the packets: kube-proxy knows nothing of them.
+    ingress = (_mapping(one) for one in _items(status, "ingress"))
+    return Service(
+        name=name,
+        is_local=spec.get("externalTrafficPolicy") == "Local",
+        cluster_ips=cluster_ips,
+        external_ips=_addresses(_items(spec, "externalIPs")),
+        load_balancer_ips=_addresses(
+            [one.get("ip") for one in ingress if one.get("ipMode") != "Proxy"]
+        ),
+    )
+
+
+def parse_slice(document: object) -> EndpointSlice | None:
+    """Return an EndpointSlice of a Service; None: it is of none, or of names."""
+    name, mapping = full_name(document), _mapping(document)
+    labels = _child(_child(mapping, "metadata"), "labels")
+    service, version = labels.get(SERVICE_LABEL), _VERSIONS.get(str(mapping.get("addressType")))
+    if name is None or version is None or not _is_name(service):
+        return None
+    ready = [one for one in map(_mapping, _items(mapping, "endpoints")) if _is_ready(one)]
+    nodes = (one.get("nodeName") for one in ready)
+    return EndpointSlice(
+        name=name,
+        service=f"{name.partition('/')[0]}/{service}",
+        version=version,
+        nodes=frozenset(node for node in nodes if isinstance(node, str)),
+        is_ready=bool(ready),
+    )
+
+
+def full_name(document: object) -> str | None:
+    """Return "namespace/name" of an object; None where it has none."""
+    metadata = _child(document, "metadata")
+    namespace, name = metadata.get("namespace", "default"), metadata.get("name")
+    return f"{namespace}/{name}" if _is_name(namespace) and _is_name(name) else None
+
+
+def _is_name(text: object) -> bool:
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def _is_ready(endpoint: Mapping[str, object]) -> bool:
+    # Nothing said counts as ready, says the API; one that ends is never ready.
+    return _child(endpoint, "conditions").get("ready") is not False
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _child(value: object, name: str) -> Mapping[str, object]:
+    return _mapping(_mapping(value).get(name))
+
+
+def _items(mapping: Mapping[str, object], name: str) -> list[object]:
+    value = mapping.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _addresses(values: list[object]) -> tuple[IPAddress, ...]:
+    return tuple(dict.fromkeys(_read(values)))
+
+
+def _read(values: list[object]) -> Iterator[IPAddress]:
+    for value in values:
+        # A number would be an address, too; a zone belongs to one machine.
+        if isinstance(value, str) and "%" not in value:
+            with contextlib.suppress(ValueError):
+                yield ip_address(value)

@@ -1,0 +1,92 @@
+"""Which addresses of Services this node announces, and why: as Calico decides it.
+
+Ranges whole, from every node: kube-proxy takes what comes, and passes it on to an endpoint.  Of a
+Service with `externalTrafficPolicy: Local` each address by itself, from the nodes alone that have a
+ready endpoint: a router prefers these to the range, being longer.
+"""
+
+from collections.abc import Iterator
+
+from pycni.ipam.pools import holds
+from pycni.model.network import IPNetwork
+from pycni.model.services import EndpointSlice, Service, ServiceRanges
+from pycni.plan.inputs import Inputs, host_prefix
+
+EXCLUDING_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+"""Of a Node with the value "true": routers send it no packets to Services."""
+
+
+def announced_services(inputs: Inputs) -> dict[IPNetwork, str]:
+    """Return the prefixes of Services that this node announces, each with its reason in words."""
+    found: dict[IPNetwork, str] = {}
+    if not inputs.bgp.services.all or is_excluded(inputs):
+        return found
+    for name in sorted(inputs.services):
+        for prefix, reason in announced_of(inputs, inputs.services[name]):
+            found.setdefault(prefix, reason)
+    return found | dict(_whole(inputs.bgp.services))
+
+
+def announced_of(inputs: Inputs, service: Service) -> Iterator[tuple[IPNetwork, str]]:
+    """Yield the addresses of one Service that this node announces by themselves, each with why."""
+    ranges = inputs.bgp.services
+    kinds = (
+        ("cluster IP", service.cluster_ips, ranges.cluster, True),
+        ("external IP", service.external_ips, ranges.external, True),
+        ("LoadBalancer IP", service.load_balancer_ips, ranges.load_balancer, ranges.is_aggregating),
+    )
+    for kind, addresses, within, is_range_announced in kinds:
+        for prefix in map(host_prefix, addresses):
+            if not any(holds(cidr, prefix) for cidr in within):
+                continue
+            if service.is_local:
+                why = _why_local(inputs, service, prefix)
+            elif prefix in within and kind != "cluster IP":
+                why = "it is a range of its own"
+            else:
+                why = None if is_range_announced else _why_apart(inputs, service, prefix)
+            if why is not None:
+                yield prefix, f"{kind} of Service {service.name}: {why}"
+
+
+def _why_local(inputs: Inputs, service: Service, prefix: IPNetwork) -> str | None:
+    node = inputs.settings.node
+    is_here = any(node in one.nodes for one in _slices(inputs, service, prefix))
+    return "externalTrafficPolicy Local, with a ready endpoint here" if is_here else None
+
+
+def _why_apart(inputs: Inputs, service: Service, prefix: IPNetwork) -> str | None:
+    is_ready = any(one.is_ready for one in _slices(inputs, service, prefix))
+    return "serviceLoadBalancerAggregation Disabled, with a ready endpoint" if is_ready else None
+
+
+def _slices(inputs: Inputs, service: Service, prefix: IPNetwork) -> list[EndpointSlice]:
+    """Return a Service's endpoints of the IP version of its address."""
+    slices = inputs.slices.get(service.name, {}).values()
+    return [one for one in slices if one.version == prefix.version]
+
+
+def _whole(ranges: ServiceRanges) -> Iterator[tuple[IPNetwork, str]]:
+    """Yield the ranges that every node announces; single addresses follow their Service."""
+    for cidr in ranges.cluster:
+        yield cidr, "serviceClusterIPs"
+    for cidr in filter(_is_wide, ranges.external):
+        yield cidr, "serviceExternalIPs"
+    if ranges.is_aggregating:
+        for cidr in filter(_is_wide, ranges.load_balancer):
+            yield cidr, "serviceLoadBalancerIPs"
+
+
+def _is_wide(cidr: IPNetwork) -> bool:
+    return cidr.prefixlen < cidr.max_prefixlen
+
+
+def is_excluded(inputs: Inputs) -> bool:
+    """Tell whether this node is to get no packets to Services from the outside."""
+    node = inputs.node
+    return node is not None and dict(node.labels).get(EXCLUDING_LABEL) == "true"
+
+
+def service_range_of(inputs: Inputs, prefix: IPNetwork) -> IPNetwork | None:
+    """Return the range of Services that a prefix lies in, None when it is in none."""
+    return next((cidr for cidr in inputs.bgp.services.all if holds(cidr, prefix)), None)

@@ -1,0 +1,120 @@
+"""What is read of Kubernetes's Services and EndpointSlices, and what is passed over."""
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from pycni.model.schema_service import parse_service, parse_slice
+from pycni.model.services import EndpointSlice, Service
+
+METADATA = {"namespace": "web", "name": "shop"}
+SLICE = {"namespace": "web", "name": "shop-x7", "labels": {"kubernetes.io/service-name": "shop"}}
+
+
+def service(**spec: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of a Service.
+    return {"metadata": METADATA, "spec": {"clusterIPs": ["10.96.0.7"]} | spec}
+
+
+def endpoint_slice(*endpoints: object, address_type: str = "IPv4") -> dict[str, Any]:
+    return {"metadata": SLICE, "addressType": address_type, "endpoints": list(endpoints)}
+
+
+def test_a_service_has_its_addresses_and_its_policy() -> None:
+    document = service(
+        type="LoadBalancer",
+        clusterIPs=["10.96.0.7", "fd00:96::7"],
+        externalIPs=["203.0.113.9"],
+        externalTrafficPolicy="Local",
+    ) | {"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"ip": "2001:db8::1"}]}}}
+
+    assert parse_service(document) == Service(
+        "web/shop",
+        is_local=True,
+        cluster_ips=(ip_address("10.96.0.7"), ip_address("fd00:96::7")),
+        external_ips=(ip_address("203.0.113.9"),),
+        load_balancer_ips=(ip_address("198.51.100.1"), ip_address("2001:db8::1")),
+    )
+
+
+def test_an_older_service_has_one_cluster_ip_and_no_type() -> None:
+    document = {"metadata": METADATA, "spec": {"clusterIP": "10.96.0.7"}}
+
+    assert parse_service(document) == Service("web/shop", cluster_ips=(ip_address("10.96.0.7"),))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        service(type="ExternalName"),
+        service(clusterIPs=["None"]),
+        service(clusterIPs=[], clusterIP=""),
+        service(clusterIPs="10.96.0.7"),
+        {"metadata": {"name": "shop"}},
+        {"metadata": {"namespace": "web"}, "spec": {"clusterIP": "10.96.0.7"}},
+        {"metadata": {"name": "no/name"}, "spec": {"clusterIP": "10.96.0.7"}},
+        {"metadata": []},
+        {},
+        [],
+        None,
+    ],
+)
+def test_what_has_no_address_or_no_name_is_no_service_to_announce(document: object) -> None:
+    assert parse_service(document) is None
+
+
+def test_what_is_no_address_is_left_out_and_the_rest_is_kept() -> None:
+    document = service(externalIPs=["203.0.113.9", 7, "x", None, "fe80::1%eth0", "203.0.113.9"])
+
+    read = parse_service(document | {"status": {"loadBalancer": {"ingress": ["x", {"ip": 9}]}}})
+
+    assert read == Service(
+        "web/shop",
+        cluster_ips=(ip_address("10.96.0.7"),),
+        external_ips=(ip_address("203.0.113.9"),),
+    )
+
+
+def test_an_address_that_kube_proxy_does_not_know_is_not_announced() -> None:
+    ingress = [{"ip": "198.51.100.1", "ipMode": "Proxy"}, {"ip": "198.51.100.2", "ipMode": "VIP"}]
+
+    read = parse_service(service() | {"status": {"loadBalancer": {"ingress": ingress}}})
+
+    assert read is not None
+    assert read.load_balancer_ips == (ip_address("198.51.100.2"),)
+
+
+def test_a_slice_says_on_which_nodes_an_endpoint_is_ready() -> None:
+    document = endpoint_slice(
+        {"nodeName": "node-0", "conditions": {"ready": True}},
+        {"nodeName": "node-1", "conditions": {"ready": False, "serving": True}},
+        {"nodeName": "node-2"},
+        {"conditions": {"ready": None}},
+        {"nodeName": 7},
+        "x",
+    )
+
+    assert parse_slice(document) == EndpointSlice(
+        "web/shop-x7", "web/shop", 4, frozenset({"node-0", "node-2"}), is_ready=True
+    )
+
+
+def test_a_slice_may_have_no_ready_endpoint() -> None:
+    document = endpoint_slice({"conditions": {"ready": False}}, address_type="IPv6")
+
+    assert parse_slice(document) == EndpointSlice("web/shop-x7", "web/shop", 6)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        endpoint_slice(address_type="FQDN"),
+        endpoint_slice() | {"metadata": METADATA},
+        endpoint_slice() | {"metadata": SLICE | {"labels": {"kubernetes.io/service-name": 7}}},
+        endpoint_slice() | {"metadata": SLICE | {"name": None}},
+        {},
+        None,
+    ],
+)
+def test_a_slice_of_nothing_is_passed_over(document: object) -> None:
+    assert parse_slice(document) is None

@@ -1,0 +1,169 @@
+"""Which addresses of Services a node announces: one test for each sentence of the rule."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from pycni.model.resources import BGPConfiguration
+from pycni.model.services import EndpointSlice, Service, ServiceRanges
+from pycni.plan.exports import wanted_advertisements
+from pycni.plan.imports import Rejected, judge
+from pycni.plan.inputs import Inputs
+from pycni.plan.services import announced_services
+from tests.unit.plan.samples import inputs, path
+
+RANGES = ServiceRanges(
+    cluster=(ip_network("10.96.0.0/12"), ip_network("fd00:96::/112")),
+    external=(ip_network("203.0.113.0/24"), ip_network("192.0.2.9/32")),
+    load_balancer=(ip_network("198.51.100.0/24"), ip_network("192.0.2.7/32")),
+)
+WHOLE = ["10.96.0.0/12", "198.51.100.0/24", "203.0.113.0/24", "fd00:96::/112"]
+HERE = EndpointSlice("web/a", "web/shop", 4, frozenset({"node-0"}), is_ready=True)
+THERE = EndpointSlice("web/b", "web/shop", 4, frozenset({"node-1"}), is_ready=True)
+
+
+def shop(*, local: bool = False, external: str = "", balanced: str = "") -> Service:
+    return Service(
+        "web/shop",
+        is_local=local,
+        cluster_ips=(ip_address("10.96.0.7"), ip_address("fd00:96::7")),
+        external_ips=tuple(map(ip_address, external.split())),
+        load_balancer_ips=tuple(map(ip_address, balanced.split())),
+    )
+
+
+def cluster(*services: Service, slices: tuple[EndpointSlice, ...] = ()) -> Inputs:
+    made = inputs()
+    made.bgp = BGPConfiguration(services=RANGES)
+    made.services = {one.name: one for one in services}
+    for one in slices:
+        made.slices.setdefault(one.service, {})[one.name] = one
+    return made
+
+
+def single(made: Inputs) -> list[str]:
+    """Return what is announced beside the ranges."""
+    return sorted(str(one) for one in announced_services(made) if str(one) not in WHOLE)
+
+
+def test_ranges_are_announced_whole_and_single_addresses_with_their_service() -> None:
+    assert sorted(map(str, announced_services(cluster()))) == WHOLE
+
+
+def test_without_ranges_nothing_is_announced() -> None:
+    made = cluster(shop(local=True), slices=(HERE,))
+    made.bgp = BGPConfiguration()
+
+    assert announced_services(made) == {}
+
+
+def test_a_node_that_is_excluded_from_load_balancers_announces_nothing() -> None:
+    made = cluster(shop(local=True), slices=(HERE,))
+    label = "node.kubernetes.io/exclude-from-external-load-balancers"
+
+    for value, is_excluded in (("true", True), ("false", False)):
+        own = made.nodes["node-0"]
+        made.set_node("node-0", replace(own, labels=((label, value),)))
+        assert (announced_services(made) == {}) is is_excluded
+
+
+def test_a_local_service_is_announced_where_an_endpoint_is_ready() -> None:
+    one = shop(local=True, external="203.0.113.9", balanced="198.51.100.1")
+
+    assert single(cluster(one, slices=(THERE,))) == []
+    assert single(cluster(one)) == []
+    assert single(cluster(one, slices=(THERE, HERE))) == [
+        "10.96.0.7/32",
+        "198.51.100.1/32",
+        "203.0.113.9/32",
+    ]
+
+
+def test_an_endpoint_stands_for_addresses_of_its_own_ip_version_alone() -> None:
+    here6 = replace(HERE, version=6)
+
+    assert single(cluster(shop(local=True), slices=(here6,))) == ["fd00:96::7/128"]
+
+
+def test_addresses_outside_the_ranges_are_not_announced() -> None:
+    one = shop(local=True, external="198.51.100.1", balanced="203.0.113.9 8.8.8.8")
+
+    assert single(cluster(one, slices=(HERE,))) == ["10.96.0.7/32"]
+
+
+def test_other_services_are_covered_by_the_ranges() -> None:
+    one = shop(external="203.0.113.9", balanced="198.51.100.1")
+
+    assert single(cluster(one, slices=(HERE,))) == []
+
+
+def test_a_range_of_one_address_is_announced_by_every_node_while_a_service_has_it() -> None:
+    one = shop(external="192.0.2.9", balanced="192.0.2.7")
+
+    assert single(cluster(one)) == ["192.0.2.7/32", "192.0.2.9/32"]
+    assert single(cluster(replace(one, is_local=True), slices=(THERE,))) == []
+
+
+def test_without_aggregation_load_balancers_are_announced_by_themselves() -> None:
+    made = cluster(shop(external="203.0.113.9", balanced="198.51.100.1"), slices=(THERE,))
+    made.bgp = BGPConfiguration(services=replace(RANGES, is_aggregating=False))
+    ends = replace(THERE, nodes=frozenset(), is_ready=False)
+
+    assert single(made) == ["198.51.100.1/32"]
+    assert "198.51.100.0/24" not in map(str, announced_services(made))
+    made.slices["web/shop"]["web/b"] = ends
+    assert single(made) == []
+
+
+def test_each_prefix_has_its_reason() -> None:
+    made = cluster(shop(local=True, balanced="198.51.100.1"), slices=(HERE,))
+    made.services["a/other"] = replace(shop(balanced="192.0.2.7"), name="a/other")
+    apart = cluster(shop(balanced="198.51.100.1"), slices=(THERE,))
+    apart.bgp = BGPConfiguration(services=replace(RANGES, is_aggregating=False))
+
+    reasons = {str(prefix): why for prefix, why in announced_services(made).items()}
+
+    assert reasons == {
+        "10.96.0.0/12": "serviceClusterIPs",
+        "fd00:96::/112": "serviceClusterIPs",
+        "203.0.113.0/24": "serviceExternalIPs",
+        "198.51.100.0/24": "serviceLoadBalancerIPs",
+        "192.0.2.7/32": "LoadBalancer IP of Service a/other: it is a range of its own",
+        "198.51.100.1/32": "LoadBalancer IP of Service web/shop: externalTrafficPolicy Local,"
+        " with a ready endpoint here",
+        "10.96.0.7/32": "cluster IP of Service web/shop: externalTrafficPolicy Local,"
+        " with a ready endpoint here",
+    }
+    assert announced_services(apart)[ip_network("198.51.100.1/32")] == (
+        "LoadBalancer IP of Service web/shop: serviceLoadBalancerAggregation Disabled,"
+        " with a ready endpoint"
+    )
+
+
+def test_services_are_advertised_by_the_nodes_address_of_their_ip_version() -> None:
+    made = cluster(shop(local=True), slices=(HERE,))
+
+    advertised = {str(a.nlri): str(a.next_hop) for a in wanted_advertisements(made)}
+
+    assert advertised["10.96.0.7/32"] == advertised["10.96.0.0/12"] == "10.10.7.20"
+    assert advertised["fd00:96::/112"] == "fd10::7"
+
+
+def test_a_node_that_leaves_announces_no_services() -> None:
+    made = cluster(shop(local=True), slices=(HERE,))
+    made.is_leaving = True
+
+    assert wanted_advertisements(made) == frozenset()
+
+
+@pytest.mark.parametrize("nlri", ["10.96.0.0/12", "198.51.100.1/32", "192.168.7.0/26"])
+def test_no_node_learns_a_way_to_services(nlri: str) -> None:
+    made = cluster()
+    balanced = (*RANGES.load_balancer, ip_network("192.168.7.0/24"))  # in the pool
+    made.bgp = BGPConfiguration(services=replace(RANGES, load_balancer=balanced))
+
+    verdict = judge(made, path(nlri))
+
+    assert isinstance(verdict, Rejected)
+    assert "a range of Services, which no node learns" in verdict.reason
