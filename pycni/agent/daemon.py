@@ -19,6 +19,7 @@ from pathlib import Path
 import pycni
 from pycni.agent import history, report, watchers
 from pycni.agent.autodetection import Autodetection
+from pycni.agent.balancer import balancer_of
 from pycni.agent.checks import Checks
 from pycni.agent.claim import claim_run_dir
 from pycni.agent.cni_child import CniChild
@@ -58,7 +59,7 @@ from pycni.ipam.allocator import Allocator
 from pycni.kernel.linux import LinuxKernel
 from pycni.leaving import LeaveWish
 from pycni.logs import configure_logging
-from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.network import IPAddress
 from pycni.model.resources import IPPool
 from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import protocol_number
@@ -131,6 +132,7 @@ class Agent:
             post=self.reconciler.post,
             report=self.report,
         )
+        self.balancer = balancer_of(datastore, node=node, report=self.report)
         self.cni = self._make_cni()
         self.network = configured_network(
             config, node=node, is_ready=lambda: report.is_ready(self), report=self.report
@@ -209,6 +211,8 @@ class Agent:
         inputs = self.facts.inputs
         self._tell_mtu()
         self.services.look(bool(inputs.bgp.services.all))
+        if self.balancer is not None and self.facts.has_datastore:
+            self.balancer.look(inputs)
         if inputs.node is not None:  # and the kernel has been read: this is after a pass
             self.registration.look_at(self.autodetection.look(inputs, inputs.node))
         self.speaker.listen_on(self._session_addresses(), port=inputs.bgp.listen_port)
@@ -329,7 +333,8 @@ class Agent:
         if cluster is None or self._checks is None:
             return {}
         policies = Policies(cluster, node=self.node, report=self.report).run()
-        return {"policies": policies, "checks": self._checks.run()}
+        balancer = {} if self.balancer is None else {"balancer": self.balancer.run()}
+        return {"policies": policies, "checks": self._checks.run(), **balancer}
 
     async def _look(self, cluster: Cluster) -> Report | None:
         """Look at this node as `pycnictl check` does, with the objects that are known already."""
@@ -348,13 +353,8 @@ class Agent:
             self.registration.heed(message)
             if message.kind is IPPool:
                 # The message itself is still on its way to the facts.
-                known = self.facts.inputs.pool_history | _pools_in(message)
+                known = self.facts.inputs.pool_history | history.pools_in(message)
                 history.save(self._history_path, known)
-
-
-def _pools_in(message: Listed | Changed) -> set[IPNetwork]:
-    values = message.values if isinstance(message, Listed) else (message.value,)
-    return {value.cidr for value in values if isinstance(value, IPPool)}
 
 
 async def amain(config: AgentConfig, *, node: str) -> None:

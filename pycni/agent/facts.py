@@ -49,7 +49,12 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
-from pycni.model.services import ServiceChanged, ServicesListed, SliceChanged, SlicesListed
+from pycni.model.services import (
+    ServiceChanged,
+    ServicesListed,
+    SliceChanged,
+    SlicesListed,
+)
 from pycni.model.tunnels import VXLAN_DEVICES
 from pycni.plan.inputs import Inputs, borrowed_in, host_prefix, is_confirmed, route_key
 from pycni.plan.mirror import NOTHING, Effect, apply_event, leave_out_link_local

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 from pathlib import Path
 
+from pycni.agent.messages import Changed, Listed
 from pycni.files import put
 from pycni.model.network import IPNetwork
+from pycni.model.resources import IPPool
 
 
 def load(path: Path) -> set[IPNetwork]:
@@ -23,3 +25,9 @@ def load(path: Path) -> set[IPNetwork]:
 def save(path: Path, pools: Iterable[IPNetwork]) -> None:
     """Write the history, atomically."""
     put(path, json.dumps(sorted(map(str, pools))).encode(), mode=0o600, is_flushed=False)
+
+
+def pools_in(message: Listed | Changed) -> set[IPNetwork]:
+    """Return the pools that a message tells of."""
+    values = message.values if isinstance(message, Listed) else (message.value,)
+    return {value.cidr for value in values if isinstance(value, IPPool)}

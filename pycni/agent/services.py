@@ -9,7 +9,12 @@ from collections.abc import AsyncIterator, Callable
 
 from pycni.errors import EventsLost, PycniError
 from pycni.ipam.retries import Sleep, asyncio_sleep
-from pycni.model.services import ServiceNews, ServicesListed, ServiceSources, SlicesListed
+from pycni.model.services import (
+    ServiceNews,
+    ServicesListed,
+    ServiceSources,
+    SlicesListed,
+)
 
 RETRY_S = 5.0
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 from pycni.datastore import kubeadm
 from pycni.datastore import kubernetes_objects as objects
 from pycni.datastore.kubernetes_api import JSON, JSON_PATCH, MERGE_PATCH, Access, Api, Refused
+from pycni.datastore.kubernetes_balancing import KubernetesBalancing
 from pycni.datastore.kubernetes_cluster import KubernetesCluster
 from pycni.datastore.kubernetes_documents import KubernetesDocuments
 from pycni.datastore.kubernetes_objects import Document
@@ -75,6 +76,10 @@ class KubernetesDatastore:
     def service_sources(self) -> ServiceSources:
         """Return what follows the cluster's Services; it shares the connections."""
         return service_sources(self._api)
+
+    def load_balancing(self) -> KubernetesBalancing:
+        """Return what gives Services their LoadBalancer addresses; it shares the connections."""
+        return KubernetesBalancing(self._api)
 
     def documents(self) -> KubernetesDocuments:
         """Return what lists all objects of the cluster; it shares the connections."""

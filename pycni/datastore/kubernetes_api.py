@@ -65,6 +65,17 @@ class Refused(Exception):
         self.is_about_object = "name" in (status.get("details") or {})
 
 
+@contextlib.contextmanager
+def hinting(file: str) -> Iterator[None]:
+    """Add to a denial which file of deploy/ gives the right."""
+    try:
+        yield
+    except ServerAway:
+        raise
+    except TryAgain as exc:
+        raise TryAgain(f"{exc}: is {file} applied?") from exc
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Where an API server is and who asks it: a kubeconfig, or what every pod is given."""

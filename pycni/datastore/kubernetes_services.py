@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from pycni.datastore.kubernetes_api import Api, Refused
+from pycni.datastore.kubernetes_api import Api, Refused, hinting
 from pycni.datastore.kubernetes_watch import events
 from pycni.errors import InvalidInput
 from pycni.model.schema_service import SERVICE_LABEL, full_name, parse_service, parse_slice
@@ -64,9 +64,10 @@ async def _listed(
     found: list[T] = []
     version = ""
     try:
-        async for documents, as_of in api.paging(path):
-            found += [one for one in map(parse, documents) if one is not None]
-            version = as_of
+        with hinting("deploy/rbac.yaml"):
+            async for documents, as_of in api.paging(path):
+                found += [one for one in map(parse, documents) if one is not None]
+                version = as_of
     except Refused as exc:
-        raise InvalidInput(f"cannot list {path}: {exc}: is deploy/rbac.yaml applied?") from exc
+        raise InvalidInput(f"cannot list {path}: {exc}") from exc
     return tuple(found), Cursor(version)

@@ -1,14 +1,14 @@
 """Open the datastore that a setting names; what is not used is not loaded."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from pycni.config import KUBERNETES
 from pycni.errors import DatastoreUnusable
-from pycni.model.network import IPNetwork
-from pycni.model.services import ServiceSources
+from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.services import BalancedService, ServiceSources
 from pycni.ports import Cluster, Datastore, Pods
 
 Identity = tuple[int | str, ...]
@@ -66,6 +66,42 @@ def service_sources_of(datastore: Datastore, *, services_file: str) -> ServiceSo
     from pycni.datastore.services_file import follow_file
 
     return {"services_file": lambda: follow_file(Path(services_file))}
+
+
+class LoadBalancing(Protocol):
+    """What whoever gives LoadBalancer addresses asks of a cluster, and tells it.
+
+    Methods raise `TryAgain` when the cluster can't be asked now.
+    """
+
+    async def lead(self, holder: str) -> bool:
+        """Take the Lease of who does it, or renew it; return whether it is the holder's now."""
+        ...
+
+    def services(self) -> AsyncIterator[Sequence[BalancedService]]:
+        """Yield all Services now, and again when one differs in what matters.
+
+        Raises `EventsLost` when changes may have been missed.
+        """
+        ...
+
+    async def service(self, name: str) -> BalancedService | None:
+        """Return a Service as it is now."""
+        ...
+
+    async def set_ingress(self, service: BalancedService, addresses: Sequence[IPAddress]) -> None:
+        """Have the status say which addresses a Service has, if it is as it was read."""
+        ...
+
+    async def warn(self, service: BalancedService, *, reason: str, message: str) -> None:
+        """Make a warning Event about a Service."""
+        ...
+
+
+def load_balancing_of(datastore: Datastore) -> LoadBalancing | None:
+    """Return what serves Services of the cluster that a datastore is in; None: it is in none."""
+    balancing: Callable[[], LoadBalancing] | None = getattr(datastore, "load_balancing", None)
+    return None if balancing is None else balancing()
 
 
 class Documents(Protocol):

@@ -7,6 +7,7 @@ finding, and nothing more is concluded from it.
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pycni.ipam import block as arithmetic
 from pycni.ipam.block import Given
@@ -28,6 +29,7 @@ from pycni.ipam.pools import holds, pool_of
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, affinity_name
+from pycni.model.service_ranges import LOAD_BALANCER
 from pycni.plan.ownership import alias_of
 
 MEND = "pycnictl ipam check --repair"
@@ -39,6 +41,8 @@ _ORDER = {kind: number for number, kind in enumerate(Kind)}
 
 def audit(books: Books) -> tuple[Finding, ...]:
     """Return everything that is wrong, most fundamental first."""
+    # No node, and always there: what it lacks it takes up by its next request, as nodes do.
+    books = replace(books, nodes=books.nodes | {LOAD_BALANCER})
     found = [
         *_corrupt_blocks(books),
         *_overlapping_blocks(books),

@@ -180,9 +180,9 @@ def _judge_pool(verdict: Verdict, pool: IPPool) -> None:
         return
     if PoolUse.LOAD_BALANCER in pool.allowed_uses:
         verdict.refused.append(
-            f"IPPool {pool.name} serves Services of type LoadBalancer (allowedUses): Calico books"
-            " their addresses in blocks of no node (virtual:load-balancer), and an agent that"
-            " can't read one block can read none; let another give these addresses first"
+            f"IPPool {pool.name} serves Services of type LoadBalancer (allowedUses): while nodes"
+            " migrate, Calico's controllers and pycni's agents would both give its addresses and"
+            " take them back; let another give these addresses first"
         )
         return
     words = [str(pool.cidr), f"ipipMode {pool.ipip_mode.value}"]

@@ -11,7 +11,7 @@ from enum import Enum
 from pycni.errors import InvalidInput
 from pycni.model.bgp import BGP_PORT, parse_community
 from pycni.model.network import IPAddress, IPInterface, IPNetwork
-from pycni.model.services import ServiceRanges
+from pycni.model.service_ranges import VIRTUAL, ServiceRanges
 from pycni.model.vxlan import NO_VXLAN, VxlanEnd
 
 DEFAULT_AS_NUMBER = 64512
@@ -375,7 +375,7 @@ def affinity_name(node: str, *, cidr: IPNetwork) -> str:
 
     A cut name ends in 11 digits of a hash, so that two long node names don't meet.
     """
-    block = cidr_name(cidr)
+    block, node = cidr_name(cidr), node.removeprefix(VIRTUAL)
     name = f"{node}-{block}"
     if len(name) < _NAME_LIMIT:
         return name

@@ -15,7 +15,7 @@ from pycni.model.schema_fields import (
     only_default,
     parse_address,
 )
-from pycni.model.services import ServiceRanges
+from pycni.model.service_ranges import ServiceRanges
 
 _MAX_PORT = 65535
 _MAX_RESTART_S = 4095  # 12 bits (RFC 4724, section 3)

@@ -21,6 +21,7 @@ from pycni.model.resources import (
     resource_name,
 )
 from pycni.model.schema_fields import Fields, parse_choice
+from pycni.model.service_ranges import LOAD_BALANCER, VIRTUAL
 
 HOST_PREFIX = "host:"
 
@@ -72,7 +73,8 @@ def _block_spec(block: Block) -> dict[str, Any]:
     """Return the `spec` without its attributes, for which it keeps the place."""
     spec: dict[str, Any] = {"cidr": str(block.cidr)}
     if block.affinity is not None:
-        spec["affinity"] = HOST_PREFIX + block.affinity
+        is_virtual = block.affinity.startswith(VIRTUAL)
+        spec["affinity"] = block.affinity if is_virtual else HOST_PREFIX + block.affinity
     # The CRD requires it; nothing reads it (the setting is the cluster's, in IPAMConfig).
     spec["strictAffinity"] = False
     spec["deleted"] = block.is_deleted
@@ -180,8 +182,8 @@ def _whole(number: object) -> int:
 
 
 def _owner(affinity: str | None) -> str | None:
-    if affinity is None:
-        return None
+    if affinity is None or affinity == LOAD_BALANCER:
+        return affinity
     if not affinity.startswith(HOST_PREFIX):
         raise InvalidInput(f"spec.affinity: {affinity!r} is not of the form host:NODE")
     return affinity[len(HOST_PREFIX) :]
@@ -238,7 +240,9 @@ def affinity_document(affinity: BlockAffinity) -> dict[str, Any]:
     from base64 import b32encode
     from hashlib import sha3_256
 
-    digest = b32encode(sha3_256(affinity.node.encode()).digest()).decode().rstrip("=")
+    kind = "virtual" if affinity.node.startswith(VIRTUAL) else "host"
+    node = affinity.node.removeprefix(VIRTUAL)
+    digest = b32encode(sha3_256(node.encode()).digest()).decode().rstrip("=")
     return {
         "apiVersion": "crd.projectcalico.org/v1",
         "kind": "BlockAffinity",
@@ -246,15 +250,15 @@ def affinity_document(affinity: BlockAffinity) -> dict[str, Any]:
             "name": resource_name(affinity),
             "labels": {
                 "projectcalico.org/hostname-hash": digest,
-                "projectcalico.org/affinity-type": "host",
+                "projectcalico.org/affinity-type": kind,
                 "projectcalico.org/ip-version": str(affinity.cidr.version),
             },
         },
         "spec": {
-            "node": affinity.node,
+            "node": node,
             "cidr": str(affinity.cidr),
             "state": affinity.state.value,
-            "type": "host",
+            "type": kind,
             # A string here, in Calico's CRD; a boolean in all the others.
             "deleted": "true" if affinity.is_deleted else "false",
         },
@@ -265,10 +269,13 @@ def parse_affinity(spec: object) -> BlockAffinity:
     """Read the `spec` of a BlockAffinity."""
     fields = Fields(spec, path="spec")
     kind = fields.text("type")
-    if kind not in (None, "", "host"):
-        raise InvalidInput(f"spec.type: {kind!r} is not supported, only host is")
+    node = fields.need("node")
+    if kind == "virtual":
+        node = VIRTUAL + node
+    if kind not in (None, "", "host") and node != LOAD_BALANCER:
+        raise InvalidInput(f"spec.type: {kind!r} of {node} is not supported, only host is")
     affinity = BlockAffinity(
-        node=fields.need("node"),
+        node=node,
         cidr=fields.network("cidr"),
         # As with Calico, whose readers pass over pending ones alone.
         state=parse_choice(

@@ -5,16 +5,23 @@ and never keeps the rest, or other objects, from being read.
 """
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 
+from pycni.errors import InvalidInput
 from pycni.model.network import IPAddress
-from pycni.model.services import EndpointSlice, Service
+from pycni.model.services import BalancedService, EndpointSlice, Service
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 """Of an EndpointSlice: the Service that it is of, in its own namespace."""
 
+OWN_CLASS = "calico"
+"""The `loadBalancerClass` of Services that ask for us, as Calico calls itself."""
+
+_ANNOTATION = "projectcalico.org/"
 _TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
 _VERSIONS = {"IPv4": 4, "IPv6": 6}
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -57,6 +64,68 @@ def parse_slice(document: object) -> EndpointSlice | None:
         nodes=frozenset(node for node in nodes if isinstance(node, str)),
         is_ready=bool(ready),
     )
+
+
+def parse_balanced(document: object) -> BalancedService | None:
+    """Return what a Service wishes of a load balancer; None: it has no name."""
+    name, metadata, spec = (
+        full_name(document),
+        _child(document, "metadata"),
+        _child(document, "spec"),
+    )
+    if name is None:
+        return None
+    status = _child(_child(document, "status"), "loadBalancer")
+    ingress = _addresses([_mapping(one).get("ip") for one in _items(status, "ingress")])
+    versions = [_VERSIONS[str(one)] for one in _items(spec, "ipFamilies") if one in _VERSIONS]
+    made = BalancedService(
+        name=name,
+        uid=str(metadata.get("uid") or ""),
+        is_ours=spec.get("type") == "LoadBalancer"
+        and spec.get("loadBalancerClass") in (None, OWN_CLASS),
+        versions=tuple(versions) or (4,),
+        ingress=ingress,
+        revision=str(metadata.get("resourceVersion") or ""),
+    )
+    try:
+        return _with_wishes(made, _child(metadata, "annotations"), spec.get("loadBalancerIP"))
+    except InvalidInput as exc:
+        return replace(made, fault=str(exc))
+
+
+def _with_wishes(
+    service: BalancedService, annotations: Mapping[str, object], address: object
+) -> BalancedService:
+    texts = _texts(annotations, "loadBalancerIPs") or ((str(address),) if address else ())
+    addresses = _addresses(list(texts))
+    if len(addresses) != len(texts):
+        raise InvalidInput(f"cannot give {', '.join(texts)}: that is no list of addresses")
+    if len({one.version for one in addresses}) != len(addresses):
+        raise InvalidInput(
+            f"cannot give {', '.join(texts)}: ask for one of each IP version at most"
+        )
+    return replace(
+        service,
+        addresses=addresses,
+        ipv4_pools=_texts(annotations, "ipv4pools"),
+        ipv6_pools=_texts(annotations, "ipv6pools"),
+    )
+
+
+def _texts(annotations: Mapping[str, object], name: str) -> tuple[str, ...]:
+    """Read an annotation that holds a list of texts as JSON."""
+    text = annotations.get(_ANNOTATION + name)
+    if not text:
+        return ()
+    try:
+        items = json.loads(str(text))
+    except (ValueError, RecursionError):
+        items = None
+    if not isinstance(items, list) or not all(isinstance(one, str) for one in items):
+        raise InvalidInput(
+            f'annotation {_ANNOTATION}{name}: write a list in JSON, such as ["one", "two"]'
+        )
+    return tuple(items)
 
 
 def full_name(document: object) -> str | None:

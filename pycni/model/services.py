@@ -1,32 +1,18 @@
-"""Kubernetes's Services as far as BGP announces them, and the ranges that their addresses lie in.
+"""Kubernetes's Services as far as BGP announces them, or they get addresses of a load balancer.
 
 What Services and EndpointSlices say is written by whoever may make one: `model.schema_service`
 reads it, and leaves out what says nothing.
 """
 
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 
-from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.network import IPAddress
 
-
-@dataclass(frozen=True, slots=True)
-class ServiceRanges:
-    """Which addresses of Services are announced (`serviceClusterIPs` and its like).
-
-    `is_aggregating` (`serviceLoadBalancerAggregation`): every node announces the ranges of
-    `load_balancer` whole; else it announces each address of a Service in them by itself.
-    """
-
-    cluster: tuple[IPNetwork, ...] = ()
-    external: tuple[IPNetwork, ...] = ()
-    load_balancer: tuple[IPNetwork, ...] = ()
-    is_aggregating: bool = True
-
-    @property
-    def all(self) -> tuple[IPNetwork, ...]:
-        """Return the ranges of all kinds."""
-        return (*self.cluster, *self.external, *self.load_balancer)
+HANDLE_PREFIX = "lb-"
+"""What the handles of Services begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +27,39 @@ class Service:
     cluster_ips: tuple[IPAddress, ...] = ()
     external_ips: tuple[IPAddress, ...] = ()
     load_balancer_ips: tuple[IPAddress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BalancedService:
+    """A Service as far as it concerns who gives LoadBalancer addresses.
+
+    `is_ours`: it is of type LoadBalancer, and of no other class than Calico's.  `versions` are the
+    IP versions that it has (`ipFamilies`), `addresses` those that it asks for in particular,
+    `ipv4_pools` and `ipv6_pools` names or CIDRs of pools; `ingress` is what its status says.
+    `fault` is what can't be read of its wishes.
+    """
+
+    name: str
+    uid: str
+    is_ours: bool = False
+    versions: tuple[int, ...] = ()
+    addresses: tuple[IPAddress, ...] = ()
+    ipv4_pools: tuple[str, ...] = ()
+    ipv6_pools: tuple[str, ...] = ()
+    ingress: tuple[IPAddress, ...] = ()
+    fault: str = ""
+    revision: str = field(default="", compare=False)
+
+    @property
+    def handle_id(self) -> str:
+        """Return the handle that holds its addresses, as Calico makes it: not another Service's.
+
+        A Service that is made again under its name has another uid, and so another handle.
+        """
+        namespace, _, name = self.name.partition("/")
+        digest = sha256(f"{name}-{namespace}-{self.uid}".lower().encode()).digest()
+        text = urlsafe_b64encode(digest).decode().rstrip("=")
+        return HANDLE_PREFIX + text.replace("-", "").replace("_", "")
 
 
 @dataclass(frozen=True, slots=True)

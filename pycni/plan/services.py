@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from pycni.ipam.pools import holds
 from pycni.model.network import IPNetwork
-from pycni.model.services import EndpointSlice, Service, ServiceRanges
+from pycni.model.service_ranges import ServiceRanges
+from pycni.model.services import EndpointSlice, Service
 from pycni.plan.inputs import Inputs, host_prefix
 
 EXCLUDING_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"

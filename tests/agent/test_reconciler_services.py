@@ -7,10 +7,10 @@ import pytest
 
 from pycni.agent.reconciler import RECORDS_WAIT_S
 from pycni.model.resources import BGPConfiguration
+from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import (
     EndpointSlice,
     Service,
-    ServiceRanges,
     ServicesListed,
     SlicesListed,
 )

@@ -12,7 +12,7 @@ from pycni.agent.facts import Facts
 from pycni.agent.messages import BgpTold
 from pycni.model.bgp import BgpEvent, Family, Path, PathsChanged, PeerDown, PeerOpened, PeerUp
 from pycni.model.resources import BGPConfiguration, BGPFilter, BGPPeer, FilterAction, FilterRule
-from pycni.model.services import ServiceRanges
+from pycni.model.service_ranges import ServiceRanges
 from tests.unit.plan.samples import OWN, THEIRS, inputs, path
 
 NODE_2 = ip_address("10.10.43.25")

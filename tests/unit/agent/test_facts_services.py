@@ -9,11 +9,11 @@ from pycni.agent.dirty import Dirty
 from pycni.agent.facts import Facts
 from pycni.agent.messages import Message
 from pycni.model.resources import BGPConfiguration
+from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import (
     EndpointSlice,
     Service,
     ServiceChanged,
-    ServiceRanges,
     ServicesListed,
     SliceChanged,
     SlicesListed,

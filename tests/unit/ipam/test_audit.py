@@ -8,6 +8,7 @@ from pycni.ipam.audit import MEND, audit
 from pycni.ipam.books import Books, Held, recounted
 from pycni.ipam.findings import Kind
 from pycni.model.resources import AffinityState, BlockAffinity, Handle, IPPool
+from pycni.model.service_ranges import LOAD_BALANCER
 from tests.unit.written_books import (
     AFFINITY,
     CIDR,
@@ -280,3 +281,13 @@ def test_findings_come_most_fundamental_first_and_in_the_order_of_addresses() ->
         (Kind.ADDRESS_WITHOUT_HANDLE, "b"),
         (Kind.ADDRESS_WITHOUT_HANDLE, "a"),
     ]
+
+
+def test_addresses_of_services_and_their_blocks_are_in_order() -> None:
+    cidr = IPv4Network("198.51.100.0/26")
+    block = give(empty_block(cidr, affinity=LOAD_BALANCER), "lb-x", service="shop")
+    affinity = BlockAffinity(LOAD_BALANCER, cidr, AffinityState.CONFIRMED)
+    handle = Handle("lb-x", ((cidr, 1),))
+    pool = IPPool("balanced", IPv4Network("198.51.100.0/24"))
+
+    assert kinds(Books((pool,), (block,), (handle,), (affinity,), frozenset({"node-0"}))) == []

@@ -25,6 +25,7 @@ from pycni.model.resources import (
     resource_name,
 )
 from pycni.model.schema_config import node_annotations
+from pycni.model.service_ranges import LOAD_BALANCER
 
 V4 = IPv4Network("192.168.39.192/30")
 BLOCK = Block(
@@ -282,6 +283,7 @@ def test_an_affinity_that_says_nothing_of_its_state_is_confirmed(said: dict[str,
         (Handle, HANDLE_DOCUMENT, {"more": 1}, "spec.more: unknown field"),
         (Handle, HANDLE_DOCUMENT, {"block": {"10.0.0.0/30": "x"}}, "'x' is no whole number"),
         (BlockAffinity, AFFINITY_DOCUMENT, {"type": "virtual"}, "spec.type: 'virtual'"),
+        (BlockAffinity, AFFINITY_DOCUMENT, {"type": "other"}, "spec.type: 'other'"),
         (BlockAffinity, AFFINITY_DOCUMENT, {"state": "maybe"}, "spec.state: 'maybe' is none of"),
         (IPPool, POOL_DOCUMENT, {"color": "red"}, "spec.color: unknown or unsupported"),
     ],
@@ -402,3 +404,19 @@ def test_a_damaged_block_is_refused(old: str, new: str) -> None:
 
     with pytest.raises(DatastoreUnusable, match="cannot read the stored IPAMBlock"):
         schema.decode(Block, text, name=resource_name(BLOCK))
+
+
+def test_blocks_of_load_balancers_are_calicos() -> None:
+    block = json.loads(json.dumps(BLOCK_DOCUMENT))
+    block["spec"]["affinity"] = LOAD_BALANCER
+    made = schema.from_stored(Block, block)
+    affinity = BlockAffinity(LOAD_BALANCER, made.cidr, AffinityState.CONFIRMED)
+
+    document = schema.to_stored(affinity)
+
+    assert made.affinity == LOAD_BALANCER
+    assert json.loads(schema.encode(made)) == block
+    assert document["metadata"]["name"].startswith("load-balancer-")
+    assert document["metadata"]["labels"]["projectcalico.org/affinity-type"] == "virtual"
+    assert (document["spec"]["node"], document["spec"]["type"]) == ("load-balancer", "virtual")
+    assert schema.from_stored(BlockAffinity, document) == affinity

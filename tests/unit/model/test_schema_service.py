@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pycni.model.schema_service import parse_service, parse_slice
-from pycni.model.services import EndpointSlice, Service
+from pycni.model.schema_service import parse_balanced, parse_service, parse_slice
+from pycni.model.services import BalancedService, EndpointSlice, Service
 
 METADATA = {"namespace": "web", "name": "shop"}
 SLICE = {"namespace": "web", "name": "shop-x7", "labels": {"kubernetes.io/service-name": "shop"}}
@@ -118,3 +118,71 @@ def test_a_slice_may_have_no_ready_endpoint() -> None:
 )
 def test_a_slice_of_nothing_is_passed_over(document: object) -> None:
     assert parse_slice(document) is None
+
+
+# --- what a Service wishes of a load balancer ---------------------------------------------------
+
+
+def balanced(annotations: dict[str, object] | None = None, **spec: Any) -> BalancedService:  # noqa: ANN401
+    metadata = METADATA | {"uid": "u1", "resourceVersion": "7", "annotations": annotations or {}}
+    read = parse_balanced({"metadata": metadata, "spec": {"type": "LoadBalancer"} | spec})
+    assert read is not None
+    return read
+
+
+def test_a_service_without_class_or_of_calicos_is_ours() -> None:
+    made = balanced(ipFamilies=["IPv6", "IPv4", "IPv5"])
+
+    assert made == BalancedService("web/shop", "u1", is_ours=True, versions=(6, 4))
+    assert made.revision == "7"
+    assert balanced().versions == (4,)
+    assert balanced(loadBalancerClass="calico").is_ours
+    assert not balanced(loadBalancerClass="other").is_ours
+    assert not balanced(type="NodePort").is_ours
+
+
+def test_a_service_may_ask_for_addresses_and_pools() -> None:
+    annotated = balanced(
+        {
+            "projectcalico.org/loadBalancerIPs": '["198.51.100.7", "2001:db8::7"]',
+            "projectcalico.org/ipv4pools": '["four", "203.0.113.0/24"]',
+            "projectcalico.org/ipv6pools": '["six"]',
+        },
+        loadBalancerIP="198.51.100.8",
+    )
+
+    assert annotated.addresses == (ip_address("198.51.100.7"), ip_address("2001:db8::7"))
+    assert (annotated.ipv4_pools, annotated.ipv6_pools) == (("four", "203.0.113.0/24"), ("six",))
+    plain = balanced(loadBalancerIP="198.51.100.8")
+    assert plain.addresses == (ip_address("198.51.100.8"),)
+
+
+def test_the_status_says_what_it_has() -> None:
+    status = {"loadBalancer": {"ingress": [{"ip": "198.51.100.1"}, {"hostname": "a"}]}}
+
+    read = parse_balanced({"metadata": METADATA, "status": status})
+
+    assert read is not None
+    assert read.ingress == (ip_address("198.51.100.1"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("loadBalancerIPs", '["x"]', "cannot give x: that is no list of addresses"),
+        ("loadBalancerIPs", '["1.1.1.1", "1.1.1.2"]', "ask for one of each IP version at most"),
+        ("loadBalancerIPs", "1.1.1.1", "loadBalancerIPs: write a list in JSON"),
+        ("ipv4pools", "{}", "ipv4pools: write a list in JSON"),
+        ("ipv6pools", "[7]", "ipv6pools: write a list in JSON"),
+        ("ipv6pools", "[" * 9999, "ipv6pools: write a list in JSON"),
+    ],
+)
+def test_wishes_that_can_not_be_read_are_a_fault(name: str, text: str, fault: str) -> None:
+    made = balanced({f"projectcalico.org/{name}": text})
+
+    assert made.is_ours
+    assert fault in made.fault
+
+
+def test_what_has_no_name_wishes_nothing() -> None:
+    assert parse_balanced({"spec": {"type": "LoadBalancer"}}) is None

@@ -34,7 +34,7 @@ from pycni.model.schema_config import Config
 from pycni.model.schema_fields import check_password
 from pycni.model.schema_rules import merged, mistakes_of
 from pycni.model.schema_yaml import Manifest, parse_document, parse_manifests, to_document
-from pycni.model.services import ServiceRanges
+from pycni.model.service_ranges import ServiceRanges
 
 POOL = """
 apiVersion: projectcalico.org/v3

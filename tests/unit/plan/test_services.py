@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from pycni.model.resources import BGPConfiguration
-from pycni.model.services import EndpointSlice, Service, ServiceRanges
+from pycni.model.service_ranges import ServiceRanges
+from pycni.model.services import EndpointSlice, Service
 from pycni.plan.exports import wanted_advertisements
 from pycni.plan.imports import Rejected, judge
 from pycni.plan.inputs import Inputs

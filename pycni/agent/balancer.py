@@ -1,0 +1,258 @@
+"""Give Services their LoadBalancer addresses: one agent of all does it, the one with the Lease.
+
+Level by level: whatever has changed, all Services are compared with what the books say that they
+hold, so that a leader finds what its predecessor had begun.  Writes, in this order: the address in
+the books, then the status.  What a crash leaves between them:
+
+* an address that no status tells of: its handle is the Service's, so the next leader writes it;
+* two leaders for a moment: both give by the same handle; one address of each IP version stays, the
+  one that the status tells of.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from pycni.datastore.opening import LoadBalancing, load_balancing_of
+from pycni.errors import EventsLost, PycniError, TryAgain
+from pycni.ipam import block as arithmetic
+from pycni.ipam.allocator import Allocator
+from pycni.ipam.block import Given
+from pycni.ipam.books import sound
+from pycni.ipam.giving import assigned
+from pycni.ipam.requests import AssignRequest
+from pycni.ipam.retries import Sleep, asyncio_sleep
+from pycni.model.network import IPAddress
+from pycni.model.resources import Block, BlockAffinity, IPPool, PoolUse
+from pycni.model.service_ranges import LOAD_BALANCER
+from pycni.model.services import HANDLE_PREFIX, BalancedService
+from pycni.plan.balancing import judge, wanted_ingress
+from pycni.plan.inputs import Inputs
+from pycni.ports import Datastore
+
+_log = logging.getLogger(__name__)
+
+WHAT = "LoadBalancer addresses"
+REASON = "NoLoadBalancerAddress"
+RENEW_S = 4.0
+STAND_S = 10.0
+"""How often the others ask for the Lease: every node of a cluster does."""
+LOSE_S = 10.0
+"""When a leader that can't renew its Lease stops: before another one may take it."""
+LOOK_S = 60.0
+GATHER_S = 0.1
+RETRY_S = 5.0
+LONGEST = 1000
+"""How much of an Event's message an API server takes, nearly."""
+NAMED = 3
+"""How many Services that could not be served are named at once."""
+
+
+class Balancer:
+    """Stands for election while there is something to give, and gives while it leads."""
+
+    def __init__(
+        self,
+        datastore: Datastore,
+        cluster: LoadBalancing,
+        *,
+        node: str,
+        report: Callable[[str, str], None],
+        sleep: Sleep = asyncio_sleep,
+    ) -> None:
+        self._datastore = datastore
+        self._cluster = cluster
+        self._node = node
+        self._report = report
+        self._sleep = sleep
+        self._allocator = Allocator(datastore, node=LOAD_BALANCER)
+        self._pools: frozenset[IPPool] = frozenset()
+        self._is_wanted = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._services: Sequence[BalancedService] | None = None
+        self._told: dict[str, str] = {}
+
+    def look(self, inputs: Inputs) -> None:
+        """Note which pools and blocks there are: mostly there is nothing to do at all."""
+        pools = inputs.pools.values()
+        ours = frozenset(pool for pool in pools if PoolUse.LOAD_BALANCER in pool.allowed_uses)
+        if ours != self._pools:
+            self._pools = ours
+            self._changed.set()
+        is_member = inputs.node is not None and not inputs.is_leaving
+        if is_member and (ours or any(_is_balanced(one) for one in inputs.affinities.values())):
+            self._is_wanted.set()
+        else:
+            self._is_wanted.clear()
+
+    async def run(self) -> None:
+        """Stand for election, and serve, until cancelled."""
+        while True:
+            await self._is_wanted.wait()
+            try:
+                if await self._cluster.lead(self._node):
+                    _log.info("this agent gives Services their LoadBalancer addresses")
+                    await self._serve()
+                self._report(WHAT, "")
+            except PycniError as exc:
+                self._report(WHAT, str(exc))
+            await self._sleep(STAND_S)
+
+    async def _serve(self) -> None:
+        """Serve until the Lease is somebody else's, or may be."""
+        self._services = None
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._follow(), name="balancer-follow"),
+                group.create_task(self._settle(), name="balancer-settle"),
+            ]
+            await self._hold()
+            for task in tasks:
+                task.cancel()
+
+    async def _hold(self) -> None:
+        clock = asyncio.get_running_loop().time
+        renewed_at = clock()
+        while self._is_wanted.is_set() and clock() - renewed_at < LOSE_S:
+            await self._sleep(RENEW_S)
+            try:
+                async with asyncio.timeout(LOSE_S - RENEW_S):
+                    if not await self._cluster.lead(self._node):
+                        return
+                renewed_at = clock()
+            except (PycniError, TimeoutError) as exc:
+                _log.warning("cannot renew the Lease", extra={"reason": str(exc)})
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async for services in self._cluster.services():
+                    self._services = services
+                    self._changed.set()
+            except EventsLost:
+                continue
+            except PycniError as exc:
+                self._report(WHAT, str(exc))
+                await self._sleep(RETRY_S)
+
+    async def _settle(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
+            await self._sleep(GATHER_S)
+            self._changed.clear()
+            if self._services is None:
+                continue
+            try:
+                await self._settle_all(self._services)
+                self._report(WHAT, "")
+            except PycniError as exc:
+                self._report(WHAT, str(exc))
+                await self._sleep(RETRY_S)
+                self._changed.set()
+
+    # --- one look at everything -----------------------------------------------------------------
+
+    async def _settle_all(self, services: Sequence[BalancedService]) -> None:
+        """Compare all Services with the books; one that fails keeps nobody from being served."""
+        pools = [stored.value for stored in (await self._datastore.list(IPPool)).items]
+        held = await self._held()
+        # First what others can be given then.
+        for handle_id in held.keys() - {one.handle_id for one in services}:
+            await self._release_orphan(handle_id, held[handle_id])
+        errors = []
+        for service in sorted(services, key=lambda one: one.name):
+            own = held.get(service.handle_id, ())
+            try:
+                if service.is_ours or own:
+                    await self._settle_one(service, own, pools)
+            except PycniError as exc:
+                errors.append(f"Service {service.name}: {exc}")
+        names = {one.name for one in services}
+        self._told = {name: text for name, text in self._told.items() if name in names}
+        if errors:
+            raise TryAgain("; ".join(errors[:NAMED]))
+
+    async def _held(self) -> dict[str, tuple[Given, ...]]:
+        """Return what each handle of a Service holds, by the blocks themselves."""
+        found: dict[str, tuple[Given, ...]] = {}
+        blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
+        for block in sound(blocks):
+            for one in arithmetic.given(block) if block.affinity == LOAD_BALANCER else ():
+                handle_id = one.attribute.handle_id or ""
+                if handle_id.startswith(HANDLE_PREFIX):
+                    found[handle_id] = (*found.get(handle_id, ()), one)
+        return found
+
+    async def _settle_one(
+        self, service: BalancedService, held: Sequence[Given], pools: Sequence[IPPool]
+    ) -> None:
+        verdict = judge(service, held, pools)
+        if verdict.loses:
+            addresses = [assigned(one.address, one.sequence_number) for one in verdict.loses]
+            await self._allocator.release(addresses, handle_id=service.handle_id)
+        faults = [verdict.fault] if verdict.fault else []
+        has = [one.address for one in verdict.keeps]
+        for want in verdict.wants:
+            try:
+                has.append(await self._assign(service, want))
+            except PycniError as exc:
+                faults.append(str(exc))
+        ingress = wanted_ingress(service, has, [one.address for one in verdict.loses])
+        if ingress != service.ingress:
+            await self._cluster.set_ingress(service, ingress)
+        await self._tell(service, "; ".join(faults))
+
+    async def _assign(self, service: BalancedService, want: IPAddress | int) -> IPAddress:
+        namespace, _, name = service.name.partition("/")
+        now = datetime.now(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
+        is_version = isinstance(want, int)
+        request = AssignRequest(
+            handle_id=service.handle_id,
+            attributes=(
+                ("namespace", namespace),
+                ("service", name),
+                ("timestamp", f"{now} +0000 UTC"),
+                ("type", "LoadBalancer"),
+            ),
+            versions=(want,) if isinstance(want, int) else (),
+            addresses=() if isinstance(want, int) else (want,),
+            ipv4_pools=service.ipv4_pools if is_version else (),
+            ipv6_pools=service.ipv6_pools if is_version else (),
+            use=PoolUse.LOAD_BALANCER,
+        )
+        (one,) = (await self._allocator.assign(request)).addresses
+        _log.info(
+            "a Service has an address",
+            extra={"service": service.name, "address": str(one.interface.ip)},
+        )
+        return one.interface.ip
+
+    async def _release_orphan(self, handle_id: str, given: Sequence[Given]) -> None:
+        """Take back what a Service held that is gone: asked once more, for it may be new."""
+        said = dict(given[0].attribute.secondary)
+        name = f"{said.get('namespace', '')}/{said.get('service', '')}"
+        there = await self._cluster.service(name)
+        if there is None or there.handle_id != handle_id:
+            await self._allocator.release_by_handle(handle_id)
+
+    async def _tell(self, service: BalancedService, fault: str) -> None:
+        """Make an Event, once for each fault."""
+        if fault and self._told.get(service.name) != fault:
+            await self._cluster.warn(service, reason=REASON, message=fault[:LONGEST])
+        self._told[service.name] = fault
+
+
+def balancer_of(
+    datastore: Datastore, *, node: str, report: Callable[[str, str], None]
+) -> Balancer | None:
+    """Return what gives Services of a datastore's cluster their addresses; None: it is in none."""
+    cluster = load_balancing_of(datastore)
+    return None if cluster is None else Balancer(datastore, cluster, node=node, report=report)
+
+
+def _is_balanced(affinity: BlockAffinity) -> bool:
+    return affinity.node == LOAD_BALANCER

@@ -1,0 +1,303 @@
+"""LoadBalancer addresses: given, written back, taken back, by one leader after another."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
+
+from pycni.agent.balancer import LOSE_S, RENEW_S, WHAT, Balancer
+from pycni.datastore.memory import MemoryDatastore, MemoryStore
+from pycni.errors import EventsLost, TryAgain
+from pycni.ipam.audit import audit
+from pycni.ipam.books import Books
+from pycni.model.network import IPAddress
+from pycni.model.resources import Block, BlockAffinity, Handle, IPPool, Node, PoolUse
+from pycni.model.services import BalancedService
+from pycni.plan.inputs import Inputs, Settings
+from tests.virtual_time import run
+
+POOL = IPPool(
+    "balanced", ip_network("198.51.100.0/30"), block_size=30,
+    allowed_uses=frozenset({PoolUse.LOAD_BALANCER}),
+)  # fmt: skip
+SHOP = BalancedService("web/shop", "u1", is_ours=True, versions=(4,))
+
+
+@dataclass
+class ToldServices:
+    """See `pycni.datastore.opening.LoadBalancing`; whoever asks first is the leader."""
+
+    leader: str = ""
+    objects: dict[str, BalancedService] = field(default_factory=dict)
+    warned: list[str] = field(default_factory=list)
+    writes: int = 0
+    is_away: bool = False
+    is_read_only: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    is_lost: bool = False
+
+    async def lead(self, holder: str) -> bool:
+        self._check()
+        self.leader = self.leader or holder
+        return self.leader == holder
+
+    def _check(self) -> None:
+        if self.is_away:
+            raise TryAgain("the API server does not answer")
+
+    def have(self, *services: BalancedService) -> None:
+        self.objects |= {one.name: one for one in services}
+        self.changed.set()
+
+    def drop(self, name: str) -> None:
+        del self.objects[name]
+        self.changed.set()
+
+    async def services(self) -> AsyncIterator[Sequence[BalancedService]]:
+        while True:
+            self._check()
+            if self.is_lost:
+                self.is_lost = False
+                raise EventsLost("list again")
+            self.changed.clear()
+            yield tuple(self.objects.values())
+            await self.changed.wait()
+
+    async def service(self, name: str) -> BalancedService | None:
+        return self.objects.get(name)
+
+    async def set_ingress(self, service: BalancedService, addresses: Sequence[IPAddress]) -> None:
+        if self.is_read_only:
+            raise TryAgain("somebody has changed it")
+        self.writes += 1
+        self.have(replace(self.objects[service.name], ingress=tuple(addresses)))
+
+    async def warn(self, service: BalancedService, *, reason: str, message: str) -> None:
+        self.warned.append(f"{service.name} {reason}: {message}")
+
+
+@dataclass
+class World:
+    store: MemoryStore
+    cluster: ToldServices
+    troubles: dict[str, str] = field(default_factory=dict)
+    tasks: list["asyncio.Task[None]"] = field(default_factory=list)
+
+    def start(self, node: str, *pools: IPPool) -> Balancer:
+        """Start an agent's part that knows of these pools."""
+        balancer = Balancer(
+            MemoryDatastore(self.store),
+            self.cluster,
+            node=node,
+            report=self.troubles.__setitem__,
+        )
+        balancer.look(self.inputs(node, *pools))
+        self.tasks.append(asyncio.create_task(balancer.run()))
+        return balancer
+
+    def inputs(self, node: str, *pools: IPPool) -> Inputs:
+        made = Inputs(Settings(node))
+        made.set_node(node, Node(node))
+        made.pools = {pool.name: pool for pool in pools}
+        return made
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.tasks.clear()
+
+    def ingress(self, name: str = "web/shop") -> list[str]:
+        return [str(one) for one in self.cluster.objects[name].ingress]
+
+    async def held(self) -> dict[str, int]:
+        """Return how many addresses each handle holds; the books must be in order."""
+        datastore = MemoryDatastore(self.store)
+        books = Books(
+            pools=tuple(one.value for one in (await datastore.list(IPPool)).items),
+            blocks=tuple(one.value for one in (await datastore.list(Block)).items),
+            handles=tuple(one.value for one in (await datastore.list(Handle)).items),
+            affinities=tuple(one.value for one in (await datastore.list(BlockAffinity)).items),
+        )
+        assert audit(books) == ()
+        return {one.id: sum(count for _, count in one.blocks) for one in books.handles}
+
+
+def play(story: Callable[[World], Awaitable[None]], *services: BalancedService) -> None:
+    async def main() -> None:
+        world = World(MemoryStore(), ToldServices())
+        world.cluster.have(*services)
+        await MemoryDatastore(world.store).create(POOL)
+        try:
+            async with asyncio.timeout(3600):
+                await story(world)
+        finally:
+            await world.stop()
+
+    run(main())
+
+
+def test_a_service_gets_an_address_and_its_status_says_so() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        assert world.ingress() == ["198.51.100.0"]
+
+        other = replace(SHOP, name="web/other", uid="u2")
+        world.cluster.have(other, replace(SHOP, name="web/alien", is_ours=False))
+        await asyncio.sleep(1)
+        assert world.ingress("web/other") == ["198.51.100.1"]
+        assert world.ingress("web/alien") == []
+        assert await world.held() == {SHOP.handle_id: 1, other.handle_id: 1}
+        assert world.cluster.writes == 2
+
+    play(story, SHOP)
+
+
+def test_an_address_is_taken_back_with_its_service_or_its_type() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+
+        world.cluster.have(replace(world.cluster.objects["web/shop"], is_ours=False))
+        await asyncio.sleep(1)
+        assert world.ingress() == []
+        assert await world.held() == {}
+
+        world.cluster.have(SHOP)
+        await asyncio.sleep(1)
+        assert await world.held() == {SHOP.handle_id: 1}
+        world.cluster.drop("web/shop")
+        await asyncio.sleep(1)
+        assert await world.held() == {}
+
+    play(story, SHOP)
+
+
+def test_a_service_that_is_made_again_gets_an_address_of_its_own() -> None:
+    again = replace(SHOP, uid="u9")
+
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        world.cluster.have(again)
+        await asyncio.sleep(1)
+        assert await world.held() == {again.handle_id: 1}
+
+    play(story, SHOP)
+
+
+def test_where_no_pool_is_for_it_nobody_stands_for_election() -> None:
+    async def story(world: World) -> None:
+        balancer = world.start("node-0")
+        await asyncio.sleep(60)
+        assert world.cluster.leader == ""
+        leaving = world.inputs("node-0", POOL)
+        leaving.is_leaving = True
+        balancer.look(leaving)
+        await asyncio.sleep(60)
+        assert world.cluster.leader == ""
+
+    play(story, SHOP)
+
+
+def test_what_nobody_can_be_given_is_told_once_and_given_when_it_can_be() -> None:
+    services = [replace(SHOP, name=f"web/s{n}", uid=f"u{n}") for n in range(5)]
+
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(300)
+        (event,) = world.cluster.warned
+        assert event.startswith("web/s4 NoLoadBalancerAddress: ")
+        assert world.ingress("web/s4") == []
+
+        world.cluster.drop("web/s0")
+        await asyncio.sleep(1)
+        assert world.ingress("web/s4") == ["198.51.100.0"]
+        assert len(world.cluster.warned) == 1
+
+    play(story, *services)
+
+
+def test_a_leader_that_died_before_the_status_is_succeeded() -> None:
+    async def story(world: World) -> None:
+        world.cluster.is_read_only = True
+        world.start("node-0", POOL)
+        await asyncio.sleep(2)
+        assert await world.held() == {SHOP.handle_id: 1}
+        assert world.troubles[WHAT] == "Service web/shop: somebody has changed it"
+        await world.stop()
+        world.cluster.leader, world.cluster.is_read_only = "", False
+
+        world.start("node-1", POOL)
+        await asyncio.sleep(5)
+        assert world.ingress() == ["198.51.100.0"]
+        assert await world.held() == {SHOP.handle_id: 1}
+
+    play(story, SHOP)
+
+
+def test_one_agent_serves_and_ends_when_another_has_the_lease() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        world.start("node-1", POOL)
+        await asyncio.sleep(1)
+        assert (world.cluster.leader, world.cluster.writes) == ("node-0", 1)
+
+        world.cluster.leader = "node-9"
+        await asyncio.sleep(2 * RENEW_S)
+        world.cluster.have(replace(SHOP, name="web/late", uid="u2"))
+        await asyncio.sleep(LOSE_S)
+        assert world.ingress("web/late") == []
+
+    play(story, SHOP)
+
+
+def test_a_leader_without_its_lease_renewed_stops_and_comes_back() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        world.cluster.is_away = True
+        await asyncio.sleep(3 * LOSE_S)
+        assert world.troubles[WHAT] == "the API server does not answer"
+        world.cluster.is_away = False
+        world.cluster.have(replace(SHOP, name="web/late", uid="u2"))
+        await asyncio.sleep(3 * LOSE_S)
+        assert world.ingress("web/late") == ["198.51.100.1"]
+        assert world.troubles[WHAT] == ""
+
+    play(story, SHOP)
+
+
+def test_lost_changes_are_listed_again() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        world.cluster.is_lost = True
+        world.cluster.have(replace(SHOP, name="web/late", uid="u2"))
+        await asyncio.sleep(1)
+        assert world.ingress("web/late") == ["198.51.100.1"]
+
+    play(story, SHOP)
+
+
+def test_a_pool_that_goes_takes_its_addresses_along() -> None:
+    async def story(world: World) -> None:
+        balancer = world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        datastore = MemoryDatastore(world.store)
+        stored = await datastore.get(IPPool, POOL.name)
+        assert stored is not None
+        await datastore.delete(IPPool, POOL.name, if_revision=stored.revision)
+
+        inputs = world.inputs("node-0")
+        (affinity,) = [one.value for one in (await datastore.list(BlockAffinity)).items]
+        inputs.affinities[affinity.cidr] = affinity
+        balancer.look(inputs)
+        await asyncio.sleep(1)
+
+        assert world.ingress() == []
+        (event,) = world.cluster.warned
+        assert "no enabled pool serves LoadBalancer addresses" in event
+
+    play(story, SHOP)

@@ -1,0 +1,159 @@
+"""What a real API server makes of giving LoadBalancer addresses, with an agent's rights."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+import yaml
+
+from pycni.datastore.kubernetes import open_kubernetes
+from pycni.datastore.kubernetes_api import Access
+from pycni.datastore.kubernetes_balancing import LEASE, LEASES, KubernetesBalancing
+from pycni.errors import TryAgain
+from pycni.model.services import BalancedService
+from tests.kube.apiserver import ROOT, ApiServer
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(60)]
+
+SERVICES = "/api/v1/namespaces/default/services"
+EVENTS = "/api/v1/namespaces/default/events"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+Story = Callable[[KubernetesBalancing, KubernetesBalancing], Awaitable[None]]
+
+
+def place(document: dict[str, Any]) -> str:
+    namespace = document["metadata"].get("namespace")
+    inside = f"/namespaces/{namespace}" if namespace else ""
+    return f"{RBAC}{inside}/{document['kind'].lower()}s"
+
+
+@pytest.fixture
+def api(cluster: ApiServer) -> Iterator[ApiServer]:
+    text = (ROOT / "deploy" / "load-balancer.yaml").read_text(encoding="utf-8")
+    documents = [one for one in yaml.safe_load_all(text) if one]
+    for one in documents:
+        cluster.ask("POST", place(one), one)
+    yield cluster
+    for one in documents:
+        cluster.ask("DELETE", f"{place(one)}/{one['metadata']['name']}")
+    for one in cluster.ask("GET", LEASES)["items"]:
+        if one["metadata"]["name"] == LEASE:
+            cluster.ask("DELETE", f"{LEASES}/{LEASE}")
+    for one in cluster.ask("GET", SERVICES)["items"]:
+        if one["metadata"]["name"] != "kubernetes":
+            cluster.ask("DELETE", f"{SERVICES}/{one['metadata']['name']}")
+    cluster.ask("DELETE", EVENTS)
+
+
+def told(api: ApiServer, story: Story) -> None:
+    async def main() -> None:
+        stores = [await open_kubernetes(Access(api.agents_kubeconfig)) for _ in range(2)]
+        try:
+            async with asyncio.timeout(40):
+                await story(*(store.load_balancing() for store in stores))
+        finally:
+            for store in stores:
+                await store.close()
+
+    asyncio.run(main())
+
+
+def make_service(api: ApiServer, name: str = "shop", **spec: Any) -> None:  # noqa: ANN401
+    spec = {"type": "LoadBalancer", "ports": [{"port": 80}]} | spec
+    api.ask("POST", SERVICES, {"metadata": {"name": name}, "spec": spec})
+
+
+async def shop_in(news: AsyncIterator[Sequence[BalancedService]]) -> BalancedService:
+    """Wait until the Service is told of; return it."""
+    async for services in news:
+        for one in services:
+            if one.name == "default/shop":
+                return one
+    raise AssertionError("no shop")
+
+
+def test_one_of_two_leads_until_it_says_nothing_any_more(api: ApiServer) -> None:
+    async def story(one: KubernetesBalancing, other: KubernetesBalancing) -> None:
+        assert await one.lead("node-0")
+        assert not await other.lead("node-1")
+        assert await one.lead("node-0")
+        lease = api.ask("GET", f"{LEASES}/{LEASE}")
+        assert lease["spec"]["holderIdentity"] == "node-0"
+
+        # As a leader says that gives it up, or an operator.
+        api.ask("PUT", f"{LEASES}/{LEASE}", lease | {"spec": {"holderIdentity": ""}})
+        assert await other.lead("node-1")
+        assert not await one.lead("node-0")
+        lease = api.ask("GET", f"{LEASES}/{LEASE}")
+        assert (lease["spec"]["holderIdentity"], lease["spec"]["leaseTransitions"]) == ("node-1", 1)
+
+    told(api, story)
+
+
+def test_services_are_told_of_and_their_status_is_written(api: ApiServer) -> None:
+    async def story(one: KubernetesBalancing, other: KubernetesBalancing) -> None:
+        del other
+        news = one.services()
+        await anext(news)
+        make_service(api)
+        shop = await shop_in(news)
+        assert (shop.is_ours, shop.versions, shop.ingress) == (True, (4,), ())
+
+        address = ip_address("198.51.100.1")
+        await one.set_ingress(shop, [address])
+        written = await shop_in(news)
+        assert written == replace(shop, ingress=(address,))
+        assert await one.service("default/shop") == written
+        with pytest.raises(TryAgain, match="cannot write the status of Service default/shop"):
+            await one.set_ingress(shop, [])
+        await one.set_ingress(written, [])
+        assert (await shop_in(news)).ingress == ()
+
+        api.ask("DELETE", f"{SERVICES}/shop")
+        assert "default/shop" not in {found.name for found in await anext(news)}
+        assert await one.service("default/shop") is None
+        await news.aclose()  # type: ignore[attr-defined]
+
+    told(api, story)
+
+
+def test_a_class_of_somebody_else_is_not_ours(api: ApiServer) -> None:
+    async def story(one: KubernetesBalancing, other: KubernetesBalancing) -> None:
+        del other
+        make_service(api, loadBalancerClass="example.com/other")
+        make_service(api, "mine", loadBalancerClass="example.com/calico")
+        found = {found.name: found.is_ours for found in await anext(one.services())}
+        assert (found["default/shop"], found["default/mine"]) == (False, False)
+
+    told(api, story)
+
+
+def test_a_service_is_told_what_is_wrong_as_an_event(api: ApiServer) -> None:
+    async def story(one: KubernetesBalancing, other: KubernetesBalancing) -> None:
+        del other
+        make_service(api)
+        shop = await one.service("default/shop")
+        assert shop is not None
+        await one.warn(shop, reason="NoLoadBalancerAddress", message="all are in use")
+        (event,) = api.ask("GET", EVENTS)["items"]
+        assert (event["message"], event["involvedObject"]["uid"]) == ("all are in use", shop.uid)
+
+    told(api, story)
+
+
+def test_without_the_rights_the_file_that_gives_them_is_named(cluster: ApiServer) -> None:
+    async def story(one: KubernetesBalancing, other: KubernetesBalancing) -> None:
+        del other
+        (shop, *_) = await anext(one.services())
+        for attempt in (
+            one.lead("node-0"),
+            one.set_ingress(shop, []),
+            one.service("default/kubernetes"),
+        ):
+            with pytest.raises(TryAgain, match=r"is deploy/load-balancer.yaml applied\?"):
+                await attempt
+
+    told(cluster, story)

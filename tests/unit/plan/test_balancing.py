@@ -1,0 +1,120 @@
+"""Which LoadBalancer addresses a Service keeps, loses and gets."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from pycni.ipam.block import Given
+from pycni.model.resources import AllocationAttribute, AssignmentMode, IPPool, PoolUse
+from pycni.model.services import BalancedService
+from pycni.plan.balancing import Verdict, judge, wanted_ingress
+
+USES = frozenset({PoolUse.LOAD_BALANCER})
+MANUAL = AssignmentMode.MANUAL
+POOLS = (
+    IPPool("four", ip_network("198.51.100.0/24"), allowed_uses=USES),
+    IPPool("other", ip_network("203.0.113.0/24"), allowed_uses=USES, assignment_mode=MANUAL),
+    IPPool("six", ip_network("2001:db8::/112"), block_size=122, allowed_uses=USES),
+    IPPool("pods", ip_network("192.168.0.0/16")),
+)
+SHOP = BalancedService("web/shop", "u1", is_ours=True, versions=(4,))
+DUAL = replace(SHOP, versions=(4, 6))
+
+
+def held(*texts: str) -> tuple[Given, ...]:
+    return tuple(
+        Given(ip_address(text), AllocationAttribute(SHOP.handle_id), number)
+        for number, text in enumerate(texts)
+    )
+
+
+def said(service: BalancedService, *texts: str) -> tuple[list[str], list[str], list[str]]:
+    """Return what is kept, what is lost and what is wanted."""
+    verdict = judge(service, held(*texts), POOLS)
+    assert not verdict.fault
+    keeps, loses = ([str(one.address) for one in some] for some in (verdict.keeps, verdict.loses))
+    return keeps, loses, [str(one) for one in verdict.wants]
+
+
+def test_a_service_gets_one_address_of_each_of_its_ip_versions() -> None:
+    assert said(SHOP) == ([], [], ["4"])
+    assert said(DUAL, "2001:db8::1") == (["2001:db8::1"], [], ["4"])
+    assert said(DUAL, "198.51.100.1", "2001:db8::1") == (["198.51.100.1", "2001:db8::1"], [], [])
+
+
+def test_a_service_that_is_not_ours_loses_what_it_has() -> None:
+    assert said(replace(SHOP, is_ours=False), "198.51.100.1") == ([], ["198.51.100.1"], [])
+
+
+@pytest.mark.parametrize(
+    ("service", "lost"),
+    [
+        (SHOP, "2001:db8::1"),  # no version of its own any more
+        (SHOP, "192.168.0.1"),  # in no pool for load balancers
+        (SHOP, "203.0.113.1"),  # of a pool that serves those who name it
+        (replace(SHOP, ipv4_pools=("other",)), "198.51.100.1"),
+        (replace(SHOP, addresses=(ip_address("198.51.100.7"),)), "198.51.100.1"),
+    ],
+)
+def test_what_is_not_wished_any_more_is_lost(service: BalancedService, lost: str) -> None:
+    keeps, loses, wants = said(service, lost)
+
+    assert (keeps, loses) == ([], [lost])
+    assert wants == [str(one) for one in service.addresses or (4,)]
+
+
+def test_of_two_addresses_the_one_that_is_known_stays() -> None:
+    known = replace(SHOP, ingress=(ip_address("198.51.100.9"),))
+
+    assert said(known, "198.51.100.1", "198.51.100.9") == (["198.51.100.9"], ["198.51.100.1"], [])
+    assert said(SHOP, "198.51.100.1", "198.51.100.9") == (["198.51.100.1"], ["198.51.100.9"], [])
+
+
+def test_requested_addresses_are_got_of_any_pool_for_load_balancers() -> None:
+    asks = replace(DUAL, addresses=(ip_address("203.0.113.7"),))
+
+    assert said(asks) == ([], [], ["203.0.113.7"])
+    assert said(asks, "203.0.113.7") == (["203.0.113.7"], [], [])
+
+
+def test_pools_are_named_by_name_or_cidr() -> None:
+    asks = replace(DUAL, ipv4_pools=("203.0.113.0/24",), ipv6_pools=("six",))
+
+    assert said(asks, "203.0.113.7", "2001:db8::1") == (["203.0.113.7", "2001:db8::1"], [], [])
+
+
+@pytest.mark.parametrize(
+    ("service", "fault"),
+    [
+        (replace(SHOP, fault="that is no list"), "that is no list"),
+        (replace(SHOP, ipv4_pools=("lost",)), "pool lost: it does not exist or is disabled"),
+        (replace(SHOP, ipv4_pools=("pods",)), "pool pods: it does not exist or is disabled"),
+    ],
+)
+def test_a_mistake_takes_nothing_away(service: BalancedService, fault: str) -> None:
+    verdict = judge(service, held("198.51.100.1"), POOLS)
+
+    assert verdict == Verdict(keeps=held("198.51.100.1"), fault=verdict.fault)
+    assert fault in verdict.fault
+
+
+def test_the_status_has_the_services_first_ip_version_first() -> None:
+    has = [ip_address("2001:db8::1"), ip_address("198.51.100.1")]
+
+    assert [str(one) for one in wanted_ingress(DUAL, has, [])] == ["198.51.100.1", "2001:db8::1"]
+    swapped = replace(DUAL, versions=(6, 4))
+    assert [one.version for one in wanted_ingress(swapped, has, [])] == [6, 4]
+
+
+def test_others_addresses_stay_in_the_status_of_what_is_not_ours() -> None:
+    ours, theirs = ip_address("198.51.100.1"), ip_address("8.8.8.8")
+    service = replace(SHOP, is_ours=False, ingress=(ours, theirs))
+
+    assert wanted_ingress(service, [], [ours]) == (theirs,)
+
+
+def test_the_handle_is_the_one_of_calico() -> None:
+    # sha256 of "shop-web-u1", base64url without padding, '-' and '_'.
+    assert SHOP.handle_id == "lb-xEg3VOjdrMtldcwwRSVb296kfOTZmGbZ1azL0v2g"
+    assert replace(SHOP, uid="u2").handle_id != SHOP.handle_id
