@@ -191,20 +191,30 @@ class Balancer:
         self, service: BalancedService, held: Sequence[Given], pools: Sequence[IPPool]
     ) -> None:
         verdict = judge(service, held, pools)
-        if verdict.loses:
-            addresses = [assigned(one.address, one.sequence_number) for one in verdict.loses]
-            await self._allocator.release(addresses, handle_id=service.handle_id)
+        await self._release(service, verdict.loses)
         faults = [verdict.fault] if verdict.fault else []
         has = [one.address for one in verdict.keeps]
+        replaced = []
         for want in verdict.wants:
+            version = want if isinstance(want, int) else want.version
+            former = [one for one in verdict.yields if one.address.version == version]
             try:
                 has.append(await self._assign(service, want))
+                replaced += former
             except PycniError as exc:
                 faults.append(str(exc))
-        ingress = wanted_ingress(service, has, [one.address for one in verdict.loses])
+                has += [one.address for one in former]
+        ingress = wanted_ingress(service, has, lost=verdict.loses, pools=pools)
         if ingress != service.ingress:
             await self._cluster.set_ingress(service, ingress)
+        # Last: until then somebody may still send to it.
+        await self._release(service, replaced)
         await self._tell(service, "; ".join(faults))
+
+    async def _release(self, service: BalancedService, given: Sequence[Given]) -> None:
+        if given:
+            addresses = [assigned(one.address, one.sequence_number) for one in given]
+            await self._allocator.release(addresses, handle_id=service.handle_id)
 
     async def _assign(self, service: BalancedService, want: IPAddress | int) -> IPAddress:
         namespace, _, name = service.name.partition("/")

@@ -19,11 +19,13 @@ from pycni.model.services import BalancedService
 class Verdict:
     """What becomes of the addresses that a Service holds, and what it is to get beside them.
 
-    `wants` are particular addresses, or IP versions; `fault` says what keeps it from getting any.
+    `yields` are given up once there is one of the same IP version in their place; `wants` are
+    particular addresses, or IP versions; `fault` says what keeps it from getting any.
     """
 
     keeps: tuple[Given, ...] = ()
     loses: tuple[Given, ...] = ()
+    yields: tuple[Given, ...] = ()
     wants: tuple[IPAddress | int, ...] = ()
     fault: str = ""
 
@@ -46,16 +48,32 @@ def judge(service: BalancedService, held: Sequence[Given], pools: Sequence[IPPoo
         if version not in keeps and _may_stay(service, one.address, allowed[version]):
             keeps[version] = one
     kept = tuple(one for one in held if one in keeps.values())
-    return Verdict(
-        keeps=kept,
-        loses=tuple(one for one in held if one not in kept),
-        wants=tuple(_missing(service, keeps)),
-    )
+    wants = tuple(_missing(service, keeps))
+    yields = _yielding([one for one in held if one not in kept], wants, pools)
+    loses = tuple(one for one in held if one not in kept and one not in yields.values())
+    return Verdict(kept, loses, tuple(yields.values()), wants)
+
+
+def _yielding(
+    others: Iterable[Given], wants: Sequence[IPAddress | int], pools: Sequence[IPPool]
+) -> dict[int, Given]:
+    """Return what stays until it is replaced, by IP version: nobody is cut off for a mere wish."""
+    versions = {want if isinstance(want, int) else want.version for want in wants}
+    found: dict[int, Given] = {}
+    for one in others:
+        if one.address.version in versions and pool_of(balanced(pools), one.address):
+            found.setdefault(one.address.version, one)
+    return found
+
+
+def balanced(pools: Iterable[IPPool]) -> list[IPPool]:
+    """Return the pools that serve load balancers."""
+    return [pool for pool in pools if PoolUse.LOAD_BALANCER in pool.allowed_uses]
 
 
 def _allowed(service: BalancedService, pools: Sequence[IPPool], version: int) -> Sequence[IPPool]:
     """Return the pools from which a Service may keep an address of an IP version."""
-    balancing = [pool for pool in pools if PoolUse.LOAD_BALANCER in pool.allowed_uses]
+    balancing = balanced(pools)
     texts = service.ipv4_pools if version == 4 else service.ipv6_pools
     if service.addresses:
         return balancing
@@ -79,11 +97,19 @@ def _missing(service: BalancedService, keeps: dict[int, Given]) -> Iterable[IPAd
 
 
 def wanted_ingress(
-    service: BalancedService, has: Sequence[IPAddress], lost: Iterable[IPAddress]
+    service: BalancedService,
+    has: Sequence[IPAddress],
+    *,
+    lost: Iterable[Given],
+    pools: Sequence[IPPool],
 ) -> tuple[IPAddress, ...]:
-    """Return what the status of a Service is to say, IPv4 first; of others only ours is taken."""
-    if not service.is_ours:
-        gone = set(lost)
-        return tuple(one for one in service.ingress if one not in gone)
+    """Return what the status of a Service is to say, in the order of its IP versions.
+
+    Where it has nothing of ours, what others have given stays.
+    """
+    if not has:
+        ours, gone = balanced(pools), {one.address for one in lost}
+        others = (one for one in service.ingress if pool_of(ours, one) is None)
+        return tuple(one for one in others if one not in gone)
     order = {version: number for number, version in enumerate(service.versions)}
-    return tuple(sorted(has, key=lambda one: (order.get(one.version, 9), int(one))))
+    return tuple(sorted(has, key=lambda one: (order.get(one.version, len(order)), int(one))))

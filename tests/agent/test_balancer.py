@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from pycni.agent.balancer import LOSE_S, RENEW_S, WHAT, Balancer
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
@@ -185,6 +185,29 @@ def test_a_service_that_is_made_again_gets_an_address_of_its_own() -> None:
         assert await world.held() == {again.handle_id: 1}
 
     play(story, SHOP)
+
+
+def test_a_wish_that_can_not_be_fulfilled_takes_nothing_away() -> None:
+    other = replace(SHOP, name="web/other", uid="u2")
+
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        assert (world.ingress("web/other"), world.ingress()) == (["198.51.100.0"], ["198.51.100.1"])
+
+        asks = replace(world.cluster.objects["web/shop"], addresses=(ip_address("198.51.100.0"),))
+        world.cluster.have(asks)
+        await asyncio.sleep(1)
+        assert world.ingress() == ["198.51.100.1"]
+        assert "cannot assign 198.51.100.0" in world.cluster.warned[0]
+        assert await world.held() == {SHOP.handle_id: 1, other.handle_id: 1}
+
+        world.cluster.drop("web/other")
+        await asyncio.sleep(1)
+        assert world.ingress() == ["198.51.100.0"]
+        assert await world.held() == {SHOP.handle_id: 1}
+
+    play(story, SHOP, other)
 
 
 def test_where_no_pool_is_for_it_nobody_stands_for_election() -> None:

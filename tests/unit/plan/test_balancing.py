@@ -29,12 +29,31 @@ def held(*texts: str) -> tuple[Given, ...]:
     )
 
 
+def ingress(service: BalancedService, *has: str, lost: tuple[str, ...] = ()) -> list[str]:
+    addresses = [ip_address(text) for text in has]
+    return [str(one) for one in wanted_ingress(service, addresses, lost=held(*lost), pools=POOLS)]
+
+
 def said(service: BalancedService, *texts: str) -> tuple[list[str], list[str], list[str]]:
     """Return what is kept, what is lost and what is wanted."""
     verdict = judge(service, held(*texts), POOLS)
     assert not verdict.fault
-    keeps, loses = ([str(one.address) for one in some] for some in (verdict.keeps, verdict.loses))
+    gone = (*verdict.loses, *verdict.yields)
+    keeps, loses = ([str(one.address) for one in some] for some in (verdict.keeps, gone))
     return keeps, loses, [str(one) for one in verdict.wants]
+
+
+def test_what_can_be_replaced_is_given_up_only_then() -> None:
+    asks = replace(SHOP, addresses=(ip_address("198.51.100.7"),))
+
+    verdict = judge(asks, held("198.51.100.1", "192.0.2.1", "2001:db8::1", "198.51.100.2"), POOLS)
+
+    assert verdict.yields == held("198.51.100.1")
+    assert [str(one.address) for one in verdict.loses] == [
+        "192.0.2.1",
+        "2001:db8::1",
+        "198.51.100.2",
+    ]
 
 
 def test_a_service_gets_one_address_of_each_of_its_ip_versions() -> None:
@@ -100,18 +119,19 @@ def test_a_mistake_takes_nothing_away(service: BalancedService, fault: str) -> N
 
 
 def test_the_status_has_the_services_first_ip_version_first() -> None:
-    has = [ip_address("2001:db8::1"), ip_address("198.51.100.1")]
+    has = ["2001:db8::1", "198.51.100.1"]
 
-    assert [str(one) for one in wanted_ingress(DUAL, has, [])] == ["198.51.100.1", "2001:db8::1"]
-    swapped = replace(DUAL, versions=(6, 4))
-    assert [one.version for one in wanted_ingress(swapped, has, [])] == [6, 4]
+    assert ingress(DUAL, *has) == ["198.51.100.1", "2001:db8::1"]
+    assert ingress(replace(DUAL, versions=(6, 4)), *has) == ["2001:db8::1", "198.51.100.1"]
 
 
-def test_others_addresses_stay_in_the_status_of_what_is_not_ours() -> None:
-    ours, theirs = ip_address("198.51.100.1"), ip_address("8.8.8.8")
-    service = replace(SHOP, is_ours=False, ingress=(ours, theirs))
+def test_others_addresses_stay_in_the_status_until_there_is_one_of_ours() -> None:
+    ours, former, theirs = "198.51.100.1", "192.0.2.1", "8.8.8.8"
+    service = replace(SHOP, ingress=tuple(map(ip_address, (ours, former, theirs))))
 
-    assert wanted_ingress(service, [], [ours]) == (theirs,)
+    assert ingress(service, lost=(former,)) == [theirs]
+    assert ingress(replace(service, is_ours=False), lost=(ours, former)) == [theirs]
+    assert ingress(service, ours) == [ours]
 
 
 def test_the_handle_is_the_one_of_calico() -> None:
