@@ -8,7 +8,8 @@ before the write, and what is right by then is left alone.
 * A confirmed affinity without a block of its node is given up as `pycni.ipam.claims` does it.  A
   claim that believed in it may make the block at the same time, and finds nothing to confirm; so
   whoever gave it up looks once more, and claims such a block for its owner.
-* A block without affinity is claimed for its owner, as that does it, if it has a Node object.
+* A block without affinity is claimed for its owner, as that does it, if it has a Node object, or
+  if its addresses are Services'.
 * An empty block in no pool is deleted, its affinity with it.
 """
 
@@ -37,6 +38,7 @@ from pycni.model.resources import (
     affinity_name,
     cidr_name,
 )
+from pycni.model.service_ranges import LOAD_BALANCER
 from pycni.ports import Datastore, Stored
 
 HANDLES = frozenset({Kind.ADDRESS_WITHOUT_HANDLE, Kind.ADDRESS_NOT_COUNTED, Kind.HANDLE_MISCOUNTS})
@@ -152,13 +154,17 @@ class Mending:
         """Claim a block that is there for the node whose it says it is."""
         stored = await self._blocks.get(cidr)
         owner = None if stored is None else stored.value.affinity
-        if owner is None or await self._datastore.get(Node, owner) is None:
+        if owner is None or not await self._is_there(owner):
             return []
         if await self._datastore.get(BlockAffinity, affinity_name(owner, cidr=cidr)) is not None:
             return []
         if not await self._claims(node=owner).claim(cidr):
             return []
         return [f"claimed block {cidr} for {owner}"]
+
+    async def _is_there(self, owner: str) -> bool:
+        """Tell whether somebody goes on with a block: a node, or whoever serves Services."""
+        return owner == LOAD_BALANCER or await self._datastore.get(Node, owner) is not None
 
     # --- blocks ---------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ It holds for one moment: made of the inputs for one pass, and thrown away before
 
 from dataclasses import dataclass
 
+from pycni.ipam.pools import holds
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.tunnels import TunnelKind
 from pycni.plan.inputs import Inputs, host_prefix
@@ -36,6 +37,8 @@ class Ground:
         self._own: dict[IPNetwork, str] | None = None
         self._ends: dict[TunnelKind, dict[str, FarEnd | str]] = {}
         self._ends6: frozenset[IPNetwork] | None = None
+        self._services = inputs.bgp.services.all
+        self.has_services = bool(self._services)
 
     def session(self, peer: IPAddress) -> Session:
         """Return what this node's session with an address is."""
@@ -79,6 +82,10 @@ class Ground:
             found = (host_prefix(end.address) for end in ends if isinstance(end, FarEnd))
             self._ends6 = frozenset(found)
         return self._ends6
+
+    def service_range_of(self, prefix: IPNetwork) -> IPNetwork | None:
+        """Return the range of Services that a prefix lies in, None when it is in none."""
+        return next((cidr for cidr in self._services if holds(cidr, prefix)), None)
 
     def interface_of(self, prefix: IPNetwork) -> str | None:
         """Return the interface whose address or subnet a prefix is, None when it is neither."""

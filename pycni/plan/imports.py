@@ -19,7 +19,6 @@ from pycni.plan.ground import Ground
 from pycni.plan.inputs import Inputs, is_confirmed, route_key
 from pycni.plan.overlay import device_of, is_foreign
 from pycni.plan.peering import Session, own_as
-from pycni.plan.services import service_range_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def judge(inputs: Inputs, path: Path, *, ground: Ground | None = None) -> Accept
     why = _conflict_with_own(ground, path.nlri)
     if why is not None:
         return Rejected(path, why)
-    services = service_range_of(inputs, path.nlri)
+    services = ground.service_range_of(path.nlri) if ground.has_services else None
     if services is not None:
         # kube-proxy answers for these on every node: nothing of them is to leave it.
         return Rejected(path, f"it lies in {services}, a range of Services, which no node learns")

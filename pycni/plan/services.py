@@ -86,8 +86,3 @@ def is_excluded(inputs: Inputs) -> bool:
     """Tell whether this node is to get no packets to Services from the outside."""
     node = inputs.node
     return node is not None and dict(node.labels).get(EXCLUDING_LABEL) == "true"
-
-
-def service_range_of(inputs: Inputs, prefix: IPNetwork) -> IPNetwork | None:
-    """Return the range of Services that a prefix lies in, None when it is in none."""
-    return next((cidr for cidr in inputs.bgp.services.all if holds(cidr, prefix)), None)

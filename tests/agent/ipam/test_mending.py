@@ -19,6 +19,7 @@ from pycni.model.resources import (
     Node,
     cidr_name,
 )
+from pycni.model.service_ranges import LOAD_BALANCER
 from pycni.ports import Datastore
 from tests.agent.ipam.allocators import (
     CIDR,
@@ -153,6 +154,17 @@ def test_block_without_affinity_is_claimed_for_its_owner(play: Play) -> None:
 
     handle = Handle("x", ((CIDR, 1),))
     play([SMALL, Node("node-0"), used, handle], story)
+
+
+def test_block_of_services_without_affinity_is_claimed_though_they_are_no_node(play: Play) -> None:
+    async def story(store: Datastore) -> None:
+        assert await kinds(store) == [Kind.BLOCK_WITHOUT_AFFINITY]
+
+        assert await mend(store) == [f"claimed block {CIDR} for {LOAD_BALANCER}"]
+
+        assert await kinds(store) == []
+
+    play([SMALL, new_block(owner=LOAD_BALANCER)], story)
 
 
 @pytest.mark.parametrize("is_there", [True, False])
