@@ -35,6 +35,8 @@ class ToldServices:
     is_read_only: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     is_lost: bool = False
+    behind: set[str] = field(default_factory=set)
+    """Services that are not listed yet, though they are there."""
 
     async def lead(self, holder: str) -> bool:
         self._check()
@@ -60,7 +62,7 @@ class ToldServices:
                 self.is_lost = False
                 raise EventsLost("list again")
             self.changed.clear()
-            yield tuple(self.objects.values())
+            yield tuple(one for name, one in self.objects.items() if name not in self.behind)
             await self.changed.wait()
 
     async def service(self, name: str) -> BalancedService | None:
@@ -170,6 +172,21 @@ def test_an_address_is_taken_back_with_its_service_or_its_type() -> None:
         world.cluster.drop("web/shop")
         await asyncio.sleep(1)
         assert await world.held() == {}
+
+    play(story, SHOP)
+
+
+def test_an_address_of_a_service_that_is_not_listed_yet_is_not_taken_back() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        await world.stop()
+
+        world.cluster.behind.add("web/shop")
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+
+        assert await world.held() == {SHOP.handle_id: 1}
 
     play(story, SHOP)
 
