@@ -55,7 +55,7 @@ async def _explain(args: argparse.Namespace) -> int:
         cluster = await read_cluster(datastore)
     finally:
         await datastore.close()
-    prefix = _known(asked, cluster)
+    prefix = None if _range_of(asked, cluster) else _known(asked, cluster)
     if prefix is None:
         print(f"{asked} {_unclaimed(asked, cluster)}", file=sys.stderr)
         return 1
@@ -93,7 +93,17 @@ def _known(asked: IPNetwork, cluster: Cluster) -> IPNetwork | None:
     return None
 
 
+def _range_of(asked: IPNetwork, cluster: Cluster) -> IPNetwork | None:
+    """Return the range of Services that a prefix lies in; what they have no node routes."""
+    return next((cidr for cidr in cluster.bgp.services.all if holds(cidr, asked)), None)
+
+
 def _unclaimed(asked: IPNetwork, cluster: Cluster) -> str:
+    if (cidr := _range_of(asked, cluster)) is not None:
+        return (
+            f"lies in {cidr}, a range of Services: nodes announce it and take none of it; ask"
+            " each for what it announces and why:  pycnictl bgp routes"
+        )
     pool = next((pool for pool in cluster.pools if holds(pool.cidr, asked)), None)
     if pool is None:
         return "lies in no pool: no node announces or takes it"

@@ -20,6 +20,7 @@ from pycni.model.resources import (
     Resource,
     TunnelMode,
 )
+from pycni.model.service_ranges import ServiceRanges
 from tests.unit.ctl.conftest import Machine
 from tests.unit.written_books import CIDR, DETAILS, POD_HANDLE, empty_block, give
 
@@ -93,6 +94,15 @@ def test_what_no_node_has_is_said_to_be_so(machine: Machine, asked: str, what: s
     (error,) = said(machine, asked, status=1, errors=True)
 
     assert what in error
+
+
+def test_addresses_of_services_are_no_nodes(machine: Machine) -> None:
+    ranges = ServiceRanges(cluster=(ip_network("10.96.0.0/12"),))
+    machine.write(*CLUSTER, BGPConfiguration(services=ranges))
+
+    (error,) = said(machine, "10.96.0.7", status=1, errors=True)
+
+    assert "10.96.0.7/32 lies in 10.96.0.0/12, a range of Services: nodes announce it" in error
 
 
 def test_what_is_no_prefix_is_refused(machine: Machine) -> None:
