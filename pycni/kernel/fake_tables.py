@@ -127,9 +127,7 @@ class FakeTables:
 
     def set_neighbour(self, entry: LinkLayerEntry) -> None:
         """Write an entry over whatever stands under its key."""
-        link = self.require_link(entry.ifname)
-        if isinstance(entry, NeighbourEntry) and not link.is_up:
-            raise Refused(errno.ENETDOWN, "the device is down")
+        self.require_link(entry.ifname)
         there = self.neighbours.get(entry.key)
         if isinstance(entry, FdbEntry) and there is not None and not there.is_ours:
             entry = replace(entry, is_ours=False)
@@ -285,6 +283,8 @@ class FakeTables:
                 raise Refused(errno.ENETDOWN, "Device for nexthop is not up")
             if hop.gateway is not None and not hop.is_onlink:
                 self._require_reachable(hop.gateway, oif=hop.oif)
+            elif hop.gateway is not None and hop.gateway.version == _IPV6:
+                self._require_no_other_way(hop.gateway, oif=hop.oif)
         if route.src is not None and route.src not in {a.interface.ip for a in self.addresses}:
             raise Refused(errno.EINVAL, "Invalid prefsrc address")
         return _normal(route)
@@ -307,6 +307,22 @@ class FakeTables:
             raise Refused(code, "Nexthop has invalid gateway")
         if not max(matching)[1]:
             raise Refused(errno.EINVAL, "Nexthop has invalid gateway")
+
+    def _require_no_other_way(self, gateway: IPAddress, *, oif: str) -> None:
+        """Refuse a next hop to which a route leads by another device (ip6_route_check_nh_onlink).
+
+        The default route doesn't count, nor one that refuses.
+        """
+        leading = [
+            route
+            for route in self._all_routes()
+            if route.key.table == MAIN_TABLE
+            and route.key.dst.prefixlen
+            and gateway in route.key.dst
+        ]
+        best = max(leading, key=lambda r: (r.key.dst.prefixlen, -r.key.priority), default=None)
+        if best is not None and best.next_hops and oif not in best.oifs:
+            raise Refused(errno.EINVAL, "Nexthop has invalid gateway or device mismatch")
 
 
 def _network_of(vxlan: Vxlan) -> tuple[int, int, int]:

@@ -18,16 +18,19 @@ from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_tables import Refused
 from pycni.model.bgp import EndOfRib, Family, PathsChanged, PeerDown, PeerOpened, PeerUp
 from pycni.model.endpoints import EndpointState, WorkloadEndpoint
+from pycni.model.linklayer import FdbEntry
 from pycni.model.network import Address, Route, RouteKey, RouteType
 from pycni.model.resources import (
     AffinityState,
     AllocationAttribute,
     Block,
+    IPPool,
     Node,
     Resource,
     TunnelMode,
     resource_name,
 )
+from pycni.model.vxlan import VxlanEnd, usual_mac
 from pycni.plan.delta import Gate, plan
 from pycni.plan.desired import compute
 from pycni.plan.inputs import Inputs, Settings
@@ -39,6 +42,7 @@ from tests.unit.plan.samples import affinity, node, path, pod, pool
 BLOCKS = [f"192.168.{n}.0/26" for n in range(3)]
 NODES = ["10.0.0.1/24", "10.0.0.2/24", "10.0.1.3/24"]
 VETHS = ["cali0", "cali1", "cali2"]
+VXLAN = "vxlan.calico"
 FOREIGN = [
     Route(RouteKey(ip_network("172.16.0.0/16")), type=RouteType.BLACKHOLE, protocol=12),
     Route(RouteKey(ip_network("192.168.2.0/26")), type=RouteType.BLACKHOLE, protocol=4),
@@ -107,6 +111,17 @@ class World:
         if ours:
             self.kernel.delete_route(ours[number % len(ours)])
 
+    def delete_some_entry(self, number: int) -> None:
+        there = self.kernel.neighbours()
+        if there:
+            self.kernel.delete_neighbour(there[number % len(there)])
+
+    def write_entry(self, number: int, *, is_ours: bool) -> None:
+        """Write an entry to a node's MAC address, by hand or as a predecessor left it."""
+        if self.kernel.link(VXLAN) is not None:
+            mac = usual_mac(f"node-{number}", version=4)
+            self.kernel.set_neighbour(FdbEntry(VXLAN, mac, ip_address("10.0.0.99"), is_ours))
+
     def stranger(self, dst: str, *, protocol: int) -> None:
         route = Route(RouteKey(ip_network(dst)), type=RouteType.BLACKHOLE, protocol=protocol)
         try:
@@ -140,6 +155,7 @@ class World:
         assert left.ops == [], "a full pass finds more to do than the dirty keys said"
         assert self.reconciler.want.routes == want.routes
         assert self.reconciler.want.sysctls == want.sysctls
+        assert self.reconciler.want.entries == want.entries
         there = self.kernel.routes()
         assert [r for r in FOREIGN if r not in there] == [], "a stranger's route was touched"
 
@@ -172,6 +188,16 @@ def pods(number: int, *, state: EndpointState = EndpointState.READY) -> Workload
 
 def nodes(number: int) -> Node:
     return node(f"node-{number}", NODES[number], tunnel="192.168.0.0" if number == 0 else None)
+
+
+def with_end(number: int, block: int) -> Node:
+    """Return a node that says to have its end of the VXLAN tunnel in a block."""
+    address = ip_network(BLOCKS[block])[0]
+    return replace(nodes(number), vxlan=VxlanEnd(address))
+
+
+def vxlan_pool(mode: TunnelMode) -> IPPool:
+    return replace(pool(mode=TunnelMode.NEVER), name="p", vxlan_mode=mode)
 
 
 def told(number: int, *nlris: str, withdrawn: Sequence[str] = ()) -> Message:
@@ -253,6 +279,34 @@ events: st.SearchStrategy[Event] = st.one_of(
     ),
     st.just(lambda w: w.kernel.lose_events()),
     st.just(lambda w: w.kernel.flush_routes(protocol=12)),
+)
+
+
+vxlan_events: st.SearchStrategy[Event] = st.one_of(
+    st.sampled_from(TunnelMode).map(lambda m: lambda w: w.write(vxlan_pool(m))),
+    st.sampled_from(TunnelMode).map(lambda m: lambda w: w.write(replace(pool(mode=m), name="p"))),
+    st.builds(lambda n, block: lambda w: w.write(with_end(n, block)), numbers, numbers),
+    numbers.map(lambda n: lambda w: w.write(nodes(n))),
+    numbers.map(lambda n: lambda w: w.remove(nodes(n))),
+    st.builds(
+        lambda n, owner, state: lambda w: w.write(affinity(BLOCKS[n], f"node-{owner}", state)),
+        numbers,
+        numbers,
+        st.sampled_from(AffinityState),
+    ),
+    st.builds(
+        lambda n, holder: lambda w: w.write(borrowed_block(BLOCKS[n], holder)),
+        numbers,
+        st.none() | numbers.map(lambda n: f"node-{n}"),
+    ),
+    st.builds(lambda n, block: post(told(n, BLOCKS[block])), st.integers(1, 2), numbers),
+    st.builds(lambda n, up: post(*session(n, is_up=up)), st.integers(1, 2), st.booleans()),
+    st.just(lambda w: w.unplug(VXLAN)),
+    st.booleans().map(lambda up: lambda w: w.flip(VXLAN, is_up=up)),
+    st.builds(lambda n, ours: lambda w: w.write_entry(n, is_ours=ours), numbers, st.booleans()),
+    st.integers(0, 9).map(lambda n: lambda w: w.delete_some_entry(n)),
+    st.integers(0, 9).map(lambda n: lambda w: w.delete_some_route(n)),
+    st.just(lambda w: w.kernel.lose_events()),
 )
 
 

@@ -26,9 +26,24 @@ from tests.agent.histories import (
     post,
     session,
     told,
+    vxlan_events,
 )
 from tests.unit.plan.samples import affinity, pool
 from tests.virtual_time import run
+
+
+@given(st.lists(st.tuples(vxlan_events, st.booleans()), max_size=25))
+@settings(max_examples=100)
+def test_dirty_keys_and_a_full_pass_agree_about_vxlan(
+    happenings: list[tuple[Event, bool]],
+) -> None:
+    async def story() -> None:
+        with TemporaryDirectory() as directory:
+            world = World(Path(directory))
+            await play(world, happenings)
+            await world.check()
+
+    run(story())
 
 
 @given(st.lists(st.tuples(events, st.booleans()), max_size=25))

@@ -9,17 +9,30 @@ import pytest
 
 from pycni.model.linklayer import FdbEntry, LinkLayerEntry, NeighbourEntry, Vxlan
 from pycni.model.network import (
+    AddRoute,
     CreateTunnel,
     DeleteLink,
     DeleteNeighbour,
     KernelEvent,
     LinkChanged,
     NeighbourChanged,
+    ReplaceRoute,
+    RouteType,
     SetLink,
     SetNeighbour,
     Tunnel,
 )
-from tests.contract.kernel.worlds import World, apply, codes, outside, watch
+from tests.contract.kernel.worlds import (
+    BLOCK6,
+    World,
+    apply,
+    codes,
+    lines,
+    outside,
+    route,
+    table,
+    watch,
+)
 
 NAME = "vxlan.calico"
 DEVICE = Tunnel(NAME, "vxlan", 1450, "66:00:00:00:00:01", Vxlan(4096, 4789, ip_address("10.0.0.1")))
@@ -109,6 +122,36 @@ def test_a_forwarding_entry_that_is_written_over_anothers_stays_anothers(vtep: W
     assert apply(vtep, SetNeighbour(REMOTE)) == []
 
     assert entries(vtep) == {replace(REMOTE, is_ours=False)}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+def test_a_device_that_is_down_takes_entries(node: World, entry: LinkLayerEntry) -> None:
+    made = (DEVICE, DEVICE6)
+
+    assert apply(node, *map(CreateTunnel, made), SetNeighbour(entry)) == []
+    assert apply(node, *(SetLink(t.name, t.mtu) for t in made)) == []
+
+    assert entries(node) == {entry}
+
+
+def test_an_ipv6_next_hop_may_be_reached_by_no_other_device(vtep: World) -> None:
+    """Even one that is said to be on the link; a route of its own settles it."""
+    direct = route(BLOCK6, via="fd00::9", dev="eth0")
+    tunnelled = route(BLOCK6, via="fd02::1", dev=DEVICE6.name, onlink=True)
+    own = route("fd02::1/128", dev=DEVICE6.name)
+    assert apply(vtep, AddRoute(direct)) == []
+
+    assert codes(apply(vtep, ReplaceRoute(direct, tunnelled))) == [errno.EINVAL]
+    assert apply(vtep, AddRoute(own), ReplaceRoute(direct, tunnelled)) == []
+
+    assert table(vtep, tunnelled.key) == lines(tunnelled)
+
+
+def test_an_ipv6_next_hop_in_what_is_refused_is_taken(vtep: World) -> None:
+    blackhole = route("fd03::/64", kind=RouteType.BLACKHOLE)
+    tunnelled = route(BLOCK6, via="fd03::1", dev=DEVICE6.name, onlink=True)
+
+    assert apply(vtep, AddRoute(blackhole), AddRoute(tunnelled)) == []
 
 
 @pytest.mark.parametrize("entry", [REMOTE, NEIGHBOUR], ids=str)

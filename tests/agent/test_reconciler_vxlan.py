@@ -1,0 +1,180 @@
+"""VXLAN between three nodes: made, mended, given up; never another's."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from pycni.model.linklayer import FdbEntry, LinkLayerEntry, NeighbourEntry
+from pycni.model.network import KernelState
+from pycni.model.resources import IPPool, Node, TunnelMode
+from pycni.model.vxlan import usual_mac
+from tests.agent.cluster import POOL, Cluster, NodeAgent, cluster
+from tests.agent.exercise import EXERCISE
+from tests.virtual_time import run
+
+VXLAN = replace(POOL, ipip_mode=TunnelMode.NEVER, vxlan_mode=TunnelMode.ALWAYS)
+DEVICE = "vxlan.calico"
+MAC = usual_mac("node-2", version=4)
+REMOTE = FdbEntry(DEVICE, MAC, ip_address("10.10.43.25"))
+NEIGHBOUR = NeighbourEntry(DEVICE, ip_address("192.168.247.0"), MAC)
+LEARNED = "192.168.247.0/26 via 192.168.247.0 dev vxlan.calico proto bird onlink"
+
+
+@contextlib.asynccontextmanager
+async def exercise(directory: Path) -> AsyncIterator[tuple[Cluster, NodeAgent]]:
+    async with cluster(directory, EXERCISE, pools=[VXLAN]) as made:
+        yield made, made.nodes["node-0"]
+
+
+def delete_device(node: NodeAgent) -> None:
+    node.kernel.delete_link(DEVICE)
+
+
+def set_device_down(node: NodeAgent) -> None:
+    node.kernel.change_link(DEVICE, is_up=False)
+
+
+def delete_entries(node: NodeAgent) -> None:
+    for entry in node.kernel.neighbours():
+        node.kernel.delete_neighbour(entry)
+
+
+def lead_elsewhere(node: NodeAgent) -> None:
+    node.kernel.set_neighbour(replace(REMOTE, remote=ip_address("10.10.0.99"), is_ours=False))
+    node.kernel.set_neighbour(replace(NEIGHBOUR, mac="66:00:00:00:00:01", is_ours=False))
+
+
+def add_stale_entries(node: NodeAgent) -> None:
+    stale: list[LinkLayerEntry] = [
+        replace(REMOTE, mac="66:00:00:00:00:01"),
+        replace(NEIGHBOUR, address=ip_address("192.168.100.0")),
+    ]
+    for entry in stale:
+        node.kernel.set_neighbour(entry)
+
+
+BREAKAGES = [delete_device, set_device_down, delete_entries, lead_elsewhere, add_stale_entries]
+
+
+async def looked_at(node: NodeAgent) -> KernelState:
+    """Return a kernel's state; a device that was made anew has another index."""
+    state = await node.state()
+    state.links = {name: replace(link, index=0) for name, link in state.links.items()}
+    return state
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda one: one.__name__)
+def test_what_is_broken_is_mended_within_a_second(
+    tmp_path: Path, breakage: Callable[[NodeAgent], None]
+) -> None:
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            before = await looked_at(node)
+            assert {REMOTE, NEIGHBOUR} <= set(before.neighbours.values())
+            assert LEARNED in await node.routes()
+
+            breakage(node)
+            await made.settle()
+
+            assert await looked_at(node) == before
+
+    run(story())
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda one: one.__name__)
+def test_what_was_broken_while_no_agent_ran_is_mended(
+    tmp_path: Path, breakage: Callable[[NodeAgent], None]
+) -> None:
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            before = await looked_at(node)
+            await node.stop()
+
+            breakage(node)
+            node.start()
+            await made.settle(3)
+
+            assert await looked_at(node) == before
+
+    run(story())
+
+
+def test_others_entries_stay(tmp_path: Path) -> None:
+    others: list[LinkLayerEntry] = [
+        replace(REMOTE, mac="66:00:00:00:00:01", is_ours=False),
+        replace(NEIGHBOUR, address=ip_address("192.168.100.0"), is_ours=False),
+    ]
+
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            for entry in others:
+                node.kernel.set_neighbour(entry)
+            node.post_doubt()
+            await made.settle()
+
+            assert set(others) <= set(node.kernel.neighbours())
+
+    run(story())
+
+
+def test_a_node_that_is_gone_leaves_no_entries(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            await made.nodes["node-2"].stop()
+
+            await made.remove(Node, "node-2")
+            await made.settle()
+
+            left = {str(entry) for entry in node.kernel.neighbours()}
+            assert not any(MAC in one or "192.168.247.0" in one for one in left)
+            assert len(left) == 2
+
+    run(story())
+
+
+def test_a_deleted_pool_leaves_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            await made.remove(IPPool, VXLAN.name)
+            await made.settle(2)
+
+            assert node.kernel.link(DEVICE) is None
+            assert node.kernel.neighbours() == []
+            assert not any(DEVICE in line for line in await node.routes())
+
+    run(story())
+
+
+def test_anothers_device_is_told_and_left_alone_until_it_goes(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with cluster(tmp_path, EXERCISE, pools=[POOL]) as made:
+            node = made.nodes["node-0"]
+            theirs = node.kernel.add_link(DEVICE, kind="bridge", mtu=9000)
+
+            await made.put(VXLAN)
+            for one in made.nodes.values():
+                await one.register()
+            await made.settle(10)
+
+            assert node.kernel.link(DEVICE) == theirs
+            assert not any(one.ifname == DEVICE for one in node.kernel.addresses())
+            assert node.reconciler is not None
+            (failure,) = node.reconciler.health.failures
+            assert "it exists and is of kind 'bridge'" in failure.message
+            # The tunnel before leads there still.
+            assert "192.168.247.0/26 via 10.10.43.25 dev tunl0 proto bird onlink" in (
+                await node.routes()
+            )
+
+            node.kernel.delete_link(DEVICE)
+            await made.settle()
+
+            (line,) = [one for one in await node.routes() if one.startswith("192.168.247.0/26")]
+            assert line.endswith("dev vxlan.calico proto bird onlink")
+            assert node.reconciler.health.failures == []
+
+    run(story())
