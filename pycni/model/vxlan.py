@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pycni.errors import InvalidInput
 from pycni.model.network import IPAddress
@@ -37,6 +38,7 @@ def parse_mac(text: str, *, path: str) -> str:
     return mac
 
 
+@lru_cache(maxsize=1 << 13)
 def usual_mac(node: str, *, version: int) -> str:
     """Return the MAC that a node's end has unless its object states another, as in Calico.
 

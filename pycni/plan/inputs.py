@@ -7,6 +7,7 @@ changes them as events arrive.  Everything else only reads.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_network
 
 from pycni.ipam.pools import holds
@@ -26,6 +27,7 @@ from pycni.model.network import (
 )
 from pycni.model.resources import (
     BLOCK_SIZES,
+    DEFAULT_BLOCK_SIZE,
     AffinityState,
     BGPConfiguration,
     BGPFilter,
@@ -262,9 +264,10 @@ class Inputs:
 
     def holder_of(self, address: IPAddress) -> str | None:
         """Return the node that an address is given to by the books, None where they don't say."""
-        prefix = host_prefix(address)
-        if prefix in self.borrowed:
-            return self.borrowed[prefix]
+        # Hardly any cluster has lent addresses, and each prefix would be a new object.
+        lent = self.borrowed.get(host_prefix(address)) if self.borrowed else None
+        if lent is not None:
+            return lent
         for block in _blocks_with(address):
             affinity = self.affinities.get(block)
             if affinity is not None and is_confirmed(affinity):
@@ -285,10 +288,13 @@ class Inputs:
         return prefix in self._end_blocks
 
 
-def _blocks_with(address: IPAddress) -> list[IPNetwork]:
-    """Return the blocks of all sizes that an address may be in."""
-    sizes = BLOCK_SIZES[address.version]
-    return [ip_network((address, size), strict=False) for size in sizes]
+# Asked of each node's end of a tunnel in every pass that looks at one.
+@lru_cache(maxsize=1 << 14)
+def _blocks_with(address: IPAddress) -> tuple[IPNetwork, ...]:
+    """Return the blocks of all sizes that an address may be in, the usual size first."""
+    usual = DEFAULT_BLOCK_SIZE[address.version]
+    sizes = sorted(BLOCK_SIZES[address.version], key=lambda size: size != usual)
+    return tuple(ip_network((address, size), strict=False) for size in sizes)
 
 
 def need_tunnel(pools: Iterable[IPPool], kind: TunnelKind) -> bool:
