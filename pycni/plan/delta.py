@@ -216,8 +216,8 @@ def plan_old_tunnels(want: Desired, have: KernelState, *, ownership: Ownership) 
 
     `tunl0` itself can't be deleted while the ipip module is loaded: the adapter sets it down
     instead, and it must not keep the address.  With somebody else's address on it, it stays up,
-    as does what is no tunnel of a kind that we make.  A VXLAN device shows by its network that it
-    is ours, even without address.
+    as does what is no tunnel of a kind that we make.  A VXLAN device without
+    address shows by our entries that it isn't one that Calico has left.
     """
     ops: list[Op] = []
     for name in ownership.tunnels:
@@ -227,11 +227,14 @@ def plan_old_tunnels(want: Desired, have: KernelState, *, ownership: Ownership) 
         ours = [a for a in there if _lies_in(ownership.pools, a)]
         ops += [DeleteAddress(a) for a in ours]
         link = have.links[name]
-        is_ipip = link.kind == IPIP_KIND and bool(ours)
-        is_vxlan = link.vxlan is not None and link.vxlan.vni == VNI
-        if ours == there and (is_ipip or is_vxlan):
+        is_tunnel = link.kind == IPIP_KIND or (link.vxlan is not None and link.vxlan.vni == VNI)
+        if is_tunnel and ours == there and (ours or _has_our_entries(have, name)):
             ops.append(DeleteLink(name))
     return ops
+
+
+def _has_our_entries(have: KernelState, name: str) -> bool:
+    return any(one.is_ours and one.ifname == name for one in have.neighbours.values())
 
 
 def _counts(address: Address, name: str) -> bool:

@@ -126,8 +126,14 @@ def test_a_device_that_is_wanted_no_more_goes_with_its_address() -> None:
     ops = planned(want=None, addresses=(ADDRESS, local))
 
     assert ops == [DeleteAddress(ADDRESS), DeleteLink(NAME)]
-    assert planned(want=None) == [DeleteLink(NAME)]
-    assert planned(want=None, gate=Gate(blocks_ready=False)) == []
+    assert planned(want=None, addresses=(ADDRESS,), gate=Gate(blocks_ready=False)) == []
+
+
+def test_a_device_without_address_is_ours_by_its_entries() -> None:
+    """Else Calico may have left it, of another time."""
+    assert planned(want=None, there=(REMOTE,)) == [DeleteNeighbour(REMOTE), DeleteLink(NAME)]
+    assert planned(want=None) == []
+    assert planned(want=None, there=(replace(REMOTE, is_ours=False),)) == []
 
 
 @pytest.mark.parametrize(
