@@ -210,6 +210,7 @@ CHANGES = [
 
 def test_mode_of_a_pool_changes_without_losing_a_packet(neighbours: Cluster) -> None:
     """From each mode and kind of tunnel to the next, one after another."""
+    start_with_vxlan(neighbours)
     targets = (*FAR, *addresses_of(neighbours, "default/near"))
     devices = []
     for four, six in CHANGES:
@@ -227,6 +228,21 @@ def test_mode_of_a_pool_changes_without_losing_a_packet(neighbours: Cluster) -> 
         ["vxlan.calico", "vxlan.calico", "eth0", "vxlan-v6.calico"],
         ["tunl0", "tunl0", "eth0", "vxlan-v6.calico"],
     ]
+
+
+def start_with_vxlan(cluster: Cluster) -> None:
+    """Have all nodes reach each other, whatever the test before has left."""
+    wanted = ["vxlan.calico", "eth0", "eth0", "vxlan-v6.calico"]
+    for version in (4, 6):
+        apply(cluster, version, vxlanMode="CrossSubnet")
+    eventually(lambda: ways(cluster) == wanted, within_s=30, what=lambda: ways(cluster))
+    for target in FAR:
+        eventually(
+            lambda t=target: (  # type: ignore[misc]
+                "1 received" in cluster.run(DNSUTILS, f"ping -c 1 -W 1 {t}", check=False)
+            ),
+            within_s=30,
+        )
 
 
 def ways(cluster: Cluster) -> list[str]:
@@ -249,8 +265,7 @@ def test_a_pool_between_neighbours_loses_and_gets_vxlan_without_losing_a_packet(
     neighbours: Cluster,
 ) -> None:
     """Without tunnel the far node is out of reach, and the near one is not."""
-    apply(neighbours, 4, vxlanMode="CrossSubnet")
-    eventually(lambda: ways(neighbours)[0] == "vxlan.calico", within_s=30)
+    start_with_vxlan(neighbours)
     near = addresses_of(neighbours, "default/near")
     for mode in ("Never", "Always", "Never"):
         with streams(neighbours, *near, seconds=6) as losses:
