@@ -38,6 +38,7 @@ MULTIPROTOCOL_CAPABILITY = "1"
 GRACEFUL_RESTART_CAPABILITY = "64"
 _TOLD = "receive { parsed; open; update; notification; refresh; } send { parsed; update; }"
 
+_FAMILIES = frozenset(family.value for family in Family)
 _OCTET = r"(?:0|[1-9]\d{0,2})"
 _USUAL_PREFIX = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}/\d\d?", re.ASCII)
 
@@ -222,7 +223,7 @@ def _prefix(value: object) -> IPNetwork:
 
 
 def _known_families(families: Iterable[str]) -> Iterator[str]:
-    return (f for f in families if f in {family.value for family in Family})
+    return (family for family in families if family in _FAMILIES)
 
 
 def _as_path(segments: object) -> tuple[int, ...]:

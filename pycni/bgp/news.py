@@ -20,11 +20,13 @@ from pycni.model.bgp import (
     SpeakerLost,
     SpeakerUp,
 )
-from pycni.model.network import IPAddress
+from pycni.model.network import IPAddress, IPNetwork
 
 MAX_ITEMS = 1000
 NAMED = 3
 """How many prefixes of one UPDATE are named."""
+_Said = str | Path | IPNetwork
+"""A sentence, or a path that is announced, or a prefix that is withdrawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +43,33 @@ class News:
     """The latest items, each with a number that grows by one."""
 
     def __init__(self) -> None:
-        self._items: deque[Item] = deque(maxlen=MAX_ITEMS)
+        # Hardly anything of it is ever read, so it is put into words by whoever reads it.
+        self._items: deque[tuple[int, float, IPAddress | None, _Said]] = deque(maxlen=MAX_ITEMS)
         self._count = 0
 
     def note(self, event: BgpEvent, *, now: float) -> None:
         """Remember an event, if it says something to people."""
         peer = None if isinstance(event, SpeakerUp | SpeakerLost) else event.peer
-        for what in _words(event):
+        for said in _sayings(event):
             self._count += 1
-            self._items.append(Item(self._count, now, peer, what))
+            self._items.append((self._count, now, peer, said))
 
     def items(self) -> tuple[Item, ...]:
         """Return what is remembered, oldest first."""
-        return tuple(self._items)
+        return tuple(Item(n, at, peer, _words(said)) for n, at, peer, said in self._items)
 
 
-def _words(event: BgpEvent) -> Iterator[str]:
+def _words(said: _Said) -> str:
+    match said:
+        case str():
+            return said
+        case Path():
+            return f"announces {said.nlri} by {said.next_hop}{_attributes(said)}"
+        case _:
+            return f"withdraws {said}"
+
+
+def _sayings(event: BgpEvent) -> Iterator[_Said]:
     match event:
         case SpeakerUp():
             yield "ExaBGP begins"
@@ -76,12 +89,10 @@ def _words(event: BgpEvent) -> Iterator[str]:
             assert_never(event)
 
 
-def _of_update(event: PathsChanged) -> Iterator[str]:
-    for path in event.announced[:NAMED]:
-        yield f"announces {path.nlri} by {path.next_hop}{_attributes(path)}"
+def _of_update(event: PathsChanged) -> Iterator[_Said]:
+    yield from event.announced[:NAMED]
     yield from _rest("announces", len(event.announced) - NAMED)
-    for nlri in event.withdrawn[:NAMED]:
-        yield f"withdraws {nlri}"
+    yield from event.withdrawn[:NAMED]
     yield from _rest("withdraws", len(event.withdrawn) - NAMED)
 
 

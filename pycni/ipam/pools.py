@@ -90,8 +90,8 @@ def holds(network: IPNetwork, inner: IPNetwork | IPAddress) -> bool:
         return False
     if isinstance(inner, IPAddress):
         return inner in network
-    # Both are of one family, which the checker can't see.
-    return inner.subnet_of(network)  # type: ignore[arg-type]
+    # As `subnet_of`, which first works out a whole network's last address.
+    return inner.prefixlen >= network.prefixlen and inner.network_address in network
 
 
 def overlapping(cidr: IPNetwork, blocks: Iterable[IPNetwork]) -> IPNetwork | None:
