@@ -173,6 +173,8 @@ def _announced(peer: IPAddress, update: Mapping[str, object]) -> Iterator[Path]:
     origin = Origin[str(attributes.get("origin", "incomplete")).upper()]
     said = (*attributes.get("community", ()), *attributes.get("large-community", ()))
     communities = frozenset(":".join(map(str, one)) for one in said)
+    local_pref = int(attributes.get("local-preference", 100))
+    med = int(attributes.get("med", 0))
     for family in _known_families(announce):
         for hop, entries in announce[family].items():
             next_hop = _address(hop)
@@ -184,8 +186,8 @@ def _announced(peer: IPAddress, update: Mapping[str, object]) -> Iterator[Path]:
                     next_hop=next_hop,
                     peer=peer,
                     as_path=as_path,
-                    local_pref=int(attributes.get("local-preference", 100)),
-                    med=int(attributes.get("med", 0)),
+                    local_pref=local_pref,
+                    med=med,
                     origin=origin,
                     communities=communities,
                 )

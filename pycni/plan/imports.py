@@ -8,6 +8,7 @@ from what the rest admits, and admit nothing themselves.  Judgement depends on t
 this moment only; a path that comes before its affinity is judged again when that arrives.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pycni.model.bgp import Path
@@ -62,20 +63,22 @@ def judge_prefix(inputs: Inputs, nlri: IPNetwork, *, ground: Ground | None = Non
             rejected.append(verdict)
     if not accepted:
         return Verdict(route=None, rejected=tuple(rejected))
-    ranks = [rank(ground, a.path) for a in accepted]
-    lowest = min(ranks)
-    best = [a for a, its in zip(accepted, ranks, strict=True) if its == lowest]
-    rejected += [
-        Rejected(a.path, "another path is better (RFC 4271, 9.1.2.2)")
-        for a in accepted
-        if a not in best
-    ]
+    best = accepted if len(accepted) == 1 else _best(ground, accepted)
+    if len(best) < len(accepted):
+        why = "another path is better (RFC 4271, 9.1.2.2)"
+        rejected += [Rejected(a.path, why) for a in accepted if a not in best]
     route = Route(
         key=route_key(nlri),
         next_hops=frozenset(a.next_hop for a in best),
         protocol=inputs.settings.route_protocol,
     )
     return Verdict(route=route, used=tuple(a.path for a in best), rejected=tuple(rejected))
+
+
+def _best(ground: Ground, accepted: Sequence[Accepted]) -> Sequence[Accepted]:
+    ranks = [rank(ground, a.path) for a in accepted]
+    lowest = min(ranks)
+    return [a for a, its in zip(accepted, ranks, strict=True) if its == lowest]
 
 
 def rank(ground: Ground, path: Path) -> tuple[int, int, int, int, bool]:
