@@ -10,7 +10,7 @@ from functools import partial
 from pycni.agent.departure import Departure
 from pycni.agent.messages import Changed, Listed
 from pycni.agent.tunnel_change import LINGER_S
-from pycni.errors import AlreadyExists, Conflict, NotFound, PycniError, TryAgain
+from pycni.errors import AlreadyExists, Conflict, Exhausted, NotFound, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.estates import show_presence
 from pycni.ipam.retries import Sleep, asyncio_sleep
@@ -116,15 +116,18 @@ class Registration:
         """Write the Node object, the tunnel's address included."""
         try:
             # The address first: peers that see the node see it whole.
-            tunnels = await self._tunnel_addresses()
+            tunnels, lacking = await self._tunnel_addresses()
         except PycniError:
             # Others take a node without object for gone, and this one serves pods all the same.
             await self._appear(_unchanged)
             raise
         if await self._appear(_tunnelled(tunnels)):
-            await self._write(_tunnelled(await self._tunnel_addresses()))
+            tunnels, lacking = await self._tunnel_addresses()
+            await self._write(_tunnelled(tunnels))
+        if lacking is not None:
+            raise lacking
 
-    async def _tunnel_addresses(self) -> _TunnelAddresses:
+    async def _tunnel_addresses(self) -> tuple[_TunnelAddresses, Exhausted | None]:
         before, self._kept_until = self._kept_until, {}
         return await ensure_tunnel_addresses(
             self._allocator,

@@ -33,25 +33,31 @@ async def ensure_tunnel_addresses(
     *,
     node: str,
     keeps: Callable[[TunnelKind], bool] = lambda _kind: False,
-) -> dict[TunnelKind, IPAddress | None]:
+) -> tuple[dict[TunnelKind, IPAddress | None], Exhausted | None]:
     """Return the node's addresses in all kinds of tunnels, as `ensure_tunnel_address` does.
 
     `keeps` is asked of a kind that no pool wants any more: whether other nodes may still send to
-    the address that the node has.
+    the address that the node has.  One full pool costs no other kind its address: there the
+    Node keeps what it says, and why there is nothing else is returned beside them.
     """
     known = await DatastoreView(datastore).pools()
     stored = await datastore.get(Node, node)
     own = Node(node) if stored is None else stored.value
     wanted = {tunnel_of(pool) for pool in known}
     found: dict[TunnelKind, IPAddress | None] = {}
+    lacking: Exhausted | None = None
     for kind in TunnelKind:
         named = address_in(own, kind)
         if kind not in wanted and named is not None and keeps(kind):
             found[kind] = named
             continue
-        assignment = await _ensure(allocator, datastore, own, kind=kind, known=known)
-        found[kind] = None if assignment is None else assignment.interface.ip
-    return found
+        try:
+            assignment = await _ensure(allocator, datastore, own, kind=kind, known=known)
+        except Exhausted as exc:
+            found[kind], lacking = named, exc
+        else:
+            found[kind] = None if assignment is None else assignment.interface.ip
+    return found, lacking
 
 
 async def ensure_tunnel_address(

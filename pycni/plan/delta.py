@@ -57,7 +57,8 @@ class Gate:
         """Tell whether an unwanted route of ours may go."""
         if route.type is RouteType.BLACKHOLE:
             return self.blocks_ready
-        if any(hop.gateway is not None for hop in route.next_hops):
+        # Far ends of VXLAN tunnels have routes without gateway.
+        if any(hop.gateway or hop.oif in VXLAN_DEVICES.values() for hop in route.next_hops):
             return self.blocks_ready and self.learned_ready
         return self.endpoints_ready
 
@@ -187,13 +188,17 @@ def plan_entries(want: Desired, have: KernelState) -> list[Op]:
 
 
 def plan_old_entries(want: Desired, have: KernelState) -> list[Op]:
-    """Delete our entries that lead to nodes no more; others' stay."""
-    devices = VXLAN_DEVICES.values()
+    """Delete our entries that lead to nodes no more; others' stay, and all of others' devices."""
+    ours = [name for name in VXLAN_DEVICES.values() if _has_our_network(have.links.get(name))]
     return [
         DeleteNeighbour(entry)
         for key, entry in sorted(have.neighbours.items())
-        if key not in want.entries and entry.is_ours and entry.ifname in devices
+        if key not in want.entries and entry.is_ours and entry.ifname in ours
     ]
+
+
+def _has_our_network(link: Link | None) -> bool:
+    return link is not None and link.vxlan is not None and link.vxlan.vni == VNI
 
 
 def plan_pod_links(want: Desired, have: KernelState) -> list[Op]:

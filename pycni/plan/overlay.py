@@ -47,7 +47,7 @@ def vxlan_device(inputs: Inputs, kind: TunnelKind, *, mtu: int) -> Tunnel | None
         parameters = Vxlan(VNI, PORT, own.ip)
         return Tunnel(name, _VXLAN, mtu, mac_of(node, kind), parameters)
     there = inputs.links.get(name)
-    if there is None or there.vxlan is None:
+    if there is None or there.vxlan is None or there.vxlan.vni != VNI:
         return None
     return Tunnel(name, _VXLAN, there.mtu, there.mac, there.vxlan)
 

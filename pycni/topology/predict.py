@@ -80,9 +80,11 @@ async def predict(topology: Topology, *, departed: Iterable[TopologyPod] = ()) -
 
 async def _register_nodes(topology: Topology, datastore: Datastore) -> None:
     for node in topology.nodes:
-        tunnels = await ensure_tunnel_addresses(
+        tunnels, lacking = await ensure_tunnel_addresses(
             Allocator(datastore, node=node.name), datastore, node=node.name
         )
+        if lacking is not None:
+            raise lacking
         known = await datastore.get(Node, node.name)
         stated = known.value if known is not None else Node(node.name)
         value = replace(stated, ipv4=node.address, ipv6=node.address6 or stated.ipv6)

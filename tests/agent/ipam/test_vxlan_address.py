@@ -10,7 +10,10 @@ from pycni.agent.messages import Listed
 from pycni.agent.registration import Registration
 from pycni.agent.tunnel_change import LINGER_S
 from pycni.datastore.memory import MemoryDatastore
+from pycni.errors import Exhausted
 from pycni.ipam import block as arithmetic
+from pycni.ipam.allocator import Allocator
+from pycni.ipam.requests import AssignRequest
 from pycni.ipam.tunnel import tunnel_handle
 from pycni.model.network import IPAddress
 from pycni.model.resources import Block, IPPool, Node, TunnelMode
@@ -139,5 +142,25 @@ def test_the_address_stays_when_the_pool_wants_it_again() -> None:
 
         assert await said(store, TunnelKind.VXLAN) == address
         running.cancel()
+
+    run(story())
+
+
+def test_a_full_pool_of_one_kind_costs_no_other_kind_its_address() -> None:
+    async def story() -> None:
+        store = MemoryDatastore()
+        await store.create(replace(FOUR, vxlan_mode=TunnelMode.NEVER, ipip_mode=TunnelMode.ALWAYS))
+        await store.create(replace(SIX, cidr=IPv6Network("fd10::/122")))
+        request = AssignRequest(handle_id="pods", attributes=(("node", "node-9"),), versions=(6,))
+        for _ in range(64):
+            await Allocator(store, node="node-9").assign(request)
+
+        with pytest.raises(Exhausted):
+            await registration(store).once()
+
+        address = await said(store, TunnelKind.IPIP)
+        assert address is not None
+        assert await held_by(store, tunnel_handle("node-0")) == [str(address)]
+        assert await said(store, TunnelKind.VXLAN_V6) is None
 
     run(story())

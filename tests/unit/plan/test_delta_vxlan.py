@@ -148,3 +148,10 @@ def test_a_device_that_is_anothers_or_that_others_use_stays(
     link: Link, addresses: tuple[Address, ...]
 ) -> None:
     assert planned(link, want=None, addresses=addresses) == []
+
+
+def test_entries_of_anothers_device_stay_though_they_are_marked_as_ours() -> None:
+    # FRR marks those of EVPN like that.
+    foreign = replace(LINK, mac="aa:00:00:00:00:01", vxlan=replace(PARAMETERS, vni=42))
+
+    assert planned(foreign, want=None, there=(REMOTE, NEIGHBOUR)) == []

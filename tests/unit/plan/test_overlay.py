@@ -6,14 +6,16 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from pycni.model.linklayer import FdbEntry, NeighbourEntry, Vxlan
-from pycni.model.network import Address, Link, RouteKey, Tunnel
+from pycni.model.network import Address, KernelState, Link, RouteKey, Tunnel
 from pycni.model.resources import IPPool, TunnelMode
 from pycni.model.tunnels import TunnelKind
 from pycni.model.vxlan import VxlanEnd, usual_mac
 from pycni.plan import desired
+from pycni.plan.delta import Gate, plan
 from pycni.plan.imports import Rejected, judge, judge_prefix
 from pycni.plan.inputs import Inputs, Settings, TunnelPhase
 from pycni.plan.overlay import far_ends, is_foreign, wanted_tunnels
+from pycni.plan.ownership import Ownership
 from tests.unit.plan.samples import OWN, THEIRS, affinity, inputs, learn, lines, path, pool
 
 NEAR = "192.168.9.0/26"
@@ -362,3 +364,30 @@ def test_a_device_is_there_before_its_address() -> None:
 
     assert set(wanted_tunnels(made)) == {"vxlan.calico", "vxlan-v6.calico"}
     assert desired.wanted_addresses(made) == set()
+
+
+def test_anothers_device_is_foreign_before_this_node_has_an_address_too() -> None:
+    made = overlay()
+    change(made, "node-0", ipv4=None)
+    foreign = Link(
+        "vxlan.calico", 9, "vxlan", 1450, "aa:00:00:00:00:01", vxlan=Vxlan(42, 4789, None)
+    )
+    made.links["vxlan.calico"] = foreign
+
+    assert is_foreign(made, TunnelKind.VXLAN)
+    assert "vxlan.calico" not in wanted_tunnels(made)
+    made.links["vxlan.calico"] = replace(foreign, vxlan=Vxlan(4096, 4789, None))
+    assert not is_foreign(made, TunnelKind.VXLAN)
+
+
+def test_routes_to_far_ends_wait_until_all_nodes_are_known() -> None:
+    made = overlay()
+    have = KernelState()
+    have.routes |= {key: (one,) for key, one in desired.wanted_routes(made).items()}
+    ownership = Ownership(12, "tunl0", frozenset(p.cidr for p in made.pools.values()), frozenset())
+
+    early = Gate(endpoints_ready=True, blocks_ready=False, learned_ready=False)
+    ops = plan(desired.Desired(), have, ownership=ownership, gate=early).ops
+
+    assert any(key.dst.prefixlen == 128 for key in have.routes)
+    assert ops == []
