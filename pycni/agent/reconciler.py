@@ -335,8 +335,10 @@ class Reconciler:
         return ops
 
     def _without_fights(self, ops: Iterable[Op]) -> list[Op]:
-        now = self._clock()
-        return [op for op in ops if self._repairs.may_repair(subject(op), goal(op), now=now)]
+        now, routes = self._clock(), self.want.routes
+        return [
+            op for op in ops if self._repairs.may_repair(subject(op), goal(op, routes), now=now)
+        ]
 
     # --- the outcome ----------------------------------------------------------------------------
 

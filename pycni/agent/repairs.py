@@ -7,7 +7,7 @@ Pure: time is an argument.
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from pycni.model.network import (
@@ -16,6 +16,8 @@ from pycni.model.network import (
     DeleteRoute,
     Op,
     ReplaceRoute,
+    Route,
+    RouteKey,
     SetLink,
     SetNeighbour,
     SetRuleset,
@@ -112,13 +114,16 @@ def subject(op: Op) -> Hashable:
             return op
 
 
-def goal(op: Op) -> Hashable:
-    """Return how its subject is to be afterwards, where that can change by what others tell us."""
+def goal(op: Op, routes: Mapping[RouteKey, Route]) -> Hashable:
+    """Return how its subject is to be afterwards, where that can change by what others tell us.
+
+    `routes` are the wanted ones: another route of ours beside one of these goes for its sake.
+    """
     match op:
-        case AddRoute():
-            return op.route
+        case AddRoute() | DeleteRoute():
+            return routes.get(op.route.key)
         case ReplaceRoute():
-            return op.new
+            return routes.get(op.new.key)
         case SetNeighbour():
             return op.entry
         case _:

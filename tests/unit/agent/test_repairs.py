@@ -1,6 +1,7 @@
 """When somebody keeps undoing our work."""
 
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 
 from pycni.agent.repairs import (
     FIRST_PAUSE_S,
@@ -12,7 +13,15 @@ from pycni.agent.repairs import (
     subject,
 )
 from pycni.model.linklayer import FdbEntry
-from pycni.model.network import SetNeighbour
+from pycni.model.network import (
+    DeleteRoute,
+    NextHop,
+    ReplaceRoute,
+    Route,
+    RouteKey,
+    RouteType,
+    SetNeighbour,
+)
 
 
 def repair_until_pause(repairs: Repairs, *, now: float) -> int:
@@ -131,4 +140,19 @@ def test_an_entry_that_is_to_lead_elsewhere_is_no_repair() -> None:
     first, second = SetNeighbour(there), SetNeighbour(moved)
 
     assert subject(first) == subject(second) == ("fdb", "vxlan.calico", "66:00:00:00:00:02")
-    assert goal(first) != goal(second)
+    assert goal(first, {}) != goal(second, {})
+
+
+def test_what_goes_for_the_sake_of_a_wanted_route_is_of_one_fight_with_it() -> None:
+    wanted = Route(RouteKey(ip_network("192.168.0.0/26")), RouteType.BLACKHOLE, protocol=12)
+    old, more = (
+        replace(wanted, type=RouteType.UNICAST, next_hops=frozenset({NextHop(name)}))
+        for name in ("eth0", "eth1")
+    )
+    repairs = Repairs()
+
+    for number in range(TOLERATED_REPAIRS):
+        for op in (ReplaceRoute(old, wanted), DeleteRoute(more)):
+            repairs.may_repair(subject(op), goal(op, {wanted.key: wanted}), now=number / 100)
+
+    assert repairs.fights(now=TOLERATED_REPAIRS / 100) == [("route", wanted.key)]
