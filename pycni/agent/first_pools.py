@@ -15,7 +15,7 @@ from pycni.model.network import IPNetwork
 from pycni.model.resources import IPPool, Node
 from pycni.model.schema_rules import mistakes_of
 from pycni.model.schema_yaml import Manifest
-from pycni.plan.first_pools import first_pools
+from pycni.plan.first_pools import first_pools, of_pods
 from pycni.ports import Datastore
 
 _log = logging.getLogger(__name__)
@@ -64,10 +64,11 @@ class FirstPools:
     async def once(self) -> bool:
         """Make what is missing; return whether there is a pool now."""
         existing = [stored.value for stored in (await self._datastore.list(IPPool)).items]
-        wanted = first_pools(await self._subnets(existing), existing=existing)
+        served = of_pods(existing)
+        wanted = first_pools(await self._subnets(served), existing=existing)
         for pool in wanted:
             await self._make(pool, existing)
-        return bool(existing or wanted)
+        return bool(served or wanted)
 
     async def _subnets(self, existing: Sequence[IPPool]) -> list[IPNetwork]:
         """Return the stated subnets, and kubeadm's where they may add to those and the pools."""

@@ -20,6 +20,7 @@ from pycni.plan.inputs import Inputs
 from pycni.plan.iproute import route_text
 from pycni.plan.overlay import device_of
 from pycni.plan.peering import unanswered, wanted_neighbours
+from pycni.plan.services import colliding
 
 if TYPE_CHECKING:
     from pycni.agent.daemon import Agent
@@ -180,6 +181,7 @@ def problems(agent: "Agent") -> list[str]:
     found += [f"BGP peer {peer}: {why}" for peer, why in agent.speaker.refused.items()]
     found += unread_annotations(agent.facts.inputs.nodes.values())
     found += [missing_filter_text(*one) for one in missing_filters(agent.facts.inputs)]
+    found += service_collisions(agent.facts.inputs)
     found += _broken_underlays(agent.facts.inputs)
     found += _down_sessions(agent)
     found += full_peers(agent.facts.rib)
@@ -206,6 +208,15 @@ def unread_annotations(nodes: Iterable[Node]) -> list[str]:
     ]
     more = len(unread) - NAMED
     return [*found, f"and {more} more annotations of Nodes can't be read"] if more > 0 else found
+
+
+def service_collisions(inputs: Inputs) -> list[str]:
+    """Name the ranges of Services that are pods': they are neither announced nor guarded."""
+    return [
+        f"{cidr}, a range of Services in the BGPConfiguration, overlaps pool {pool.name}"
+        f" ({pool.cidr}), and is left out: name the Services' own addresses"
+        for cidr, pool in colliding(inputs)
+    ]
 
 
 def full_peers(rib: Rib) -> list[str]:

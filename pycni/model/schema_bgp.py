@@ -1,6 +1,7 @@
 """BGPPeer and BGPConfiguration ↔ the `spec` of Calico's documents."""
 
 import re
+from ipaddress import ip_network
 from typing import Any
 
 from pycni.errors import InvalidInput
@@ -30,6 +31,13 @@ _NEXT_HOP_MODES = ("Auto", "Self", "Keep")
 _REVERSE_PEERING = ("Auto", "Manual")
 # One of these is a default of Calico's own definition: its server adds it to each object.
 _USUAL = {"bindMode": "NodeIP", "logSeverityScreen": "Info"}
+# Loopback, link-local and multicast (RFC 6890, RFC 4291).
+_NO_SERVICES = tuple(
+    map(
+        ip_network,
+        ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1/128", "fe80::/10", "ff00::/8"),
+    )
+)
 _AGGREGATION = ("Enabled", "Disabled")
 
 
@@ -188,11 +196,18 @@ def _ranges(spec: Fields, name: str) -> tuple[IPNetwork, ...]:
         if is_empty:
             continue
         cidr = reader.network("cidr")
-        if cidr.prefixlen == 0:
-            # Every node would announce a default route, and drop what it passes on.
-            raise InvalidInput(f"{reader.at('cidr')}: {cidr} is everything: write a range")
+        # All of it would be announced by every node, which drops what it would pass on.
+        if taken := next((one for one in _NO_SERVICES if _overlap(one, cidr)), None):
+            raise InvalidInput(
+                f"{reader.at('cidr')}: {cidr} holds {taken}, where no Service has an address:"
+                " write the range that they have"
+            )
         found.append(cidr)
     return tuple(dict.fromkeys(found))
+
+
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    return one.version == other.version and one.overlaps(other)
 
 
 def _readers(spec: Fields, name: str) -> list[Fields]:

@@ -36,6 +36,7 @@ from pycni.plan.overlay import (
 from pycni.plan.peering import close_peers
 from pycni.plan.podroute import pod_route
 from pycni.plan.podsysctls import host_veth_sysctls, interface_sysctl
+from pycni.plan.services import ranges_of
 
 
 @dataclass(slots=True)
@@ -197,7 +198,8 @@ def wanted_pod_sysctls(endpoint: WorkloadEndpoint) -> dict[str, str]:
 
 def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
     """Return our nftables table: NAT out, anti-spoofing, and who may send tunnel packets."""
-    if inputs.node is None or not inputs.pools:
+    services = frozenset(ranges_of(inputs).all)
+    if inputs.node is None or not (inputs.pools or services):
         return None
     has_vxlan = any(inputs.has_tunnel(kind) for kind in TunnelKind if kind.is_vxlan)
     return render(
@@ -209,6 +211,6 @@ def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
             vxlan_port=PORT if has_vxlan else None,
             close_peers=close_peers(inputs),
             listen_port=inputs.bgp.listen_port,
-            services=frozenset(inputs.bgp.services.all),
+            services=services,
         )
     )

@@ -11,6 +11,7 @@ from pycni.model.tunnels import TunnelKind
 from pycni.plan.inputs import Inputs, host_prefix
 from pycni.plan.overlay import FarEnd, far_ends, usable_kinds
 from pycni.plan.peering import Session, session_with
+from pycni.plan.services import ranges_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Ground:
         self._own: dict[IPNetwork, str] | None = None
         self._ends: dict[TunnelKind, dict[str, FarEnd | str]] = {}
         self._ends6: frozenset[IPNetwork] | None = None
-        self._services = inputs.bgp.services.all
+        self._services = ranges_of(inputs).all
         self.has_services = bool(self._services)
 
     def session(self, peer: IPAddress) -> Session:

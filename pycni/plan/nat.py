@@ -184,7 +184,8 @@ def _forward(inputs: NatInputs) -> list[str]:
         # Later than kube-proxy's own rules: it says "refused" for a Service without endpoints.
         "\t\ttype filter hook forward priority filter + 10; policy accept;",
         *(
-            f"\t\t{ip} daddr @services{version} counter name no_service drop"
+            f"\t\t{ip} daddr @services{version} {ip} daddr != @nodes{version}"
+            " counter name no_service drop"
             for version, ip in sorted(versions.items())
         ),
         "\t}",

@@ -6,31 +6,59 @@ ready endpoint: a router prefers these to the range, being longer.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pycni.ipam.pools import holds
 from pycni.model.network import IPNetwork
+from pycni.model.resources import IPPool, PoolUse
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import EndpointSlice, Service
 from pycni.plan.inputs import Inputs, host_prefix
 
+_OF_NODES = frozenset({PoolUse.WORKLOAD, PoolUse.TUNNEL})
 EXCLUDING_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Of a Node with the value "true": routers send it no packets to Services."""
+
+
+def ranges_of(inputs: Inputs) -> ServiceRanges:
+    """Return the configured ranges, without those that pods or tunnels have addresses from."""
+    said, taken = inputs.bgp.services, {cidr for cidr, _ in colliding(inputs)}
+    if not taken:
+        return said
+    return replace(
+        said,
+        cluster=tuple(cidr for cidr in said.cluster if cidr not in taken),
+        external=tuple(cidr for cidr in said.external if cidr not in taken),
+        load_balancer=tuple(cidr for cidr in said.load_balancer if cidr not in taken),
+    )
+
+
+def colliding(inputs: Inputs) -> list[tuple[IPNetwork, IPPool]]:
+    """Return the configured ranges that overlap a pool of pods or tunnels, and which."""
+    pools = [pool for pool in inputs.pools.values() if pool.allowed_uses & _OF_NODES]
+    return [
+        (cidr, pool)
+        for cidr in dict.fromkeys(inputs.bgp.services.all)
+        for pool in pools
+        if cidr.version == pool.cidr.version and cidr.overlaps(pool.cidr)
+    ]
 
 
 def announced_services(inputs: Inputs) -> dict[IPNetwork, str]:
     """Return the prefixes of Services that this node announces, each with its reason in words."""
     found: dict[IPNetwork, str] = {}
-    if not inputs.bgp.services.all or is_excluded(inputs):
+    ranges = ranges_of(inputs)
+    if not ranges.all or is_excluded(inputs):
         return found
     for name in sorted(inputs.services):
         for prefix, reason in announced_of(inputs, inputs.services[name]):
             found.setdefault(prefix, reason)
-    return found | dict(_whole(inputs.bgp.services))
+    return found | dict(_whole(ranges))
 
 
 def announced_of(inputs: Inputs, service: Service) -> Iterator[tuple[IPNetwork, str]]:
     """Yield the addresses of one Service that this node announces by themselves, each with why."""
-    ranges = inputs.bgp.services
+    ranges = ranges_of(inputs)
     kinds = (
         ("cluster IP", service.cluster_ips, ranges.cluster, True),
         ("external IP", service.external_ips, ranges.external, True),

@@ -20,6 +20,7 @@ from pycni.model.endpoints import host_veth_name
 from pycni.model.network import IPAddress, IPInterface
 from pycni.model.resources import IPPool, Resource
 from pycni.model.schema_yaml import parse_document
+from pycni.plan.first_pools import of_pods
 from pycni.topology.section import NAME, Section
 from pycni.yamltext import read_documents
 
@@ -169,7 +170,7 @@ class Topology:
     @property
     def pod_versions(self) -> tuple[int, ...]:
         """Return the IP versions of which pods get an address: those that a pool serves."""
-        served = {pool.cidr.version for pool in self.pools if not pool.is_disabled}
+        served = {pool.cidr.version for pool in of_pods(self.pools) if not pool.is_disabled}
         return tuple(sorted(served)) or (4,)
 
     @property

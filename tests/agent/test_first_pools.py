@@ -12,7 +12,7 @@ from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
 from pycni.errors import InvalidInput, TryAgain
 from pycni.model.network import IPNetwork
-from pycni.model.resources import IPPool, Node, TunnelMode
+from pycni.model.resources import IPPool, Node, PoolUse, TunnelMode
 from pycni.model.schema_yaml import parse_manifests
 from pycni.ports import Datastore
 from tests.virtual_time import run
@@ -27,6 +27,9 @@ FOUR = IPPool(
 SIX = IPPool("default-ipv6-ippool", ip_network("fd00:192::/48"), block_size=122, nat_outgoing=True)
 TEN = replace(FOUR, cidr=ip_network("10.0.0.0/8"))
 BOTH = (FOUR.cidr, SIX.cidr)
+BALANCED = IPPool(
+    "balanced", ip_network("198.51.100.0/24"), allowed_uses=frozenset({PoolUse.LOAD_BALANCER})
+)
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Cluster:
         (BOTH, (), [FOUR], [FOUR, SIX]),
         (BOTH, (), [replace(FOUR, name="blue", is_disabled=True)], [SIX]),
         (BOTH, (), [SIX], [FOUR, SIX]),
+        (BOTH, (), [BALANCED], [FOUR, SIX]),
         (
             BOTH,
             (ip_network("10.0.0.0/8"),),

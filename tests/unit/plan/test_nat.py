@@ -79,8 +79,8 @@ def test_addresses_that_no_service_has_are_dropped_after_kube_proxy_has_looked()
     at = lines.index("chain forward {")
     assert lines[at + 1 : at + 5] == [
         "type filter hook forward priority filter + 10; policy accept;",
-        "ip daddr @services4 counter name no_service drop",
-        "ip6 daddr @services6 counter name no_service drop",
+        "ip daddr @services4 ip daddr != @nodes4 counter name no_service drop",
+        "ip6 daddr @services6 ip6 daddr != @nodes6 counter name no_service drop",
         "}",
     ]
     named = "set services4 { type ipv4_addr; flags interval; elements = { 10.96.0.0/12 }; }"

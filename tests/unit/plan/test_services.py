@@ -5,14 +5,16 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from pycni.model.resources import BGPConfiguration
+from pycni.agent.report import service_collisions
+from pycni.model.resources import BGPConfiguration, PoolUse
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import EndpointSlice, Service
+from pycni.plan.desired import wanted_ruleset
 from pycni.plan.exports import wanted_advertisements
-from pycni.plan.imports import Rejected, judge
+from pycni.plan.imports import Accepted, Rejected, judge
 from pycni.plan.inputs import Inputs
 from pycni.plan.services import announced_services
-from tests.unit.plan.samples import inputs, path
+from tests.unit.plan.samples import inputs, path, pool
 
 RANGES = ServiceRanges(
     cluster=(ip_network("10.96.0.0/12"), ip_network("fd00:96::/112")),
@@ -158,13 +160,45 @@ def test_a_node_that_leaves_announces_no_services() -> None:
     assert wanted_advertisements(made) == frozenset()
 
 
-@pytest.mark.parametrize("nlri", ["10.96.0.0/12", "198.51.100.1/32", "192.168.7.0/26"])
+@pytest.mark.parametrize("nlri", ["10.96.0.0/12", "198.51.100.1/32"])
 def test_no_node_learns_a_way_to_services(nlri: str) -> None:
-    made = cluster()
-    balanced = (*RANGES.load_balancer, ip_network("192.168.7.0/24"))  # in the pool
-    made.bgp = BGPConfiguration(services=replace(RANGES, load_balancer=balanced))
-
-    verdict = judge(made, path(nlri))
+    verdict = judge(cluster(), path(nlri))
 
     assert isinstance(verdict, Rejected)
     assert "a range of Services, which no node learns" in verdict.reason
+
+
+@pytest.mark.parametrize("cidr", ["192.168.7.0/24", "192.0.0.0/8"])
+def test_a_range_over_the_pods_own_addresses_is_left_out_and_named(cidr: str) -> None:
+    made = cluster()
+    external = (*RANGES.external, ip_network(cidr))
+    made.bgp = BGPConfiguration(services=replace(RANGES, external=external))
+    ruleset = wanted_ruleset(made)
+
+    assert sorted(map(str, announced_services(made))) == WHOLE
+    assert isinstance(judge(made, path("192.168.247.0/26")), Accepted)
+    assert ruleset is not None
+    assert cidr not in ruleset.text
+    (said,) = service_collisions(made)
+    assert said == (
+        f"{cidr}, a range of Services in the BGPConfiguration, overlaps pool pool4"
+        " (192.168.0.0/16), and is left out: name the Services' own addresses"
+    )
+
+
+def test_a_pool_of_load_balancers_is_in_nobodys_way() -> None:
+    made = cluster()
+    balanced = pool("198.51.100.0/24", allowed_uses=frozenset({PoolUse.LOAD_BALANCER}))
+    made.pools["balanced"] = balanced
+
+    assert service_collisions(made) == []
+    assert sorted(map(str, announced_services(made))) == WHOLE
+
+
+def test_what_no_service_has_is_dropped_where_there_is_no_pool_yet() -> None:
+    made = cluster()
+    made.pools.clear()
+    ruleset = wanted_ruleset(made)
+
+    assert ruleset is not None
+    assert "no_service" in ruleset.text
