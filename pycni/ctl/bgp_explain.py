@@ -59,7 +59,7 @@ async def _explain(args: argparse.Namespace) -> int:
     if prefix is None:
         print(f"{asked} {_unclaimed(asked, cluster)}", file=sys.stderr)
         return 1
-    inputs = {node.name: _inputs(cluster, node.name) for node in cluster.nodes}
+    inputs = {name: _inputs(part, name) for name, part in cluster.about(prefix)}
     exchange(inputs)
     found = standings(prefix, inputs)
     here = await asyncio.to_thread(_here, args.run_dir, prefix)

@@ -148,6 +148,8 @@ def _no_session(
     if ours is None or back is None:
         caller, silent = (here, there) if back is None else (there, here)
         return f"no session with {there}: {caller} calls, and nothing leads back from {silent}"
+    if back.password != ours.password:
+        return f"no session with {there}: the two ends have different passwords"
     if (back.local_as, back.peer_as) != (ours.peer_as, ours.local_as):
         return (
             f"no session with {there}: it is AS {back.local_as} and expects AS {back.peer_as},"

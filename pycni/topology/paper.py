@@ -4,11 +4,12 @@ Everything comes from the datastore and from the agent's own functions; what onl
 interfaces, its pods) is added by whoever knows it, or left out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from pycni.model.bgp import Neighbour, Path
+from pycni.model.bgp import Advertisement, Family, Neighbour, Path
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import (
     BGPConfiguration,
@@ -53,6 +54,40 @@ class Cluster:
         inputs.borrowed.update(self.borrowed)
         return inputs
 
+    def about(self, prefix: IPNetwork) -> Iterator[tuple[str, "Cluster"]]:
+        """Yield for each node as much of the cluster as decides what it makes of one prefix.
+
+        That is: who has it knows everybody, everybody else knows those, and the nodes that a
+        BGPPeer names by address.  With all of it each, thousands of nodes would take hours.
+        """
+        holders = {one.node for one in self.affinities if one.cidr == prefix}
+        holders |= {self.borrowed[prefix]} if prefix in self.borrowed else set()
+        named = {peer.peer_ip for peer in self.peers}
+        known = [n for n in self.nodes if n.name in holders or named & set(_addresses(n))]
+        of_node: dict[str, list[BlockAffinity]] = {}
+        for affinity in self.affinities:
+            of_node.setdefault(affinity.node, []).append(affinity)
+        borrowed = {one: by for one, by in self.borrowed.items() if by in holders or one == prefix}
+        for node in self.nodes:
+            if node.name in holders:
+                yield node.name, self
+                continue
+            near = {one.name: one for one in (*known, node)}
+            affinities = [one for name in near for one in of_node.get(name, ())]
+            yield (
+                node.name,
+                replace(
+                    self,
+                    nodes=tuple(near.values()),
+                    affinities=tuple(affinities),
+                    borrowed=borrowed,
+                ),
+            )
+
+
+def _addresses(node: Node) -> list[IPAddress]:
+    return [own.ip for own in (node.ipv4, node.ipv6) if own is not None]
+
 
 async def read_cluster(datastore: Datastore) -> Cluster:
     """Read a cluster, kind by kind."""
@@ -87,8 +122,8 @@ def wanted_sessions(inputs: Mapping[str, Inputs]) -> Sessions:
 def is_answered(sessions: Sessions, neighbour: Neighbour) -> bool:
     """Tell whether the other end, a node, wants the same session, with each other's AS number."""
     back = sessions.get((neighbour.peer, neighbour.local))
-    there = (neighbour.peer_as, neighbour.local_as)
-    return back is not None and (back.local_as, back.peer_as) == there
+    there = (neighbour.peer_as, neighbour.local_as, neighbour.password)
+    return back is not None and (back.local_as, back.peer_as, back.password) == there
 
 
 def exchange(inputs: Mapping[str, Inputs]) -> None:
@@ -100,17 +135,19 @@ def exchange(inputs: Mapping[str, Inputs]) -> None:
         for own in (one.own_interface(4), one.own_interface(6))
         if own is not None
     }
-    for (local, peer), neighbour in sessions.items():
-        if not is_answered(sessions, neighbour):
-            continue
-        families = neighbour.families & sessions[peer, local].families
-        receiver = owners[peer]
-        for advertisement in wanted_adj_ribs_out(owners[local], [neighbour]).to(peer):
-            if advertisement.family in families:
-                path = Path(
-                    advertisement.nlri,
-                    advertisement.next_hop,
-                    peer=local,
-                    communities=advertisement.communities,
-                )
-                receiver.paths[path.nlri] = (*receiver.paths.get(path.nlri, ()), path)
+    for one in inputs.values():
+        neighbours = [n for n in wanted_neighbours(one) if is_answered(sessions, n)]
+        sent = wanted_adj_ribs_out(one, neighbours)
+        for neighbour in neighbours:
+            families = neighbour.families & sessions[neighbour.peer, neighbour.local].families
+            known = owners[neighbour.peer].paths
+            for path in _paths(sent.to(neighbour.peer), neighbour, families):
+                known[path.nlri] = (*known.get(path.nlri, ()), path)
+
+
+def _paths(
+    sent: Iterable[Advertisement], neighbour: Neighbour, families: AbstractSet[Family]
+) -> Iterator[Path]:
+    for one in sent:
+        if one.family in families:
+            yield Path(one.nlri, one.next_hop, peer=neighbour.local, communities=one.communities)

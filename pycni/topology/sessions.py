@@ -16,16 +16,21 @@ from pycni.topology.paper import is_answered, wanted_sessions
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A session as it is drawn: its two ends by name, and what is said of it.
+    """A session as it is drawn: its two ends by name and address, and what is said of it.
 
     `by` is what there is one by ("mesh", "BGPPeer tor"); `is_up` that both ends want the same.
     """
 
     ends: tuple[str, str]
-    version: int
+    addresses: tuple[IPAddress, IPAddress]
     numbers: tuple[int, int]
     by: str
     is_up: bool
+
+    @property
+    def version(self) -> int:
+        """Return the IP version that it runs over."""
+        return self.addresses[0].version
 
     @property
     def is_internal(self) -> bool:
@@ -35,9 +40,9 @@ class Line:
 
 def lines(topology: Topology, inputs: Mapping[str, Inputs]) -> list[Line]:
     """Return every session that somebody wants, in the order of their ends."""
-    found: dict[tuple[frozenset[str], int], Line] = {}
+    found: dict[frozenset[IPAddress], Line] = {}
     for line in (*_of_nodes(topology, inputs), *_of_routers(topology)):
-        key = (frozenset(line.ends), line.version)
+        key = frozenset(line.addresses)
         known = found.get(key)
         if known is None or (line.is_up and not known.is_up):
             found[key] = line
@@ -60,7 +65,7 @@ def _of_nodes(topology: Topology, inputs: Mapping[str, Inputs]) -> Iterator[Line
         )
         yield Line(
             ends=(names[local], names.get(peer, str(peer))),
-            version=peer.version,
+            addresses=(local, peer),
             numbers=(neighbour.local_as, neighbour.peer_as),
             by="mesh" if peering is None else f"BGPPeer {peering.name}",
             is_up=is_up,
@@ -73,7 +78,8 @@ def _of_routers(topology: Topology) -> Iterator[Line]:
         numbers = (session.router.as_number, session.peer_as)
         is_up = session.peer.name in between  # what a node wants of it, the node says
         ends = (session.router.name, session.peer.name)
-        yield Line(ends, session.local.version, numbers, by="the routers' own", is_up=is_up)
+        addresses = (session.local, session.remote)
+        yield Line(ends, addresses, numbers, by="the routers' own", is_up=is_up)
 
 
 def _names(topology: Topology) -> dict[IPAddress, str]:

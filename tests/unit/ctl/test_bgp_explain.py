@@ -1,12 +1,16 @@
 """`pycnictl bgp explain`: each node's part in a prefix, with the reason for what isn't there."""
 
+import asyncio
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 
 import pytest
 
 from pycni.ctl.main import main
+from pycni.datastore.memory import MemoryDatastore
+from pycni.model.network import Address
 from pycni.model.resources import (
     AffinityState,
     BGPConfiguration,
@@ -21,6 +25,9 @@ from pycni.model.resources import (
     TunnelMode,
 )
 from pycni.model.service_ranges import ServiceRanges
+from pycni.plan.inputs import Settings
+from pycni.topology.explain import Standing, standings
+from pycni.topology.paper import Cluster, exchange, read_cluster
 from tests.unit.ctl.conftest import Machine
 from tests.unit.written_books import CIDR, DETAILS, POD_HANDLE, empty_block, give
 
@@ -140,6 +147,58 @@ def test_as_numbers_that_do_not_meet_are_named(machine: Machine) -> None:
         "node-0 has no route no session with node-1: it is AS 64512 and expects AS 65002, node-0"
         " is AS 64512 and expects AS 65001"
     )
+
+
+def test_passwords_that_differ_are_named() -> None:
+    ends = (("node-0", "10.10.24.89", "one"), ("node-1", "10.10.7.20", "other"))
+    peers = [
+        BGPPeer(name, node=name, peer_ip=ip_address(ip), as_number=64512, password=password)
+        for name, ip, password in ends
+    ]
+    cluster = cluster_of(*CLUSTER, NO_MESH, *peers)
+
+    (_, first, _) = told(cluster.about(CIDR))
+
+    assert first.why == "no session with node-1: the two ends have different passwords"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        (NO_MESH,),
+        (NO_MESH, BGPPeer("all", peer_selector="all()")),
+        (NO_MESH, BGPPeer("star", node="node-0", peer_selector="all()")),
+        (NO_MESH, BGPPeer("by-address", peer_ip=ip_address("10.10.43.25"), as_number=64512)),
+        (BGPPeer("tor", peer_ip=ROUTER, as_number=64512),),
+        (BlockAffinity("node-2", ip_network("192.168.1.0/26"), AffinityState.CONFIRMED),),
+    ],
+)
+def test_a_part_of_the_cluster_tells_what_all_of_it_tells(more: tuple[Resource, ...]) -> None:
+    cluster = cluster_of(*CLUSTER, *more)
+    whole = [(node.name, cluster) for node in cluster.nodes]
+
+    assert told(cluster.about(CIDR)) == told(whole)
+
+
+def cluster_of(*resources: Resource) -> Cluster:
+    async def read() -> Cluster:
+        datastore = MemoryDatastore()
+        for one in resources:
+            await datastore.create(one)
+        return await read_cluster(datastore)
+
+    return asyncio.run(read())
+
+
+def told(parts: Iterable[tuple[str, Cluster]]) -> list[Standing]:
+    inputs = {name: part.inputs(Settings(node=name)) for name, part in parts}
+    for one in inputs.values():
+        own = one.own_interface(4)
+        assert own is not None
+        one.addresses = {Address("eth0", own)}
+    exchange(inputs)
+    return standings(CIDR, inputs)
 
 
 def test_a_pool_that_is_kept_in_is_the_reason(machine: Machine) -> None:

@@ -52,9 +52,8 @@ def test_vxlan_and_what_agents_can_not_read_is_refused_by_name() -> None:
 
     assert pools.refused == [
         (
-            "IPPool one uses VXLAN (vxlanMode: CrossSubnet), which pycni has not: let Calico"
-            " change the"
-            " pool to ipipMode first, and all nodes follow"
+            "IPPool one uses VXLAN (vxlanMode: CrossSubnet), which is not taken over in place: let"
+            " Calico change the pool to ipipMode first, and all nodes follow"
         ),
         (
             "IPPool two: spec.namespaceSelector: unknown or unsupported field; remove it (pycni's"

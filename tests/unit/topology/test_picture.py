@@ -99,6 +99,15 @@ def test_a_session_needs_both_ends_and_their_numbers(number: int, is_up: bool) -
     assert any("wanted by one end only" in title for title in titles(root))
 
 
+def test_a_wrong_address_of_a_router_is_drawn_beside_the_right_one() -> None:
+    text = TWO.replace("asNumber: 65000", "uplink: 10.9.0.3/24, asNumber: 65000")
+    right = PEER.format(name="right", ip="10.0.0.3", number=65000)
+
+    _, _, found = drawn(text + right + PEER.format(name="wrong", ip="10.9.0.3", number=65000))
+
+    assert [one.is_up for one in found if one.ends == ("left", "tor")] == [True, False]
+
+
 def test_who_is_not_in_the_file_is_named() -> None:
     _, root, _ = drawn(TWO + PEER.format(name="far", ip="10.0.0.99", number=65000))
 
