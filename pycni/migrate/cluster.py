@@ -174,8 +174,9 @@ def _judge_filters(verdict: Verdict, documents: Mapping[str, Sequence[Document]]
 def _judge_pool(verdict: Verdict, pool: IPPool) -> None:
     if pool.vxlan_mode is not TunnelMode.NEVER:
         verdict.refused.append(
-            f"IPPool {pool.name} uses VXLAN (vxlanMode: {pool.vxlan_mode.value}), which is not taken"
-            " over in place: let Calico change the pool to ipipMode first, and all nodes follow"
+            f"IPPool {pool.name} uses VXLAN (vxlanMode: {pool.vxlan_mode.value}), which is not"
+            " taken over in place: let Calico change the pool to ipipMode first, and all nodes"
+            " follow"
         )
         return
     if PoolUse.LOAD_BALANCER in pool.allowed_uses:

@@ -38,7 +38,7 @@ def parse_mac(text: str, *, path: str) -> str:
     return mac
 
 
-@lru_cache(maxsize=1 << 13)
+@lru_cache(maxsize=1 << 14)  # 5,000 nodes with both IP versions, and some more
 def usual_mac(node: str, *, version: int) -> str:
     """Return the MAC that a node's end has unless its object states another, as in Calico.
 

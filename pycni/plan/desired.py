@@ -38,6 +38,8 @@ from pycni.plan.podroute import pod_route
 from pycni.plan.podsysctls import host_veth_sysctls, interface_sysctl
 from pycni.plan.services import ranges_of
 
+_IPV6_LENGTH = 128
+
 
 @dataclass(slots=True)
 class Desired:
@@ -153,7 +155,8 @@ def route(inputs: Inputs, key: RouteKey, *, ground: Ground | None = None) -> Rou
             return None
         return Route(key=key, type=RouteType.BLACKHOLE, protocol=inputs.settings.route_protocol)
     ground = ground or Ground(inputs)
-    if key.dst in ground.ends6():
+    # A block is no single address, and to find all ends takes a while.
+    if key.dst.prefixlen == _IPV6_LENGTH and key.dst in ground.ends6():
         hop = NextHop(device_of(inputs.settings, TunnelKind.VXLAN_V6))
         protocol = inputs.settings.route_protocol
         return Route(key=key, next_hops=frozenset({hop}), protocol=protocol)

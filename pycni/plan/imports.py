@@ -18,7 +18,7 @@ from pycni.model.tunnels import TunnelKind, tunnel_mode, tunnel_of
 from pycni.plan.filters import kept_out
 from pycni.plan.ground import Ground
 from pycni.plan.inputs import Inputs, is_confirmed, route_key
-from pycni.plan.overlay import device_of, is_foreign
+from pycni.plan.overlay import device_of
 from pycni.plan.peering import Session, own_as
 
 
@@ -242,7 +242,7 @@ def _tunnelled(
     device = device_of(inputs.settings, kind)
     if not kind.is_vxlan:
         return Accepted(path, NextHop(oif=device, gateway=path.next_hop, is_onlink=True))
-    if is_foreign(inputs, kind):
+    if ground.is_foreign(kind):
         return Rejected(path, f"{device}, by which it would leave, is another's: see the failures")
     end = ground.far_ends(kind)[behind.name]
     if isinstance(end, str):
