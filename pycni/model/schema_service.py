@@ -77,7 +77,8 @@ def parse_balanced(document: object) -> BalancedService | None:
         return None
     status = _child(_child(document, "status"), "loadBalancer")
     ingress = _addresses([_mapping(one).get("ip") for one in _items(status, "ingress")])
-    versions = [_VERSIONS[str(one)] for one in _items(spec, "ipFamilies") if one in _VERSIONS]
+    families = [one for one in _items(spec, "ipFamilies") if isinstance(one, str)]
+    versions = [_VERSIONS[one] for one in families if one in _VERSIONS]
     made = BalancedService(
         name=name,
         uid=str(metadata.get("uid") or ""),

@@ -141,6 +141,10 @@ def test_a_service_without_class_or_of_calicos_is_ours() -> None:
     assert not balanced(type="NodePort").is_ours
 
 
+def test_an_ip_family_that_is_no_text_is_passed_over() -> None:
+    assert balanced(ipFamilies=[{"IPv4": 4}, ["IPv4"], None, 6, "IPv6"]).versions == (6,)
+
+
 def test_a_service_may_ask_for_addresses_and_pools() -> None:
     annotated = balanced(
         {
