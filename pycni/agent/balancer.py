@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from pycni.datastore.opening import LoadBalancing, load_balancing_of
-from pycni.errors import EventsLost, PycniError, TryAgain
+from pycni.errors import Conflict, EventsLost, PycniError, TryAgain
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.block import Given
@@ -44,6 +44,8 @@ LOSE_S = 10.0
 LOOK_S = 60.0
 GATHER_S = 0.1
 RETRY_S = 5.0
+ATTEMPTS = 3
+"""How often a Service is judged anew that somebody changes at the same time."""
 LONGEST = 1000
 """How much of an Event's message an API server takes, nearly."""
 NAMED = 3
@@ -168,7 +170,7 @@ class Balancer:
             own = held.get(service.handle_id, ())
             try:
                 if service.is_ours or own:
-                    await self._settle_one(service, own, pools)
+                    await self._settle_anew(service, own, pools)
             except PycniError as exc:
                 errors.append(f"Service {service.name}: {exc}")
         names = {one.name for one in services}
@@ -186,6 +188,25 @@ class Balancer:
                 if handle_id.startswith(HANDLE_PREFIX):
                     found[handle_id] = (*found.get(handle_id, ()), one)
         return found
+
+    async def _settle_anew(
+        self, service: BalancedService, held: Sequence[Given], pools: Sequence[IPPool]
+    ) -> None:
+        """Settle a Service; read it again where it is not as it was told.
+
+        What does not matter for its addresses, such as a label, is not told of.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._settle_one(service, held, pools)
+            except Conflict:
+                there = await self._cluster.service(service.name)
+            if there is None or there.handle_id != service.handle_id:
+                await self._allocator.release_by_handle(service.handle_id)
+                return None
+            service = there
+            held = (await self._held()).get(service.handle_id, ())
+        raise TryAgain("somebody else changes it all the time")
 
     async def _settle_one(
         self, service: BalancedService, held: Sequence[Given], pools: Sequence[IPPool]

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from pycni.datastore.kubernetes_api import MERGE_PATCH, Api, Refused, hinting
 from pycni.datastore.kubernetes_services import SERVICES
 from pycni.datastore.kubernetes_watch import events
-from pycni.errors import InvalidInput, TryAgain
+from pycni.errors import Conflict, InvalidInput
 from pycni.model.network import IPAddress
 from pycni.model.schema_service import full_name, parse_balanced
 from pycni.model.services import BalancedService
@@ -108,7 +108,10 @@ class KubernetesBalancing:
             raise InvalidInput(f"cannot read Service {name}: {exc}") from exc
 
     async def set_ingress(self, service: BalancedService, addresses: Sequence[IPAddress]) -> None:
-        """Have the status say which addresses a Service has, if it is as it was read."""
+        """Have the status say which addresses a Service has, if it is as it was read.
+
+        Raises `Conflict` when it is not, or gone: read it again, and decide again.
+        """
         body = {
             "metadata": {"resourceVersion": service.revision, "uid": service.uid},
             "status": {"loadBalancer": {"ingress": [{"ip": str(one)} for one in addresses]}},
@@ -120,7 +123,7 @@ class KubernetesBalancing:
         except Refused as exc:
             what = f"cannot write the status of Service {service.name}: {exc}"
             if exc.code in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
-                raise TryAgain(what) from exc
+                raise Conflict(what) from exc
             raise InvalidInput(what) from exc
 
     async def warn(self, service: BalancedService, *, reason: str, message: str) -> None:

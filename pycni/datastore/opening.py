@@ -90,7 +90,10 @@ class LoadBalancing(Protocol):
         ...
 
     async def set_ingress(self, service: BalancedService, addresses: Sequence[IPAddress]) -> None:
-        """Have the status say which addresses a Service has, if it is as it was read."""
+        """Have the status say which addresses a Service has, if it is as it was read.
+
+        Raises `Conflict` when it is not, or gone: read it again, and decide again.
+        """
         ...
 
     async def warn(self, service: BalancedService, *, reason: str, message: str) -> None:

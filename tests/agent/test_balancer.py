@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
-from pycni.agent.balancer import LOSE_S, RENEW_S, WHAT, Balancer
+from pycni.agent.balancer import LOSE_S, RENEW_S, RETRY_S, WHAT, Balancer
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
-from pycni.errors import EventsLost, TryAgain
+from pycni.errors import Conflict, EventsLost, TryAgain
 from pycni.ipam.audit import audit
 from pycni.ipam.books import Books
 from pycni.model.network import IPAddress
@@ -37,6 +37,10 @@ class ToldServices:
     is_lost: bool = False
     behind: set[str] = field(default_factory=set)
     """Services that are not listed yet, though they are there."""
+    revision: int = 0
+    meanwhile: Callable[[], object] | None = None
+    """Happens once, just before a status is written."""
+    is_changed_always: bool = False
 
     async def lead(self, holder: str) -> bool:
         self._check()
@@ -48,8 +52,14 @@ class ToldServices:
             raise TryAgain("the API server does not answer")
 
     def have(self, *services: BalancedService) -> None:
-        self.objects |= {one.name: one for one in services}
+        for one in services:
+            self.touch(one)
         self.changed.set()
+
+    def touch(self, service: BalancedService) -> None:
+        """Write a Service with nothing about it that is told."""
+        self.revision += 1
+        self.objects[service.name] = replace(service, revision=str(self.revision))
 
     def drop(self, name: str) -> None:
         del self.objects[name]
@@ -70,7 +80,15 @@ class ToldServices:
 
     async def set_ingress(self, service: BalancedService, addresses: Sequence[IPAddress]) -> None:
         if self.is_read_only:
-            raise TryAgain("somebody has changed it")
+            raise TryAgain("no write is taken")
+        if self.meanwhile is not None:
+            self.meanwhile()
+            self.meanwhile = None
+        if self.is_changed_always:
+            self.touch(self.objects[service.name])
+        there = self.objects.get(service.name)
+        if there is None or (there.uid, there.revision) != (service.uid, service.revision):
+            raise Conflict("somebody has changed it")
         self.writes += 1
         self.have(replace(self.objects[service.name], ingress=tuple(addresses)))
 
@@ -265,7 +283,7 @@ def test_a_leader_that_died_before_the_status_is_succeeded() -> None:
         world.start("node-0", POOL)
         await asyncio.sleep(2)
         assert await world.held() == {SHOP.handle_id: 1}
-        assert world.troubles[WHAT] == "Service web/shop: somebody has changed it"
+        assert world.troubles[WHAT] == "Service web/shop: no write is taken"
         await world.stop()
         world.cluster.leader, world.cluster.is_read_only = "", False
 
@@ -273,6 +291,45 @@ def test_a_leader_that_died_before_the_status_is_succeeded() -> None:
         await asyncio.sleep(5)
         assert world.ingress() == ["198.51.100.0"]
         assert await world.held() == {SHOP.handle_id: 1}
+
+    play(story, SHOP)
+
+
+def test_a_service_that_was_changed_meanwhile_is_read_again() -> None:
+    async def story(world: World) -> None:
+        # A label, say: nothing is told of it.
+        world.cluster.meanwhile = lambda: world.cluster.touch(SHOP)
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+
+        assert world.ingress() == ["198.51.100.0"]
+        assert world.troubles[WHAT] == ""
+
+    play(story, SHOP)
+
+
+def test_a_service_that_has_gone_meanwhile_holds_nothing() -> None:
+    async def story(world: World) -> None:
+        world.cluster.meanwhile = lambda: world.cluster.objects.pop("web/shop")
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+
+        assert await world.held() == {}
+        assert world.troubles[WHAT] == ""
+
+    play(story, SHOP)
+
+
+def test_a_service_that_is_changed_all_the_time_is_trouble() -> None:
+    async def story(world: World) -> None:
+        world.cluster.is_changed_always = True
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        assert "Service web/shop: somebody else changes it" in world.troubles[WHAT]
+
+        world.cluster.is_changed_always = False
+        await asyncio.sleep(RETRY_S)
+        assert world.ingress() == ["198.51.100.0"]
 
     play(story, SHOP)
 

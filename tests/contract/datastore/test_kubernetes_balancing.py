@@ -12,7 +12,7 @@ import yaml
 from pycni.datastore.kubernetes import open_kubernetes
 from pycni.datastore.kubernetes_api import Access
 from pycni.datastore.kubernetes_balancing import LEASE, LEASES, KubernetesBalancing
-from pycni.errors import TryAgain
+from pycni.errors import Conflict, TryAgain
 from pycni.model.services import BalancedService
 from tests.kube.apiserver import ROOT, ApiServer
 
@@ -107,7 +107,7 @@ def test_services_are_told_of_and_their_status_is_written(api: ApiServer) -> Non
         written = await shop_in(news)
         assert written == replace(shop, ingress=(address,))
         assert await one.service("default/shop") == written
-        with pytest.raises(TryAgain, match="cannot write the status of Service default/shop"):
+        with pytest.raises(Conflict, match="cannot write the status of Service default/shop"):
             await one.set_ingress(shop, [])
         await one.set_ingress(written, [])
         assert (await shop_in(news)).ingress == ()
@@ -115,6 +115,8 @@ def test_services_are_told_of_and_their_status_is_written(api: ApiServer) -> Non
         api.ask("DELETE", f"{SERVICES}/shop")
         assert "default/shop" not in {found.name for found in await anext(news)}
         assert await one.service("default/shop") is None
+        with pytest.raises(Conflict, match="cannot write the status of Service default/shop"):
+            await one.set_ingress(written, [])
         await news.aclose()  # type: ignore[attr-defined]
 
     told(api, story)
