@@ -1,10 +1,12 @@
 """Give Services their LoadBalancer addresses: one agent of all does it, the one with the Lease.
 
 Level by level: whatever has changed, all Services are compared with what the books say that they
-hold, so that a leader finds what its predecessor had begun.  Writes, in this order: the address in
-the books, then the status.  What a crash leaves between them:
+hold, so that a leader finds what its predecessor had begun.  Writes, in this order: a new address
+in the books, the status, what the Service has lost or replaced.  What a crash leaves between them:
 
-* an address that no status tells of: its handle is the Service's, so the next leader writes it;
+* an address that no status tells of: its handle is the Service's, so the next leader writes it, or
+  gives it up where the Service is not to have it;
+* never a status that tells of an address that others may be given;
 * two leaders for a moment: both give by the same handle; one address of each IP version stays, the
   one that the status tells of.
 """
@@ -212,7 +214,6 @@ class Balancer:
         self, service: BalancedService, held: Sequence[Given], pools: Sequence[IPPool]
     ) -> None:
         verdict = judge(service, held, pools)
-        await self._release(service, verdict.loses)
         faults = [verdict.fault] if verdict.fault else []
         has = [one.address for one in verdict.keeps]
         replaced = []
@@ -226,11 +227,20 @@ class Balancer:
                 faults.append(str(exc))
                 has += [one.address for one in former]
         ingress = wanted_ingress(service, has, lost=verdict.loses, pools=pools)
+        goes = [*verdict.loses, *replaced]
         if ingress != service.ingress:
             await self._cluster.set_ingress(service, ingress)
+        elif goes:
+            await self._require_unnamed(service, goes)
         # Last: until then somebody may still send to it.
-        await self._release(service, replaced)
+        await self._release(service, goes)
         await self._tell(service, "; ".join(faults))
+
+    async def _require_unnamed(self, service: BalancedService, given: Sequence[Given]) -> None:
+        """Raise `Conflict` where a status tells of an address now, whatever it did when told of."""
+        there = await self._cluster.service(service.name)
+        if there is not None and {one.address for one in given} & set(there.ingress):
+            raise Conflict(f"the status of Service {service.name} tells of more")
 
     async def _release(self, service: BalancedService, given: Sequence[Given]) -> None:
         if given:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
-from pycni.agent.balancer import LOSE_S, RENEW_S, RETRY_S, WHAT, Balancer
+from pycni.agent.balancer import GATHER_S, LOSE_S, RENEW_S, RETRY_S, WHAT, Balancer
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
 from pycni.errors import Conflict, EventsLost, TryAgain
 from pycni.ipam.audit import audit
@@ -330,6 +330,56 @@ def test_a_service_that_is_changed_all_the_time_is_trouble() -> None:
         world.cluster.is_changed_always = False
         await asyncio.sleep(RETRY_S)
         assert world.ingress() == ["198.51.100.0"]
+
+    play(story, SHOP)
+
+
+def test_nothing_is_free_for_others_while_a_status_names_it() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        world.cluster.is_read_only = True
+        world.cluster.have(replace(world.cluster.objects["web/shop"], is_ours=False))
+        await asyncio.sleep(1)
+        assert world.ingress() == ["198.51.100.0"]
+        assert await world.held() == {SHOP.handle_id: 1}
+        await world.stop()
+        world.cluster.leader, world.cluster.is_read_only = "", False
+
+        world.start("node-1", POOL)
+        await asyncio.sleep(1)
+        assert world.ingress() == []
+        assert await world.held() == {}
+
+    play(story, SHOP)
+
+
+def test_what_a_leader_had_no_time_to_take_back_the_next_one_does() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        await world.stop()
+        world.cluster.leader = ""
+        world.cluster.have(replace(SHOP, is_ours=False))
+        world.start("node-1", POOL)
+        await asyncio.sleep(1)
+        assert await world.held() == {}
+
+    play(story, SHOP)
+
+
+def test_a_status_that_is_not_told_of_yet_counts_too() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        named = world.cluster.objects["web/shop"]
+        told = replace(named, is_ours=False, ingress=())
+        world.cluster.have(told)
+        await asyncio.sleep(GATHER_S / 2)
+        world.cluster.touch(replace(told, ingress=named.ingress))
+        await asyncio.sleep(1)
+        assert world.ingress() == []
+        assert await world.held() == {}
 
     play(story, SHOP)
 
