@@ -105,12 +105,10 @@ def _with_wishes(
         raise InvalidInput(
             f"cannot give {', '.join(texts)}: ask for one of each IP version at most"
         )
-    return replace(
-        service,
-        addresses=addresses,
-        ipv4_pools=_texts(annotations, "ipv4pools"),
-        ipv6_pools=_texts(annotations, "ipv6pools"),
-    )
+    asks = replace(service, addresses=addresses)
+    # A mistake in what it has no use for keeps it from nothing.
+    pools = {one: _texts(annotations, f"ipv{one}pools") for one in asks.wanted_versions}
+    return replace(asks, ipv4_pools=pools.get(4, ()), ipv6_pools=pools.get(6, ()))
 
 
 def _texts(annotations: Mapping[str, object], name: str) -> tuple[str, ...]:

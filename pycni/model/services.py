@@ -51,6 +51,11 @@ class BalancedService:
     revision: str = field(default="", compare=False)
 
     @property
+    def wanted_versions(self) -> frozenset[int]:
+        """Return the IP versions of which it is to have an address."""
+        return frozenset([one.version for one in self.addresses] or self.versions)
+
+    @property
     def handle_id(self) -> str:
         """Return the handle that holds its addresses, as Calico makes it: not another Service's.
 

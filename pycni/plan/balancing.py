@@ -37,15 +37,18 @@ def judge(service: BalancedService, held: Sequence[Given], pools: Sequence[IPPoo
     try:
         if service.fault:
             raise InvalidInput(service.fault)
-        allowed = {version: _allowed(service, pools, version) for version in (4, 6)}
+        allowed = {one: _allowed(service, pools, one) for one in service.wanted_versions}
     except InvalidInput as exc:
-        # What it has it keeps: a mistake in an annotation is to cut nobody off.
-        return Verdict(keeps=tuple(held), fault=str(exc))
+        # A mistake in an annotation is to cut nobody off; without its pool nothing can stay.
+        ours = balanced(pools)
+        stays = tuple(one for one in held if pool_of(ours, one.address))
+        goes = tuple(one for one in held if one not in stays)
+        return Verdict(keeps=stays, loses=goes, fault=str(exc))
     keeps: dict[int, Given] = {}
     # What everybody has been told comes first.
     for one in sorted(held, key=lambda one: (one.address not in service.ingress, int(one.address))):
         version = one.address.version
-        if version not in keeps and _may_stay(service, one.address, allowed[version]):
+        if version not in keeps and _may_stay(service, one.address, allowed.get(version, ())):
             keeps[version] = one
     kept = tuple(one for one in held if one in keeps.values())
     wants = tuple(_missing(service, keeps))
@@ -86,8 +89,7 @@ def _allowed(service: BalancedService, pools: Sequence[IPPool], version: int) ->
 def _may_stay(service: BalancedService, address: IPAddress, allowed: Iterable[IPPool]) -> bool:
     if service.addresses and address not in service.addresses:
         return False
-    is_wanted = service.addresses or address.version in service.versions
-    return bool(is_wanted) and pool_of(list(allowed), address) is not None
+    return pool_of(allowed, address) is not None
 
 
 def _missing(service: BalancedService, keeps: dict[int, Given]) -> Iterable[IPAddress | int]:

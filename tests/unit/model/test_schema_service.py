@@ -182,10 +182,16 @@ def test_the_status_says_what_it_has() -> None:
     ],
 )
 def test_wishes_that_can_not_be_read_are_a_fault(name: str, text: str, fault: str) -> None:
-    made = balanced({f"projectcalico.org/{name}": text})
+    made = balanced({f"projectcalico.org/{name}": text}, ipFamilies=["IPv4", "IPv6"])
 
     assert made.is_ours
     assert fault in made.fault
+
+
+def test_pools_of_an_ip_version_that_it_does_not_have_are_not_read() -> None:
+    made = balanced({"projectcalico.org/ipv6pools": "[7]"})
+
+    assert made == BalancedService("web/shop", "u1", is_ours=True, versions=(4,))
 
 
 def test_what_has_no_name_wishes_nothing() -> None:

@@ -118,6 +118,22 @@ def test_a_mistake_takes_nothing_away(service: BalancedService, fault: str) -> N
     assert fault in verdict.fault
 
 
+def test_with_a_mistake_only_what_has_a_pool_stays() -> None:
+    asks = replace(SHOP, ipv4_pools=("lost",))
+
+    verdict = judge(asks, held("198.51.100.1", "192.0.2.1"), POOLS)
+
+    assert verdict.fault
+    assert [str(one.address) for one in verdict.keeps] == ["198.51.100.1"]
+    assert [str(one.address) for one in verdict.loses] == ["192.0.2.1"]
+
+
+def test_pools_of_an_ip_version_that_it_does_not_have_do_not_matter() -> None:
+    assert said(replace(SHOP, ipv6_pools=("lost",))) == ([], [], ["4"])
+    asks = replace(DUAL, addresses=(ip_address("203.0.113.7"),), ipv6_pools=("lost",))
+    assert said(asks) == ([], [], ["203.0.113.7"])
+
+
 def test_the_status_has_the_services_first_ip_version_first() -> None:
     has = ["2001:db8::1", "198.51.100.1"]
 
