@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from pycni.datastore.opening import LoadBalancing, load_balancing_of
-from pycni.errors import Conflict, EventsLost, PycniError, TryAgain
+from pycni.errors import Conflict, EventsLost, PycniError, ServerAway, TryAgain
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.block import Given
@@ -46,6 +46,8 @@ LOSE_S = 10.0
 LOOK_S = 60.0
 GATHER_S = 0.1
 RETRY_S = 5.0
+LOST_S = 1.0
+"""How long a listing is waited with after changes were lost: it costs the API server most."""
 ATTEMPTS = 3
 """How often a Service is judged anew that somebody changes at the same time."""
 LONGEST = 1000
@@ -136,7 +138,7 @@ class Balancer:
                     self._services = services
                     self._changed.set()
             except EventsLost:
-                continue
+                await self._sleep(LOST_S)
             except PycniError as exc:
                 self._report(WHAT, str(exc))
                 await self._sleep(RETRY_S)
@@ -281,9 +283,19 @@ class Balancer:
             await self._allocator.release_by_handle(handle_id)
 
     async def _tell(self, service: BalancedService, fault: str) -> None:
-        """Make an Event, once for each fault."""
+        """Make an Event, once for each fault; one that is refused is not tried again.
+
+        A namespace takes none while it is deleted, and its Service is still there.
+        """
         if fault and self._told.get(service.name) != fault:
-            await self._cluster.warn(service, reason=REASON, message=fault[:LONGEST])
+            try:
+                await self._cluster.warn(service, reason=REASON, message=fault[:LONGEST])
+            except ServerAway:
+                raise
+            except PycniError as exc:
+                _log.warning(
+                    "cannot make an Event", extra={"service": service.name, "reason": str(exc)}
+                )
         self._told[service.name] = fault
 
 

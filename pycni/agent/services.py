@@ -17,6 +17,8 @@ from pycni.model.services import (
 )
 
 RETRY_S = 5.0
+LOST_S = 1.0
+"""How long a listing is waited with after changes were lost: it costs the API server most."""
 
 
 class ServiceWatch:
@@ -76,7 +78,7 @@ class ServiceWatch:
                     self._post(one)
                     self._report(what, "")
             except EventsLost:
-                continue
+                await self._sleep(LOST_S)
             except (PycniError, OSError) as exc:
                 self._report(what, str(exc))
                 await self._sleep(RETRY_S)

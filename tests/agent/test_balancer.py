@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
-from pycni.agent.balancer import GATHER_S, LOSE_S, RENEW_S, RETRY_S, WHAT, Balancer
+from pycni.agent.balancer import GATHER_S, LOSE_S, LOST_S, RENEW_S, RETRY_S, WHAT, Balancer
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
-from pycni.errors import Conflict, EventsLost, TryAgain
+from pycni.errors import Conflict, EventsLost, PycniError, ServerAway, TryAgain
 from pycni.ipam.audit import audit
 from pycni.ipam.books import Books
 from pycni.model.network import IPAddress
@@ -35,8 +35,11 @@ class ToldServices:
     is_read_only: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     is_lost: bool = False
+    is_always_lost: bool = False
+    listings: int = 0
     behind: set[str] = field(default_factory=set)
     """Services that are not listed yet, though they are there."""
+    refuses_events: PycniError | None = None
     revision: int = 0
     meanwhile: Callable[[], object] | None = None
     """Happens once, just before a status is written."""
@@ -66,10 +69,11 @@ class ToldServices:
         self.changed.set()
 
     async def services(self) -> AsyncIterator[Sequence[BalancedService]]:
+        self.listings += 1
         while True:
             self._check()
             if self.is_lost:
-                self.is_lost = False
+                self.is_lost = self.is_always_lost
                 raise EventsLost("list again")
             self.changed.clear()
             yield tuple(one for name, one in self.objects.items() if name not in self.behind)
@@ -94,6 +98,8 @@ class ToldServices:
 
     async def warn(self, service: BalancedService, *, reason: str, message: str) -> None:
         self.warned.append(f"{service.name} {reason}: {message}")
+        if self.refuses_events is not None:
+            raise self.refuses_events
 
 
 @dataclass
@@ -422,10 +428,52 @@ def test_lost_changes_are_listed_again() -> None:
         await asyncio.sleep(1)
         world.cluster.is_lost = True
         world.cluster.have(replace(SHOP, name="web/late", uid="u2"))
-        await asyncio.sleep(1)
+        await asyncio.sleep(LOST_S + 1)
         assert world.ingress("web/late") == ["198.51.100.1"]
 
     play(story, SHOP)
+
+
+def test_where_changes_are_lost_all_the_time_listings_are_few() -> None:
+    async def story(world: World) -> None:
+        world.cluster.is_lost = world.cluster.is_always_lost = True
+        world.start("node-0", POOL)
+        await asyncio.sleep(10)
+        assert 2 < world.cluster.listings <= 10 / LOST_S
+
+    play(story, SHOP)
+
+
+def test_an_event_that_is_refused_is_not_tried_again() -> None:
+    late = replace(SHOP, name="web/late", uid="u2")
+
+    async def story(world: World) -> None:
+        world.cluster.refuses_events = TryAgain("the namespace is being deleted")
+        world.start("node-0", POOL)
+        await asyncio.sleep(600)
+        assert len(world.cluster.warned) == 1
+        assert world.troubles[WHAT] == ""
+
+        world.cluster.have(late)
+        await asyncio.sleep(1)
+        assert world.ingress("web/late") == ["198.51.100.0"]
+
+    play(story, replace(SHOP, fault="that is no list"))
+
+
+def test_an_event_that_nobody_took_is_made_later() -> None:
+    async def story(world: World) -> None:
+        world.cluster.refuses_events = ServerAway("the API server does not answer")
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        assert "does not answer" in world.troubles[WHAT]
+
+        world.cluster.refuses_events = None
+        await asyncio.sleep(RETRY_S)
+        assert world.troubles[WHAT] == ""
+        assert len(world.cluster.warned) == 2
+
+    play(story, replace(SHOP, fault="that is no list"))
 
 
 def test_a_pool_that_goes_takes_its_addresses_along() -> None:

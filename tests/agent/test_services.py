@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pycni.agent.services import RETRY_S, ServiceWatch
+from pycni.agent.services import LOST_S, RETRY_S, ServiceWatch
 from pycni.datastore.services_file import follow_file
 from pycni.errors import EventsLost, InvalidInput, TryAgain
 from pycni.model.services import (
@@ -99,6 +99,16 @@ def test_what_is_known_stays_while_the_cluster_is_away() -> None:
 
     assert told.posted == [ServicesListed((SHOP,)), ServicesListed(())]
     assert (told.opened, told.troubles) == (3, {"Services": ""})
+
+
+def test_where_changes_are_lost_all_the_time_listings_are_few() -> None:
+    async def story(told: Told, watch: ServiceWatch) -> None:
+        for _ in range(1000):
+            told.stories.put_nowait(EventsLost("list again"))
+        watch.look(True)
+        await asyncio.sleep(10)
+
+    assert 2 < play(story).opened <= 10 / LOST_S + 1
 
 
 def test_without_a_source_there_are_no_services() -> None:
