@@ -54,14 +54,22 @@ class ServiceWatch:
             if not self._is_wanted:
                 await self._changed.wait()
                 continue
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._follow(what, source), name=f"follow-{what}")
-                    for what, source in self._sources.items()
-                ]
+            await self._follow_all()
+
+    async def _follow_all(self) -> None:
+        """Follow until that is not wanted; forget everything then."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._follow(what, source), name=f"follow-{what}")
+                for what, source in self._sources.items()
+            ]
+            while self._is_wanted:
                 await self._changed.wait()
-                for task in tasks:
-                    task.cancel()
+                self._changed.clear()
+            for task in tasks:
+                task.cancel()
+        # Meanwhile they may be wanted again: the next listing replaces them then.
+        if not self._is_wanted:
             self._forget()
 
     def _forget(self) -> None:

@@ -31,14 +31,18 @@ class Told:
     posted: list[ServiceNews] = field(default_factory=list)
     troubles: dict[str, str] = field(default_factory=dict)
     opened: int = 0
+    on_end: Callable[[], None] = lambda: None
 
     async def source(self) -> AsyncIterator[ServiceNews]:
         self.opened += 1
-        while True:
-            story = await self.stories.get()
-            if isinstance(story, Exception):
-                raise story
-            yield story
+        try:
+            while True:
+                story = await self.stories.get()
+                if isinstance(story, Exception):
+                    raise story
+                yield story
+        finally:
+            self.on_end()
 
     def watch(self) -> ServiceWatch:
         return ServiceWatch(
@@ -82,6 +86,26 @@ def test_services_are_forgotten_when_nothing_is_announced_any_more() -> None:
         await asyncio.sleep(1)
 
     assert play(story).posted == [ServicesListed((SHOP,)), *NONE]
+
+
+def test_what_is_wanted_again_at_once_is_not_forgotten() -> None:
+    async def story(told: Told, watch: ServiceWatch) -> None:
+        watch.look(True)
+        told.stories.put_nowait(ServicesListed((SHOP,)))
+        await asyncio.sleep(1)
+        watch.look(False)
+        watch.look(True)
+        await asyncio.sleep(1)
+        assert (told.opened, told.posted) == (1, [ServicesListed((SHOP,))])
+
+        # While what follows them is being ended, too.
+        watch.look(False)
+        told.on_end = lambda: watch.look(True)
+        await asyncio.sleep(1)
+
+    told = play(story)
+
+    assert (told.opened, told.posted) == (2, [ServicesListed((SHOP,))])
 
 
 def test_what_is_known_stays_while_the_cluster_is_away() -> None:
