@@ -27,7 +27,7 @@ from pycni.ipam.giving import assigned
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.retries import Sleep, asyncio_sleep
 from pycni.model.network import IPAddress
-from pycni.model.resources import Block, BlockAffinity, IPPool, PoolUse
+from pycni.model.resources import Block, BlockAffinity, IPPool, PoolUse, cidr_name
 from pycni.model.service_ranges import LOAD_BALANCER
 from pycni.model.services import HANDLE_PREFIX, BalancedService
 from pycni.plan.balancing import judge, wanted_ingress
@@ -78,6 +78,7 @@ class Balancer:
         self._is_wanted = asyncio.Event()
         self._changed = asyncio.Event()
         self._services: Sequence[BalancedService] | None = None
+        self._has_looked = False
         self._told: dict[str, str] = {}
 
     def look(self, inputs: Inputs) -> None:
@@ -109,6 +110,7 @@ class Balancer:
     async def _serve(self) -> None:
         """Serve until the Lease is somebody else's, or may be."""
         self._services = None
+        self._has_looked = False
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._follow(), name="balancer-follow"),
@@ -153,6 +155,10 @@ class Balancer:
             if self._services is None:
                 continue
             try:
+                if not self._has_looked:
+                    # A block that a crash left without affinity is found by its affinity then.
+                    await self._allocator.take_up_lost()
+                    self._has_looked = True
                 await self._settle_all(self._services)
                 self._report(WHAT, "")
             except PycniError as exc:
@@ -185,13 +191,25 @@ class Balancer:
     async def _held(self) -> dict[str, tuple[Given, ...]]:
         """Return what each handle of a Service holds, by the blocks themselves."""
         found: dict[str, tuple[Given, ...]] = {}
-        blocks = [stored.value for stored in (await self._datastore.list(Block)).items]
-        for block in sound(blocks):
+        for block in sound(await self._blocks()):
             for one in arithmetic.given(block) if block.affinity == LOAD_BALANCER else ():
                 handle_id = one.attribute.handle_id or ""
                 if handle_id.startswith(HANDLE_PREFIX):
                     found[handle_id] = (*found.get(handle_id, ()), one)
         return found
+
+    async def _blocks(self) -> list[Block]:
+        """Read the blocks from which Services have addresses, and no node's: there are many."""
+        found = []
+        for affinity in await self._affinities():
+            stored = await self._datastore.get(Block, cidr_name(affinity.cidr))
+            if stored is not None:
+                found.append(stored.value)
+        return found
+
+    async def _affinities(self) -> list[BlockAffinity]:
+        listing = await self._datastore.list(BlockAffinity)
+        return [stored.value for stored in listing.items if _is_balanced(stored.value)]
 
     async def _settle_anew(
         self, service: BalancedService, held: Sequence[Given], pools: Sequence[IPPool]

@@ -77,7 +77,7 @@ class KubernetesBalancing:
     # --- Services -------------------------------------------------------------------------------
 
     async def services(self) -> AsyncIterator[Sequence[BalancedService]]:
-        """Yield all Services now, and again whenever one differs in what matters."""
+        """Yield all Services now, and again whenever one of ours differs in what matters."""
         known: dict[str, BalancedService] = {}
         version = ""
         try:
@@ -94,7 +94,8 @@ class KubernetesBalancing:
             one = None if event["type"] == "DELETED" else parse_balanced(event["object"])
             if one is not None:
                 known[name] = one
-            if one != before:
+            # Most are not ours, and whoever hears of one looks at everything.
+            if one != before and any(it is not None and it.is_ours for it in (one, before)):
                 yield tuple(known.values())
 
     async def service(self, name: str) -> BalancedService | None:

@@ -79,7 +79,7 @@ class LoadBalancing(Protocol):
         ...
 
     def services(self) -> AsyncIterator[Sequence[BalancedService]]:
-        """Yield all Services now, and again when one differs in what matters.
+        """Yield all Services now, and again when one that is ours, or was, differs in what matters.
 
         Raises `EventsLost` when changes may have been missed.
         """

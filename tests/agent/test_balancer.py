@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
+from typing import TypeVar
 
 from pycni.agent.balancer import GATHER_S, LOSE_S, LOST_S, RENEW_S, RETRY_S, WHAT, Balancer
 from pycni.datastore.memory import MemoryDatastore, MemoryStore
@@ -11,15 +12,26 @@ from pycni.errors import Conflict, EventsLost, PycniError, ServerAway, TryAgain
 from pycni.ipam.audit import audit
 from pycni.ipam.books import Books
 from pycni.model.network import IPAddress
-from pycni.model.resources import Block, BlockAffinity, Handle, IPPool, Node, PoolUse
+from pycni.model.resources import (
+    Block,
+    BlockAffinity,
+    Handle,
+    IPPool,
+    Node,
+    PoolUse,
+    Resource,
+    resource_name,
+)
 from pycni.model.services import BalancedService
 from pycni.plan.inputs import Inputs, Settings
+from pycni.ports import Listing
 from tests.virtual_time import run
 
 POOL = IPPool(
     "balanced", ip_network("198.51.100.0/30"), block_size=30,
     allowed_uses=frozenset({PoolUse.LOAD_BALANCER}),
 )  # fmt: skip
+T = TypeVar("T", bound=Resource)
 SHOP = BalancedService("web/shop", "u1", is_ours=True, versions=(4,))
 
 
@@ -56,8 +68,10 @@ class ToldServices:
 
     def have(self, *services: BalancedService) -> None:
         for one in services:
+            before = self.objects.get(one.name)
             self.touch(one)
-        self.changed.set()
+            if one != before and (one.is_ours or (before is not None and before.is_ours)):
+                self.changed.set()
 
     def touch(self, service: BalancedService) -> None:
         """Write a Service with nothing about it that is told."""
@@ -102,17 +116,30 @@ class ToldServices:
             raise self.refuses_events
 
 
+class Noted(MemoryDatastore):
+    """A datastore that notes which kinds are listed."""
+
+    def __init__(self, store: MemoryStore, listed: list[type[object]]) -> None:
+        super().__init__(store)
+        self._listed = listed
+
+    async def list(self, kind: type[T]) -> Listing[T]:
+        self._listed.append(kind)
+        return await super().list(kind)
+
+
 @dataclass
 class World:
     store: MemoryStore
     cluster: ToldServices
     troubles: dict[str, str] = field(default_factory=dict)
     tasks: list["asyncio.Task[None]"] = field(default_factory=list)
+    listed: list[type[object]] = field(default_factory=list)
 
     def start(self, node: str, *pools: IPPool) -> Balancer:
         """Start an agent's part that knows of these pools."""
         balancer = Balancer(
-            MemoryDatastore(self.store),
+            Noted(self.store, self.listed),
             self.cluster,
             node=node,
             report=self.troubles.__setitem__,
@@ -386,6 +413,38 @@ def test_a_status_that_is_not_told_of_yet_counts_too() -> None:
         await asyncio.sleep(1)
         assert world.ingress() == []
         assert await world.held() == {}
+
+    play(story, SHOP)
+
+
+def test_no_blocks_of_nodes_are_read_for_a_service() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        world.listed.clear()
+        world.cluster.have(replace(SHOP, name="web/late", uid="u2"))
+        await asyncio.sleep(1)
+        assert world.ingress("web/late") == ["198.51.100.1"]
+        assert Block not in world.listed
+
+    play(story, SHOP)
+
+
+def test_a_block_without_its_affinity_is_found_by_the_next_leader() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        await world.stop()
+        world.cluster.leader = ""
+        datastore = MemoryDatastore(world.store)
+        (stored,) = (await datastore.list(BlockAffinity)).items
+        name = resource_name(stored.value)
+        await datastore.delete(BlockAffinity, name, if_revision=stored.revision)
+
+        world.start("node-1", POOL)
+        await asyncio.sleep(1)
+        assert world.ingress() == ["198.51.100.0"]
+        assert await world.held() == {SHOP.handle_id: 1}
 
     play(story, SHOP)
 

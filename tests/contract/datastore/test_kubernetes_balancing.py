@@ -122,6 +122,20 @@ def test_services_are_told_of_and_their_status_is_written(api: ApiServer) -> Non
     told(api, story)
 
 
+def test_of_services_that_are_not_ours_nobody_is_told(api: ApiServer) -> None:
+    async def story(one: KubernetesBalancing, other: KubernetesBalancing) -> None:
+        del other
+        news = one.services()
+        await anext(news)
+        make_service(api, "quiet", type="ClusterIP")
+        make_service(api)
+        names = {found.name for found in await anext(news)}
+        assert {"default/quiet", "default/shop"} <= names
+        await news.aclose()  # type: ignore[attr-defined]
+
+    told(api, story)
+
+
 def test_a_class_of_somebody_else_is_not_ours(api: ApiServer) -> None:
     async def story(one: KubernetesBalancing, other: KubernetesBalancing) -> None:
         del other
