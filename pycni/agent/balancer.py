@@ -24,13 +24,14 @@ from pycni.ipam.allocator import Allocator
 from pycni.ipam.block import Given
 from pycni.ipam.books import sound
 from pycni.ipam.giving import assigned
+from pycni.ipam.pools import pool_of
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.retries import Sleep, asyncio_sleep
 from pycni.model.network import IPAddress
 from pycni.model.resources import Block, BlockAffinity, IPPool, PoolUse, cidr_name
 from pycni.model.service_ranges import LOAD_BALANCER
 from pycni.model.services import HANDLE_PREFIX, BalancedService
-from pycni.plan.balancing import judge, wanted_ingress
+from pycni.plan.balancing import balanced, judge, wanted_ingress
 from pycni.plan.inputs import Inputs
 from pycni.ports import Datastore
 
@@ -171,7 +172,8 @@ class Balancer:
     async def _settle_all(self, services: Sequence[BalancedService]) -> None:
         """Compare all Services with the books; one that fails keeps nobody from being served."""
         pools = [stored.value for stored in (await self._datastore.list(IPPool)).items]
-        held = await self._held()
+        affinities = await self._affinities()
+        held = await self._held(affinities)
         # First what others can be given then.
         for handle_id in held.keys() - {one.handle_id for one in services}:
             await self._release_orphan(handle_id, held[handle_id])
@@ -183,25 +185,36 @@ class Balancer:
                     await self._settle_anew(service, own, pools)
             except PycniError as exc:
                 errors.append(f"Service {service.name}: {exc}")
+        await self._give_up(affinities, pools)
         names = {one.name for one in services}
         self._told = {name: text for name, text in self._told.items() if name in names}
         if errors:
             raise TryAgain("; ".join(errors[:NAMED]))
 
-    async def _held(self) -> dict[str, tuple[Given, ...]]:
+    async def _give_up(self, affinities: Sequence[BlockAffinity], pools: Sequence[IPPool]) -> None:
+        """Give up empty blocks of pools that are gone: with the last one there is nothing to lead.
+
+        Nobody else does: their owner is no node.
+        """
+        ours = balanced(pools)
+        for affinity in affinities:
+            if pool_of(ours, affinity.cidr) is None:
+                await self._allocator.release_affinity(affinity.cidr, only_if_empty=True)
+
+    async def _held(self, affinities: Sequence[BlockAffinity]) -> dict[str, tuple[Given, ...]]:
         """Return what each handle of a Service holds, by the blocks themselves."""
         found: dict[str, tuple[Given, ...]] = {}
-        for block in sound(await self._blocks()):
+        for block in sound(await self._blocks(affinities)):
             for one in arithmetic.given(block) if block.affinity == LOAD_BALANCER else ():
                 handle_id = one.attribute.handle_id or ""
                 if handle_id.startswith(HANDLE_PREFIX):
                     found[handle_id] = (*found.get(handle_id, ()), one)
         return found
 
-    async def _blocks(self) -> list[Block]:
+    async def _blocks(self, affinities: Sequence[BlockAffinity]) -> list[Block]:
         """Read the blocks from which Services have addresses, and no node's: there are many."""
         found = []
-        for affinity in await self._affinities():
+        for affinity in affinities:
             stored = await self._datastore.get(Block, cidr_name(affinity.cidr))
             if stored is not None:
                 found.append(stored.value)
@@ -227,7 +240,7 @@ class Balancer:
                 await self._allocator.release_by_handle(service.handle_id)
                 return None
             service = there
-            held = (await self._held()).get(service.handle_id, ())
+            held = (await self._held(await self._affinities())).get(service.handle_id, ())
         raise TryAgain("somebody else changes it all the time")
 
     async def _settle_one(

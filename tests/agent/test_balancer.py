@@ -553,5 +553,9 @@ def test_a_pool_that_goes_takes_its_addresses_along() -> None:
         assert world.ingress() == []
         (event,) = world.cluster.warned
         assert "no enabled pool serves LoadBalancer addresses" in event
+        # Nor are there blocks, for which it would lead for ever.
+        assert await world.held() == {}
+        assert (await datastore.list(Block)).items == ()
+        assert (await datastore.list(BlockAffinity)).items == ()
 
     play(story, SHOP)
