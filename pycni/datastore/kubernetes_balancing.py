@@ -24,6 +24,7 @@ LEASE = "pycni-load-balancer"
 LEASE_S = 15
 """How long a leader that says nothing is waited for."""
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+_ATTEMPTS = 2
 _FILE = "deploy/load-balancer.yaml"
 
 
@@ -42,13 +43,15 @@ class KubernetesBalancing:
         Another's is taken when it has not changed for as long as it lasts, by our own clock: the
         clocks of nodes may differ.
         """
-        try:
-            with hinting(_FILE):
-                return await self._lead(holder)
-        except Refused as exc:
-            if exc.code in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
-                return False  # somebody else was faster
-            raise InvalidInput(f"cannot take Lease {LEASE}: {exc}") from exc
+        for _ in range(_ATTEMPTS):
+            try:
+                with hinting(_FILE):
+                    return await self._lead(holder)
+            except Refused as exc:
+                # Somebody else was faster; it may still be the holder's, with a label, say.
+                if exc.code not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+                    raise InvalidInput(f"cannot take Lease {LEASE}: {exc}") from exc
+        return False
 
     async def _lead(self, holder: str) -> bool:
         now = datetime.now(UTC).strftime(_TIME)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pycni.datastore.kubernetes import open_kubernetes
-from pycni.datastore.kubernetes_api import Access
+from pycni.datastore.kubernetes_api import Access, Api
 from pycni.datastore.kubernetes_balancing import LEASE, LEASES, KubernetesBalancing
 from pycni.errors import Conflict, TryAgain
 from pycni.model.services import BalancedService
@@ -91,6 +91,42 @@ def test_one_of_two_leads_until_it_says_nothing_any_more(api: ApiServer) -> None
         assert (lease["spec"]["holderIdentity"], lease["spec"]["leaseTransitions"]) == ("node-1", 1)
 
     told(api, story)
+
+
+class Meddled(Api):
+    """Somebody writes to the Lease just before each of the first writes to it."""
+
+    def __init__(self, access: Access, *, meddle: Callable[[], object], times: int) -> None:
+        super().__init__(access)
+        self.meddle, self.times = meddle, times
+
+    async def call(self, method: str, path: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+        if method == "PUT" and self.times:
+            self.times -= 1
+            self.meddle()
+        return await super().call(method, path, **more)
+
+
+@pytest.mark.parametrize(("times", "leads"), [(1, True), (9, False)])
+def test_a_lease_that_somebody_touches_is_renewed_all_the_same(
+    api: ApiServer, times: int, *, leads: bool
+) -> None:
+    def label() -> None:
+        lease = api.ask("GET", f"{LEASES}/{LEASE}")
+        lease["metadata"]["labels"] = {"touched": f"by-{lease['metadata']['resourceVersion']}"}
+        api.ask("PUT", f"{LEASES}/{LEASE}", lease)
+
+    async def main() -> None:
+        meddled = Meddled(Access(api.agents_kubeconfig), meddle=label, times=times)
+        await meddled.connect()
+        try:
+            one = KubernetesBalancing(meddled)
+            assert await one.lead("node-0")
+            assert await one.lead("node-0") is leads
+        finally:
+            await meddled.close()
+
+    asyncio.run(main())
 
 
 def test_services_are_told_of_and_their_status_is_written(api: ApiServer) -> None:
