@@ -188,7 +188,8 @@ class Beyond:
         """Raise `Exhausted` where the node has as many blocks as it may.
 
         As in Calico before anything is looked for: the limit is there to stop a node from taking
-        more, borrowed addresses of others' blocks included.
+        more, borrowed addresses of others' blocks included.  As there, the owner of LoadBalancer
+        addresses counts as one.
         """
         limit = config.max_blocks_per_host or DEFAULT_MAX_BLOCKS
         affinities = await self._truth.affinities(self._node)

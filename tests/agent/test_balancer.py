@@ -16,6 +16,7 @@ from pycni.model.resources import (
     Block,
     BlockAffinity,
     Handle,
+    IPAMConfig,
     IPPool,
     Node,
     PoolUse,
@@ -306,6 +307,26 @@ def test_what_nobody_can_be_given_is_told_once_and_given_when_it_can_be() -> Non
         await asyncio.sleep(1)
         assert world.ingress("web/s4") == ["198.51.100.0"]
         assert len(world.cluster.warned) == 1
+
+    play(story, *services)
+
+
+def test_the_limit_of_blocks_is_told() -> None:
+    services = [replace(SHOP, name=f"web/s{n}", uid=f"u{n}") for n in range(3)]
+    narrow = replace(POOL, block_size=32)
+
+    async def story(world: World) -> None:
+        datastore = MemoryDatastore(world.store)
+        stored = await datastore.get(IPPool, POOL.name)
+        assert stored is not None
+        await datastore.update(narrow, if_revision=stored.revision)
+        await datastore.create(IPAMConfig(max_blocks_per_host=2))
+        world.start("node-0", narrow)
+        await asyncio.sleep(1)
+
+        assert len(await world.held()) == 2
+        (event,) = world.cluster.warned
+        assert "owns 2 blocks, the limit is 2 (maxBlocksPerHost of IPAMConfiguration)" in event
 
     play(story, *services)
 
