@@ -283,7 +283,6 @@ class Balancer:
     async def _assign(self, service: BalancedService, want: IPAddress | int) -> IPAddress:
         namespace, _, name = service.name.partition("/")
         now = datetime.now(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
-        is_version = isinstance(want, int)
         request = AssignRequest(
             handle_id=service.handle_id,
             attributes=(
@@ -294,8 +293,9 @@ class Balancer:
             ),
             versions=(want,) if isinstance(want, int) else (),
             addresses=() if isinstance(want, int) else (want,),
-            ipv4_pools=service.ipv4_pools if is_version else (),
-            ipv6_pools=service.ipv6_pools if is_version else (),
+            # Of the other version none: they may be wrong, which does not matter.
+            ipv4_pools=service.ipv4_pools if want == 4 else (),
+            ipv6_pools=service.ipv6_pools if want == 6 else (),
             use=PoolUse.LOAD_BALANCER,
         )
         (one,) = (await self._allocator.assign(request)).addresses

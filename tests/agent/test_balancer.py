@@ -129,6 +129,36 @@ def test_what_nobody_can_be_given_is_told_once_and_given_when_it_can_be() -> Non
     play(story, *services)
 
 
+def test_a_mistake_about_an_ip_version_that_it_does_not_have_keeps_it_from_nothing() -> None:
+    async def story(world: World) -> None:
+        world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        assert world.ingress() == ["198.51.100.0"]
+        assert world.cluster.warned == []
+
+    play(story, replace(SHOP, ipv6_pools=("typo",)))
+
+
+def test_a_pool_that_is_named_and_goes_takes_its_addresses_along() -> None:
+    async def story(world: World) -> None:
+        balancer = world.start("node-0", POOL)
+        await asyncio.sleep(1)
+        assert world.ingress() == ["198.51.100.0"]
+        datastore = MemoryDatastore(world.store)
+        stored = await datastore.get(IPPool, POOL.name)
+        assert stored is not None
+        await datastore.delete(IPPool, POOL.name, if_revision=stored.revision)
+        balancer.look(world.inputs("node-0"))
+        await asyncio.sleep(1)
+
+        assert world.ingress() == []
+        assert await world.held() == {}
+        (event,) = world.cluster.warned
+        assert "cannot assign from pool balanced: it does not exist" in event
+
+    play(story, replace(SHOP, ipv4_pools=("balanced",)))
+
+
 def test_the_limit_of_blocks_is_told() -> None:
     services = [replace(SHOP, name=f"web/s{n}", uid=f"u{n}") for n in range(3)]
     narrow = replace(POOL, block_size=32)
