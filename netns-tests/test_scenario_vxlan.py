@@ -132,6 +132,8 @@ def test_agents_that_die_and_come_back_lose_no_packet(cluster: Cluster) -> None:
     ],
 )
 def test_what_somebody_breaks_is_mended(cluster: Cluster, breakage: str) -> None:
+    # Another test may have begun sessions anew, whose routes are still to come.
+    eventually(lambda: cluster.lab("show"), within_s=60)
     tables = [cluster.routes("node-0", family=family) for family in (4, 6)]
     before = vxlan_state(cluster, "node-0")
     assert before.count("nolearning") == 2
