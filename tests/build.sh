@@ -42,9 +42,9 @@ case $(tail -n 1 "$out/said") in
 esac
 grep -qxF 'node_address6: "fd00:10::1/64"' "$out/root/etc/pycni/agent.yaml" ||
     fail "the installed configuration lacks the IPv6 address"
-grep -qxF 'unmanaged-devices+=interface-name:cali*;interface-name:tunl0' \
+grep -qxF 'unmanaged-devices+=interface-name:cali*;interface-name:tunl0;interface-name:vxlan*.calico' \
     "$out/root/etc/NetworkManager/conf.d/pycni.conf" || fail "NetworkManager would manage pods' interfaces"
-grep -qxF 'Name=cali* tunl0' "$out/root/etc/systemd/network/00-pycni.network" ||
+grep -qxF 'Name=cali* tunl0 vxlan*.calico' "$out/root/etc/systemd/network/00-pycni.network" ||
     fail "networkd would manage pods' interfaces"
 grep -qF '"assign_ipv6": "true"' "$out/root/etc/cni/net.d/10-pycni.conflist" ||
     fail "the installed network gives pods no IPv6"
