@@ -87,9 +87,7 @@ def _why_kept(prefix: IPNetwork, inputs: Inputs) -> str:
         return "it lies in no pool"
     if pool.disable_bgp_export:
         return f"pool {pool.name} has disableBGPExport"
-    if inputs.own_interface(prefix.version) is None:
-        return f"the node has no IPv{prefix.version} address"
-    return "nothing in the datastore says why: ask that node  pycnictl bgp routes"
+    return f"the node has no IPv{prefix.version} address"
 
 
 def _peer(inputs: Inputs, neighbour: Neighbour) -> str:

@@ -52,23 +52,21 @@ def lines(topology: Topology, inputs: Mapping[str, Inputs]) -> list[Line]:
 def _of_nodes(topology: Topology, inputs: Mapping[str, Inputs]) -> Iterator[Line]:
     names = _names(topology)
     sessions = wanted_sessions(inputs)
-    expected: dict[tuple[IPAddress, IPAddress], int] = {
-        (session.remote, session.local): session.peer_as
+    # What routers want of nodes, as the nodes see it: both ends, and both AS numbers.
+    expected: dict[tuple[IPAddress, IPAddress], tuple[int, int]] = {
+        (session.remote, session.local): (session.peer_as, session.router.as_number)
         for session in routers.sessions_of(topology)
     }
     for (local, peer), neighbour in sessions.items():
         own = inputs[names[local]]
         peering = peering_with(own, peer)
-        is_up = is_answered(sessions, neighbour) or (
-            expected.get((local, peer)) == neighbour.local_as
-            and _as_of(topology, peer) == neighbour.peer_as
-        )
+        numbers = (neighbour.local_as, neighbour.peer_as)
         yield Line(
             ends=(names[local], names.get(peer, str(peer))),
             addresses=(local, peer),
-            numbers=(neighbour.local_as, neighbour.peer_as),
+            numbers=numbers,
             by="mesh" if peering is None else f"BGPPeer {peering.name}",
-            is_up=is_up,
+            is_up=is_answered(sessions, neighbour) or expected.get((local, peer)) == numbers,
         )
 
 
@@ -89,11 +87,3 @@ def _names(topology: Topology) -> dict[IPAddress, str]:
     for router in topology.routers:
         found |= {end.ip: router.name for end in router.ends}
     return found
-
-
-def _as_of(topology: Topology, address: IPAddress) -> int | None:
-    """Return the AS number of the router that has an address, None where none has."""
-    for router in topology.routers:
-        if address in [end.ip for end in router.ends]:
-            return router.as_number
-    return None
