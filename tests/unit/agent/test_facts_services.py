@@ -103,3 +103,11 @@ def test_a_slice_that_returns_is_announced_again() -> None:
 
     assert made.feed(SliceChanged("web/a", HERE), now=0.0) == Dirty(is_bgp=True)
     assert announced(made) == ["10.96.0.0/12", "10.96.0.7/32"]
+
+
+def test_one_of_two_slices_goes_and_the_other_one_serves_on() -> None:
+    made = known(SliceChanged("web/d", replace(HERE, name="web/d")))
+
+    assert not made.feed(SliceChanged("web/a", None), now=0.0)
+    assert announced(made) == ["10.96.0.0/12", "10.96.0.7/32"]
+    assert made.feed(SliceChanged("web/d", None), now=0.0) == Dirty(is_bgp=True)
