@@ -84,8 +84,7 @@ class Balancer:
 
     def look(self, inputs: Inputs) -> None:
         """Note which pools and blocks there are: mostly there is nothing to do at all."""
-        pools = inputs.pools.values()
-        ours = frozenset(pool for pool in pools if PoolUse.LOAD_BALANCER in pool.allowed_uses)
+        ours = frozenset(balanced(inputs.pools.values()))
         if ours != self._pools:
             self._pools = ours
             self._changed.set()

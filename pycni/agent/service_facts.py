@@ -16,7 +16,7 @@ from pycni.model.services import (
     SlicesListed,
 )
 from pycni.plan.inputs import Inputs
-from pycni.plan.services import announced_of
+from pycni.plan.services import announced_of, ranges_of
 
 
 class ServiceFacts:
@@ -79,4 +79,6 @@ class ServiceFacts:
 
     def _announced(self, name: str) -> set[tuple[IPNetwork, str]]:
         service = self._inputs.services.get(name)
-        return set() if service is None else set(announced_of(self._inputs, service))
+        if service is None:
+            return set()
+        return set(announced_of(self._inputs, service, ranges_of(self._inputs)))

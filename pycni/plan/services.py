@@ -51,14 +51,18 @@ def announced_services(inputs: Inputs) -> dict[IPNetwork, str]:
     if not ranges.all or is_excluded(inputs):
         return found
     for name in sorted(inputs.services):
-        for prefix, reason in announced_of(inputs, inputs.services[name]):
+        for prefix, reason in announced_of(inputs, inputs.services[name], ranges):
             found.setdefault(prefix, reason)
     return found | dict(_whole(ranges))
 
 
-def announced_of(inputs: Inputs, service: Service) -> Iterator[tuple[IPNetwork, str]]:
-    """Yield the addresses of one Service that this node announces by themselves, each with why."""
-    ranges = ranges_of(inputs)
+def announced_of(
+    inputs: Inputs, service: Service, ranges: ServiceRanges
+) -> Iterator[tuple[IPNetwork, str]]:
+    """Yield the addresses of one Service that this node announces by themselves, each with why.
+
+    `ranges` are those of `ranges_of`: whoever asks of many Services looks at the pools once.
+    """
     kinds = (
         ("cluster IP", service.cluster_ips, ranges.cluster, True),
         ("external IP", service.external_ips, ranges.external, True),
