@@ -35,9 +35,8 @@ from pycni.model.network import (
     Tunnel,
 )
 from pycni.model.tunnels import VXLAN_DEVICES
-from pycni.model.vxlan import VNI
 from pycni.plan.desired import Desired
-from pycni.plan.overlay import IPIP_KIND, can_serve
+from pycni.plan.overlay import IPIP_KIND, can_serve, has_our_network
 from pycni.plan.ownership import Ownership
 
 
@@ -189,16 +188,13 @@ def plan_entries(want: Desired, have: KernelState) -> list[Op]:
 
 def plan_old_entries(want: Desired, have: KernelState) -> list[Op]:
     """Delete our entries that lead to nodes no more; others' stay, and all of others' devices."""
-    ours = [name for name in VXLAN_DEVICES.values() if _has_our_network(have.links.get(name))]
+    there = (have.links.get(name) for name in VXLAN_DEVICES.values())
+    ours = [link.name for link in there if link is not None and has_our_network(link)]
     return [
         DeleteNeighbour(entry)
         for key, entry in sorted(have.neighbours.items())
         if key not in want.entries and entry.is_ours and entry.ifname in ours
     ]
-
-
-def _has_our_network(link: Link | None) -> bool:
-    return link is not None and link.vxlan is not None and link.vxlan.vni == VNI
 
 
 def plan_pod_links(want: Desired, have: KernelState) -> list[Op]:
@@ -232,7 +228,7 @@ def plan_old_tunnels(want: Desired, have: KernelState, *, ownership: Ownership) 
         ours = [a for a in there if _lies_in(ownership.pools, a)]
         ops += [DeleteAddress(a) for a in ours]
         link = have.links[name]
-        is_tunnel = link.kind == IPIP_KIND or (link.vxlan is not None and link.vxlan.vni == VNI)
+        is_tunnel = link.kind == IPIP_KIND or has_our_network(link)
         if is_tunnel and ours == there and (ours or _has_our_entries(have, name)):
             ops.append(DeleteLink(name))
     return ops

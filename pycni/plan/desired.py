@@ -29,7 +29,6 @@ from pycni.plan.overlay import (
     FarEnd,
     device_of,
     entries_for,
-    far_ends,
     usable_kinds,
     wanted_tunnels,
 )
@@ -60,13 +59,14 @@ class Desired:
 
 def compute(inputs: Inputs) -> Desired:
     """Compute everything that is wanted in the kernel."""
+    ground = Ground(inputs)
     return Desired(
         tunnels=wanted_tunnels(inputs),
-        entries=wanted_entries(inputs),
+        entries=wanted_entries(inputs, ground=ground),
         pod_links=wanted_pod_links(inputs),
         gateways={e.host_veth for e in inputs.pods.values() if needs_gateway(e)},
         addresses=wanted_addresses(inputs),
-        routes=wanted_routes(inputs),
+        routes=wanted_routes(inputs, ground=ground),
         sysctls=wanted_sysctls(inputs),
         ruleset=wanted_ruleset(inputs),
     )
@@ -87,13 +87,16 @@ def wanted_addresses(inputs: Inputs) -> set[Address]:
     return found
 
 
-def wanted_entries(inputs: Inputs) -> dict[EntryKey, LinkLayerEntry]:
+def wanted_entries(
+    inputs: Inputs, *, ground: Ground | None = None
+) -> dict[EntryKey, LinkLayerEntry]:
     """Return the entries of VXLAN devices that lead to the other nodes."""
+    ground = ground or Ground(inputs)
     return {
         entry.key: entry
         for kind in usable_kinds(inputs)
         if kind.is_vxlan
-        for end in far_ends(inputs, kind).values()
+        for end in ground.far_ends(kind).values()
         if isinstance(end, FarEnd)
         for entry in entries_for(end, device=device_of(inputs.settings, kind))
     }
@@ -112,9 +115,9 @@ def needs_gateway(endpoint: WorkloadEndpoint) -> bool:
 # --- routes -------------------------------------------------------------------------------------
 
 
-def wanted_routes(inputs: Inputs) -> dict[RouteKey, Route]:
+def wanted_routes(inputs: Inputs, *, ground: Ground | None = None) -> dict[RouteKey, Route]:
     """Return all wanted routes: blackholes of own blocks, pods, learned prefixes."""
-    routes, ground = {}, Ground(inputs)
+    routes, ground = {}, ground or Ground(inputs)
     for key in wanted_route_keys(inputs, ground=ground):
         wanted = route(inputs, key, ground=ground)
         if wanted is not None:

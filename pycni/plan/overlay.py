@@ -47,7 +47,7 @@ def vxlan_device(inputs: Inputs, kind: TunnelKind, *, mtu: int) -> Tunnel | None
         parameters = Vxlan(VNI, PORT, own.ip)
         return Tunnel(name, _VXLAN, mtu, mac_of(node, kind), parameters)
     there = inputs.links.get(name)
-    if there is None or there.vxlan is None or there.vxlan.vni != VNI:
+    if there is None or not has_our_network(there):
         return None
     return Tunnel(name, _VXLAN, there.mtu, there.mac, there.vxlan)
 
@@ -59,8 +59,12 @@ def can_serve(link: Link, wanted: Tunnel) -> bool:
     """
     if wanted.vxlan is None:
         return True
-    is_ours = link.vxlan is not None and link.vxlan.vni == wanted.vxlan.vni
-    return link.kind == wanted.kind and (is_ours or link.mac == wanted.mac)
+    return link.kind == wanted.kind and (has_our_network(link) or link.mac == wanted.mac)
+
+
+def has_our_network(link: Link) -> bool:
+    """Tell whether an interface is a VXLAN device of our network."""
+    return link.vxlan is not None and link.vxlan.vni == VNI
 
 
 def is_foreign(inputs: Inputs, kind: TunnelKind) -> bool:
