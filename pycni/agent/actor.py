@@ -109,9 +109,9 @@ class Actor:
             return []
         failures = list(await self._kernel.apply(ops))
         failed = {f.op for f in failures}
-        for op in ops:
-            if op not in failed:
-                apply_op(have, op)
+        # To hash an operation takes longer than all the rest here, and hardly ever does one fail.
+        for op in ops if not failed else (op for op in ops if op not in failed):
+            apply_op(have, op)
         return failures
 
 

@@ -7,11 +7,8 @@ never a crash, because peers have influence on what stands in it.
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv4Network, ip_address, ip_network
 
 from pycni.errors import InvalidInput
 from pycni.model.bgp import (
@@ -32,6 +29,7 @@ from pycni.model.bgp import (
     parse_community,
 )
 from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.prefix import read_address, read_prefix
 from pycni.model.schema_fields import check_password
 
 MULTIPROTOCOL_CAPABILITY = "1"
@@ -39,8 +37,6 @@ GRACEFUL_RESTART_CAPABILITY = "64"
 _TOLD = "receive { parsed; open; update; notification; refresh; } send { parsed; update; }"
 
 _FAMILIES = frozenset(family.value for family in Family)
-_OCTET = r"(?:0|[1-9]\d{0,2})"
-_USUAL_PREFIX = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}/\d\d?", re.ASCII)
 
 # What it says of each session when SIGTERM ends it.  The end of the process is what counts: until
 # then the peers' paths are as good as when it dies without a word.
@@ -75,8 +71,8 @@ class Sent:
 def decode(line: bytes) -> tuple[BgpEvent | Sent, ...]:
     """Turn one JSON line of ExaBGP into events; lines that mean nothing to us give none."""
     try:
-        document = json.loads(line)
-        return tuple(_events(document))
+        # The library would first guess at the encoding: a fifth of the time.
+        return tuple(_events(json.loads(line.decode())))
     except _DEFECTS as exc:
         text = line[:200].decode("utf-8", "replace")
         raise NotUnderstood(f"cannot read {text!r}: {exc}") from exc
@@ -205,23 +201,13 @@ def _address(value: object) -> IPAddress:
     # The library would take the number 1 for 0.0.0.1.
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no address")
-    return _read_address(value)
-
-
-@lru_cache(maxsize=16384)
-def _read_address(text: str) -> IPAddress:
-    """Read an address; peers and next hops come again and again."""
-    return ip_address(text)
+    return read_address(value)
 
 
 def _prefix(value: object) -> IPNetwork:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no prefix")
-    # The usual spelling, in a third of the time that the library takes to read it.
-    if _USUAL_PREFIX.fullmatch(value):
-        address, _, length = value.partition("/")
-        return IPv4Network((bytes(map(int, address.split("."))), int(length)))
-    return ip_network(value)
+    return read_prefix(value)
 
 
 def _known_families(families: Iterable[str]) -> Iterator[str]:

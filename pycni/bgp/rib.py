@@ -68,6 +68,8 @@ class Rib:
     def paths(self, nlri: IPNetwork) -> tuple[Path, ...]:
         """Return all paths to a prefix, in the order of their peers' addresses."""
         by_peer = self._by_prefix.get(nlri, {})
+        if len(by_peer) <= 1:
+            return tuple(by_peer.values())
         return tuple(by_peer[p] for p in sorted(by_peer, key=lambda a: (a.version, int(a))))
 
     def prefixes(self) -> Iterable[IPNetwork]:

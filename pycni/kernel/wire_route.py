@@ -5,8 +5,7 @@ Interfaces are names on one side and indexes on the other; whoever calls brings 
 
 import struct
 from collections.abc import Callable
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6
 
 from pycni.kernel.wire import (
@@ -28,10 +27,10 @@ from pycni.model.network import (
     IPNetwork,
     NextHop,
     Route,
-    RouteKey,
     RouteType,
     Scope,
 )
+from pycni.model.prefix import known_address, known_key, prefix4, prefix6
 from pycni.plan.iproute import hop_order
 
 RTM_NEWROUTE = 24
@@ -63,6 +62,9 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 _NEXTHOP = struct.Struct("=HBBi")
 _ENTRY_HEADER = _RTMSG.size
 _SIZE_V4, _SIZE_V6 = 4, 16
+# By number, for an enumeration looks up its members in several times as long.
+_TYPES = {int(kind): kind for kind in RouteType}
+_SCOPES = {int(scope): scope for scope in Scope}
 _PRIORITY_V6 = u32(_RTA_PRIORITY, IPV6_DEFAULT_PRIORITY)
 
 IndexOf = Callable[[str], int]
@@ -214,9 +216,9 @@ class RouteReader:
         metrics = attributes(found[_RTA_METRICS]) if _RTA_METRICS in found else {}
         dst = _network(family, found.get(_RTA_DST), prefix)
         return Route(
-            RouteKey(dst, table, tos, priority),
-            RouteType(kind),
-            Scope(scope),
+            known_key(dst, table, tos, priority),
+            _TYPES[kind] if kind in _TYPES else RouteType(kind),
+            _SCOPES[scope] if scope in _SCOPES else Scope(scope),
             hops,
             _address(found[_RTA_PREFSRC]) if _RTA_PREFSRC in found else None,
             protocol,
@@ -266,16 +268,12 @@ _WITHOUT_NEXT_HOP = frozenset(
 
 def _address(packed: bytes) -> IPAddress:
     if len(packed) == _SIZE_V4:
-        return IPv4Address(packed)
+        return known_address(IPv4Address(packed))
     # RTA_VIA has two bytes of family before the address.
     return IPv6Address(packed[-_SIZE_V6:])
 
 
-# The same few come again and again, with each pod and each dump; equal ones that are one object
-# also compare at once.
-@lru_cache(maxsize=1 << 14)
+# Equal ones that are one object compare at once.
 def _network(family: int, packed: bytes | None, prefix: int) -> IPNetwork:
-    # Given an integer and a length, `ipaddress` parses no text: a third of the time of a dump.
-    if family == AF_INET:
-        return IPv4Network((int.from_bytes(packed or b"", "big"), prefix))
-    return IPv6Network((int.from_bytes(packed or b"", "big"), prefix))
+    make = prefix4 if family == AF_INET else prefix6
+    return make(int.from_bytes(packed or b"", "big"), prefix)

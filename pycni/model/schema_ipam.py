@@ -8,10 +8,10 @@ newer version has put there.
 import json
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import ip_network
 from typing import Any
 
 from pycni.errors import InvalidInput
+from pycni.model.prefix import read_prefix
 from pycni.model.resources import (
     AffinityState,
     AllocationAttribute,
@@ -52,7 +52,7 @@ _AFTER_ATTRIBUTES = '],"sequenceNumber":'
 _OPENING, _BETWEEN, _CLOSING = '{"handle_id":', '}},{"handle_id":', "}}"
 
 # Parsing a CIDR costs as much as a tenth of a block, and the same few come again and again.
-_network = lru_cache(maxsize=4096)(ip_network)
+_network = lru_cache(maxsize=4096)(read_prefix)
 
 
 def _refuse_others(spec: dict[str, Any], known: frozenset[str]) -> None:

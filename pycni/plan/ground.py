@@ -6,7 +6,7 @@ It holds for one moment: made of the inputs for one pass, and thrown away before
 from dataclasses import dataclass
 
 from pycni.ipam.pools import holds
-from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.network import IPAddress, IPNetwork, NextHop
 from pycni.model.tunnels import TunnelKind
 from pycni.plan.inputs import Inputs, host_prefix
 from pycni.plan.overlay import FarEnd, far_ends, is_foreign, usable_kinds
@@ -41,6 +41,8 @@ class Ground:
         self._ends6: frozenset[IPNetwork] | None = None
         self._services = ranges_of(inputs).all
         self.has_services = bool(self._services)
+        self.ways: dict[tuple[str, IPAddress], NextHop | str] = {}
+        """By a pool's name and a next hop, how packets leave or why not (`pycni.plan.ways`)."""
 
     def session(self, peer: IPAddress) -> Session:
         """Return what this node's session with an address is."""

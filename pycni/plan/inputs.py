@@ -25,6 +25,7 @@ from pycni.model.network import (
     Link,
     RouteKey,
 )
+from pycni.model.prefix import known_address, known_key
 from pycni.model.resources import (
     BLOCK_SIZES,
     DEFAULT_BLOCK_SIZE,
@@ -305,7 +306,7 @@ def need_tunnel(pools: Iterable[IPPool], kind: TunnelKind) -> bool:
 def _underlay_addresses(node: Node | None) -> tuple[IPAddress, ...]:
     if node is None:
         return ()
-    return tuple(i.ip for i in (node.ipv4, node.ipv6) if i is not None)
+    return tuple(known_address(i.ip) for i in (node.ipv4, node.ipv6) if i is not None)
 
 
 def _pod_prefixes(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
@@ -326,12 +327,12 @@ def is_confirmed(affinity: BlockAffinity) -> bool:
 
 def route_key(prefix: IPNetwork) -> RouteKey:
     """Return the key under which we write a prefix: main table, the kernel's default priority."""
-    return RouteKey(prefix, priority=_priority(prefix))
+    return known_key(prefix, MAIN_TABLE, 0, _priority(prefix))
 
 
 def is_usual(key: RouteKey) -> bool:
     """Tell whether a key is one under which we write."""
-    return (key.table, key.tos, key.priority) == (MAIN_TABLE, 0, _priority(key.dst))
+    return key.priority == _priority(key.dst) and key.table == MAIN_TABLE and not key.tos
 
 
 def _priority(prefix: IPNetwork) -> int:
