@@ -189,13 +189,8 @@ def agent(scene: Scene) -> Iterator[sandbox.Node]:
 async def _fill(datastore: Path, scene: Scene) -> None:
     """Write the nodes, whose blocks are whose, and how they peer."""
     from pycni.datastore.sqlite import open_sqlite
-    from pycni.model.resources import (
-        AffinityState,
-        BGPConfiguration,
-        BGPPeer,
-        BlockAffinity,
-        Node,
-    )
+    from pycni.model.resources import AffinityState, BlockAffinity, Node
+    from pycni.model.resources_bgp import BGPConfiguration, BGPPeer
 
     store = await open_sqlite(datastore)
     members = list(scene.members().items())

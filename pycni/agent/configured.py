@@ -5,7 +5,8 @@ No input or output.
 
 from typing import TypeVar, assert_never
 
-from pycni.model.resources import BGPConfiguration, BGPFilter, BGPPeer, IPPool, Node, Resource
+from pycni.model.resources import IPPool, Node, Resource
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.plan.inputs import Inputs
 
 Configured = IPPool | Node | BGPPeer | BGPFilter | BGPConfiguration

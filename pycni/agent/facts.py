@@ -38,17 +38,8 @@ from pycni.model.network import (
     RouteChanged,
     RouteKey,
 )
-from pycni.model.resources import (
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
-    Block,
-    BlockAffinity,
-    IPPool,
-    Node,
-    Resource,
-    resource_name,
-)
+from pycni.model.resources import Block, BlockAffinity, IPPool, Node, Resource, resource_name
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.model.services import (
     ServiceChanged,
     ServicesListed,

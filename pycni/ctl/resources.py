@@ -21,9 +21,6 @@ from pycni.ipam.pools import holds
 from pycni.ipam.requests import DatastoreView
 from pycni.ipam.soundness import verify
 from pycni.model.resources import (
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
     Block,
     IPAMConfig,
     IPPool,
@@ -32,6 +29,7 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.model.schema import KIND_NAMES
 from pycni.model.schema_config import Config
 from pycni.model.schema_rules import merged, mistakes_of

@@ -11,9 +11,6 @@ from urllib.parse import quote
 
 from pycni.errors import DatastoreUnusable, InvalidInput
 from pycni.model.resources import (
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
     Block,
     BlockAffinity,
     Handle,
@@ -24,6 +21,7 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.model.schema import KIND_NAMES, decode_document, to_stored
 from pycni.model.schema_config import node_annotations
 from pycni.ports import Revision, Stored

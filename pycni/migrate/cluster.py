@@ -11,9 +11,6 @@ from typing import Any
 
 from pycni.errors import InvalidInput
 from pycni.model.resources import (
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
     IPAMConfig,
     IPPool,
     IPReservation,
@@ -22,6 +19,7 @@ from pycni.model.resources import (
     Resource,
     TunnelMode,
 )
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.model.schema import from_stored
 
 Document = Mapping[str, Any]

@@ -10,9 +10,6 @@ from typing import Any, TypeVar
 
 from pycni.errors import DatastoreUnusable, InvalidInput
 from pycni.model.resources import (
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
     Block,
     BlockAffinity,
     Handle,
@@ -23,6 +20,7 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.model.schema_bgp import parse_bgp_configuration, parse_peer
 from pycni.model.schema_config import (
     config_spec,

@@ -7,7 +7,12 @@ from typing import Any
 from pycni.errors import InvalidInput
 from pycni.model.bgp import BGP_PORT, MAX_TTL, parse_community
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import DEFAULT_AS_NUMBER, BGPConfiguration, BGPPeer, PrefixAdvertisement
+from pycni.model.resources_bgp import (
+    DEFAULT_AS_NUMBER,
+    BGPConfiguration,
+    BGPPeer,
+    PrefixAdvertisement,
+)
 from pycni.model.schema_fields import (
     Fields,
     check_name,

@@ -14,9 +14,6 @@ from pycni.model.network import IPAddress
 from pycni.model.resources import (
     DEFAULT_BLOCK_SIZE,
     AssignmentMode,
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
     IPAMConfig,
     IPPool,
     IPReservation,
@@ -24,6 +21,7 @@ from pycni.model.resources import (
     PoolUse,
     TunnelMode,
 )
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.model.schema_bgp import bgp_configuration_spec, peer_spec
 from pycni.model.schema_fields import (
     Fields,

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from pycni.errors import InvalidInput
-from pycni.model.resources import (
+from pycni.model.resources_bgp import (
     BGPFilter,
     FilterAction,
     FilterRule,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pycni.ipam.pools import holds
 from pycni.model.bgp import AdjRibsOut, Advertisement, Neighbour
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import BGPPeer
+from pycni.model.resources_bgp import BGPPeer
 from pycni.plan.filters import kept_in
 from pycni.plan.inputs import Inputs
 from pycni.plan.peering import peering_with

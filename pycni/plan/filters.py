@@ -9,7 +9,7 @@ from typing import assert_never
 
 from pycni.ipam.pools import holds
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import BGPPeer, FilterAction, FilterRule, MatchOperator, PrefixMatch
+from pycni.model.resources_bgp import BGPPeer, FilterAction, FilterRule, MatchOperator, PrefixMatch
 from pycni.plan.inputs import Inputs
 from pycni.plan.peering import peering_with, wanted_neighbours
 

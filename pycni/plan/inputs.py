@@ -30,15 +30,13 @@ from pycni.model.resources import (
     BLOCK_SIZES,
     DEFAULT_BLOCK_SIZE,
     AffinityState,
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
     Block,
     BlockAffinity,
     IPPool,
     Node,
     TunnelMode,
 )
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.model.services import EndpointSlice, Service
 from pycni.model.tunnels import TunnelKind, address_in, tunnel_of
 

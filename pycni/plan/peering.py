@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from pycni.model.bgp import BGP_PORT, Family, Neighbour
 from pycni.model.network import IPAddress
-from pycni.model.resources import BGPPeer, Node
+from pycni.model.resources import Node
+from pycni.model.resources_bgp import BGPPeer
 from pycni.model.selector import selector
 from pycni.plan.inputs import Inputs
 

@@ -11,16 +11,8 @@ from typing import TypeVar
 
 from pycni.model.bgp import Advertisement, Family, Neighbour, Path
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import (
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
-    Block,
-    BlockAffinity,
-    IPPool,
-    Node,
-    Resource,
-)
+from pycni.model.resources import Block, BlockAffinity, IPPool, Node, Resource
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.plan.exports import wanted_adj_ribs_out
 from pycni.plan.inputs import Inputs, Settings, borrowed_in
 from pycni.plan.peering import wanted_neighbours

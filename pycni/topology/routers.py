@@ -11,7 +11,8 @@ from ipaddress import IPv4Address
 from pycni.errors import InvalidInput
 from pycni.model.bgp import AdjRibsOut, Neighbour, Path
 from pycni.model.network import IPAddress, IPNetwork
-from pycni.model.resources import BGPConfiguration, Node
+from pycni.model.resources import Node
+from pycni.model.resources_bgp import BGPConfiguration
 from pycni.topology.model import Topology, TopologyNode, TopologyRouter
 
 ROUNDS = 64

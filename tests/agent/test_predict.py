@@ -9,17 +9,15 @@ import hypothesis.strategies as st
 from hypothesis import assume, given, reject, settings
 
 from pycni.errors import PycniError
-from pycni.model.resources import (
+from pycni.model.resources import IPPool, Resource, TunnelMode
+from pycni.model.resources_bgp import (
     BGPConfiguration,
     BGPFilter,
     BGPPeer,
     FilterAction,
     FilterRule,
-    IPPool,
     MatchOperator,
     PrefixMatch,
-    Resource,
-    TunnelMode,
 )
 from pycni.topology.model import Topology, TopologyNode, TopologyPod
 from pycni.topology.predict import predict

@@ -4,7 +4,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
-from pycni.model.resources import (
+from pycni.model.resources_bgp import (
     BGPFilter,
     BGPPeer,
     FilterAction,

@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 
 from pycni.model.bgp import Family, PeerDown, PeerOpened, PeerUp, SpeakerLost, SpeakerUp
-from pycni.model.resources import (
-    BGPConfiguration,
-    BGPPeer,
-    BlockAffinity,
-    Node,
-    affinity_name,
-)
+from pycni.model.resources import BlockAffinity, Node, affinity_name
+from pycni.model.resources_bgp import BGPConfiguration, BGPPeer
 from tests.agent.exercise import NODE_0, exercise
 from tests.virtual_time import run
 

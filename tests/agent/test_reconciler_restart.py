@@ -15,7 +15,8 @@ from pycni.model.network import (
     Route,
     RouteKey,
 )
-from pycni.model.resources import BGPPeer, BlockAffinity, affinity_name
+from pycni.model.resources import BlockAffinity, affinity_name
+from pycni.model.resources_bgp import BGPPeer
 from tests.agent.cluster import Cluster, NodeAgent, cluster
 from tests.agent.exercise import NODE_0, VETH, exercise
 from tests.virtual_time import run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pycni.agent.reconciler import RECORDS_WAIT_S
-from pycni.model.resources import BGPConfiguration
+from pycni.model.resources_bgp import BGPConfiguration
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import (
     EndpointSlice,

@@ -22,8 +22,6 @@ from pycni.errors import (
 )
 from pycni.model.resources import (
     AffinityState,
-    BGPConfiguration,
-    BGPPeer,
     Block,
     BlockAffinity,
     Handle,
@@ -31,6 +29,7 @@ from pycni.model.resources import (
     Node,
     TunnelMode,
 )
+from pycni.model.resources_bgp import BGPConfiguration, BGPPeer
 from tests.contract.datastore.kubernetes_stories import opened, told
 from tests.contract.datastore.stories import handle, stop, take
 from tests.kube.apiserver import ApiServer

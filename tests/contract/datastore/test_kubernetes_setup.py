@@ -18,7 +18,8 @@ from pycni.datastore.kubernetes import open_kubernetes
 from pycni.datastore.kubernetes_api import APPLY_PATCH, Access, Api
 from pycni.datastore.kubernetes_objects import PATHS
 from pycni.errors import TryAgain
-from pycni.model.resources import BGPPeer, IPPool
+from pycni.model.resources import IPPool
+from pycni.model.resources_bgp import BGPPeer
 from tests.kube.apiserver import ROOT, ApiServer, bare_apiserver
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]

@@ -11,7 +11,7 @@ from pycni.agent import bgp_report
 from pycni.agent.facts import Facts
 from pycni.agent.messages import BgpTold
 from pycni.model.bgp import BgpEvent, Family, Path, PathsChanged, PeerDown, PeerOpened, PeerUp
-from pycni.model.resources import BGPConfiguration, BGPFilter, BGPPeer, FilterAction, FilterRule
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer, FilterAction, FilterRule
 from pycni.model.service_ranges import ServiceRanges
 from tests.unit.plan.samples import OWN, THEIRS, inputs, path
 

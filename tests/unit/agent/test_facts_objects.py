@@ -11,15 +11,13 @@ from pycni.agent.messages import Listed
 from pycni.model.resources import (
     AffinityState,
     AllocationAttribute,
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
     Block,
     BlockAffinity,
     Handle,
     IPPool,
     Resource,
 )
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from tests.unit.agent.node_facts import ALL, dirty, facts, gone, keys, told_of
 from tests.unit.plan.samples import OWN, THEIRS, affinity, node, pool
 from tests.unit.spoilt_blocks import SPOILS, Spoil

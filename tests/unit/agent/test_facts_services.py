@@ -8,7 +8,7 @@ import pytest
 from pycni.agent.dirty import Dirty
 from pycni.agent.facts import Facts
 from pycni.agent.messages import Message
-from pycni.model.resources import BGPConfiguration
+from pycni.model.resources_bgp import BGPConfiguration
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import (
     EndpointSlice,

@@ -11,19 +11,8 @@ import pytest
 from pycni.ctl.main import main
 from pycni.datastore.memory import MemoryDatastore
 from pycni.model.network import Address
-from pycni.model.resources import (
-    AffinityState,
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
-    BlockAffinity,
-    FilterAction,
-    FilterRule,
-    IPPool,
-    Node,
-    Resource,
-    TunnelMode,
-)
+from pycni.model.resources import AffinityState, BlockAffinity, IPPool, Node, Resource, TunnelMode
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer, FilterAction, FilterRule
 from pycni.model.service_ranges import ServiceRanges
 from pycni.plan.inputs import Settings
 from pycni.topology.explain import Standing, standings

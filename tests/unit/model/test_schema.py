@@ -14,7 +14,6 @@ from pycni.model import schema
 from pycni.model.resources import (
     AffinityState,
     AllocationAttribute,
-    BGPPeer,
     Block,
     BlockAffinity,
     Handle,
@@ -24,6 +23,7 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
+from pycni.model.resources_bgp import BGPPeer
 from pycni.model.schema_config import node_annotations
 from pycni.model.service_ranges import LOAD_BALANCER
 

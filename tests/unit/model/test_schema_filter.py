@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pycni.errors import InvalidInput
-from pycni.model.resources import (
+from pycni.model.resources_bgp import (
     BGPFilter,
     FilterAction,
     FilterRule,

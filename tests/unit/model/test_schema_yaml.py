@@ -16,8 +16,6 @@ import yaml
 from pycni.errors import InvalidInput
 from pycni.model.resources import (
     AffinityState,
-    BGPConfiguration,
-    BGPPeer,
     Block,
     BlockAffinity,
     Handle,
@@ -26,10 +24,10 @@ from pycni.model.resources import (
     IPReservation,
     Node,
     PoolUse,
-    PrefixAdvertisement,
     Resource,
     TunnelMode,
 )
+from pycni.model.resources_bgp import BGPConfiguration, BGPPeer, PrefixAdvertisement
 from pycni.model.schema_config import Config
 from pycni.model.schema_fields import check_password
 from pycni.model.schema_rules import merged, mistakes_of

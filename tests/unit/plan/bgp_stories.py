@@ -20,7 +20,8 @@ import yaml
 
 from pycni.model.bgp import Neighbour, Path
 from pycni.model.network import Address, IPAddress, IPNetwork, Link
-from pycni.model.resources import BGPConfiguration, BGPFilter, BGPPeer, BlockAffinity, IPPool, Node
+from pycni.model.resources import BlockAffinity, IPPool, Node
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.model.schema import from_stored, to_stored
 from pycni.model.schema_service import parse_service, parse_slice
 from pycni.model.schema_yaml import parse_document

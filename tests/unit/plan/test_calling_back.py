@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from pycni.model.bgp import Neighbour
-from pycni.model.resources import BGPPeer
+from pycni.model.resources_bgp import BGPPeer
 from pycni.plan.imports import Rejected, judge
 from pycni.plan.inputs import Inputs
 from pycni.plan.peering import (

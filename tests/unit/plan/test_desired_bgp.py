@@ -4,7 +4,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from pycni.model.bgp import Family
-from pycni.model.resources import BGPConfiguration, BGPPeer, PrefixAdvertisement
+from pycni.model.resources_bgp import BGPConfiguration, BGPPeer, PrefixAdvertisement
 from pycni.plan import peering
 from pycni.plan.exports import wanted_advertisements
 from pycni.plan.inputs import Inputs

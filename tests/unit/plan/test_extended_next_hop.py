@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from pycni.model.bgp import Advertisement, Family
-from pycni.model.resources import BGPFilter, BGPPeer, FilterAction, FilterRule, TunnelMode
+from pycni.model.resources import TunnelMode
+from pycni.model.resources_bgp import BGPFilter, BGPPeer, FilterAction, FilterRule
 from pycni.plan.exports import wanted_adj_ribs_out
 from pycni.plan.imports import Rejected, judge, judge_prefix
 from pycni.plan.inputs import Inputs, Settings

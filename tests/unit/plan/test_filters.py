@@ -4,14 +4,14 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from pycni.model.resources import (
+from pycni.model.resources import TunnelMode
+from pycni.model.resources_bgp import (
     BGPFilter,
     BGPPeer,
     FilterAction,
     FilterRule,
     MatchOperator,
     PrefixMatch,
-    TunnelMode,
 )
 from pycni.plan.exports import wanted_adj_ribs_out, wanted_advertisements, withheld
 from pycni.plan.filters import kept_in, kept_out, missing_filters

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pycni.model.resources import BGPPeer, TunnelMode
+from pycni.model.resources import TunnelMode
+from pycni.model.resources_bgp import BGPPeer
 from pycni.plan.desired import wanted_ruleset
 from pycni.plan.imports import Rejected, judge, judge_prefix
 from pycni.plan.inputs import Inputs

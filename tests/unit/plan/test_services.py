@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from pycni.agent.report import service_collisions
-from pycni.model.resources import BGPConfiguration, PoolUse
+from pycni.model.resources import PoolUse
+from pycni.model.resources_bgp import BGPConfiguration
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import EndpointSlice, Service
 from pycni.plan.desired import wanted_ruleset
