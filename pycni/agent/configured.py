@@ -36,9 +36,7 @@ def set_configured(inputs: Inputs, name: str, value: Resource | None, subject: C
         case BGPFilter():
             set_or_drop(inputs.filters, name, value if isinstance(value, BGPFilter) else None)
         case BGPConfiguration():
-            # Calico has more of them, for single nodes; all nodes go by this one.
-            is_ours = name == "default"
-            known = value if isinstance(value, BGPConfiguration) else BGPConfiguration()
-            inputs.bgp = known if is_ours else inputs.bgp
+            known = value if isinstance(value, BGPConfiguration) else None
+            inputs.set_bgp(subject.node, known)
         case _:
             assert_never(subject)

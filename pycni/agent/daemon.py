@@ -215,7 +215,7 @@ class Agent:
             self.balancer.look(inputs)
         if inputs.node is not None:  # and the kernel has been read: this is after a pass
             self.registration.look_at(self.autodetection.look(inputs, inputs.node))
-        self.speaker.listen_on(self._session_addresses(), port=inputs.bgp.listen_port)
+        self.speaker.listen_on(self._session_addresses(), port=inputs.listen_port_of(self.node))
 
     def _session_addresses(self) -> list[IPAddress]:
         """Return where peers find us, of each IP version: as stated, or as the Node object says."""

@@ -95,7 +95,8 @@ def _known(asked: IPNetwork, cluster: Cluster) -> IPNetwork | None:
 
 def _range_of(asked: IPNetwork, cluster: Cluster) -> IPNetwork | None:
     """Return the range of Services that a prefix lies in; what they have no node routes."""
-    return next((cidr for cidr in cluster.bgp.services.all if holds(cidr, asked)), None)
+    ranges = (cidr for one in cluster.bgp for cidr in one.services.all)
+    return next((cidr for cidr in ranges if holds(cidr, asked)), None)
 
 
 def _unclaimed(asked: IPNetwork, cluster: Cluster) -> str:

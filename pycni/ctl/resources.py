@@ -112,8 +112,8 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
     ),
     BGPConfiguration: (
         ("NAME", lambda config: config.name),
-        ("AS", lambda config: config.as_number),
-        ("MESH", lambda config: config.is_node_mesh_enabled),
+        ("AS", lambda config: config.as_number if config.node is None else None),
+        ("MESH", lambda config: config.is_node_mesh_enabled if config.node is None else None),
         ("PORT", lambda config: config.listen_port),
     ),
     IPAMConfig: (

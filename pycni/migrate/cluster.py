@@ -133,6 +133,8 @@ def _judge_read(verdict: Verdict, document: Document, *, name: str, kind: type[R
         verdict.kept.append(f"{title}: {_peering(value)}")
     elif isinstance(value, BGPFilter):
         verdict.kept.append(f"{title}: {_rules(value)}")
+    elif isinstance(value, BGPConfiguration) and value.node is not None:
+        verdict.kept.append(f"{title}: settings of node {value.node} alone")
     elif isinstance(value, BGPConfiguration):
         mesh = "with" if value.is_node_mesh_enabled else "without"
         verdict.kept.append(f"{title}: AS {value.as_number}, {mesh} node-to-node mesh")

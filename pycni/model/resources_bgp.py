@@ -3,15 +3,16 @@
 As in `pycni.model.resources`, a value that exists is valid.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from pycni.errors import InvalidInput
-from pycni.model.bgp import BGP_PORT, parse_community
+from pycni.model.bgp import parse_community
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.service_ranges import ServiceRanges
 
 DEFAULT_AS_NUMBER = 64512
+_OF_NODE = "node."
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +138,18 @@ class PrefixAdvertisement:
 
 @dataclass(frozen=True, slots=True)
 class BGPConfiguration:
-    """Settings of BGP for all nodes (Calico's object named `default`).
+    """Settings of BGP, for all nodes (Calico's object named `default`) or one (`node.NAME`).
 
-    `communities` are names and values, for `prefix_advertisements`.  Of the mesh's sessions alone
-    are `mesh_password` (`nodeMeshPassword`) and `mesh_restart_time_s` (`nodeMeshMaxRestartTime`).
+    One node's say `communities`, `prefix_advertisements` and `listen_port` alone, and go before
+    those of all nodes.  `communities` are names and values, for `prefix_advertisements`.  Of the
+    mesh's sessions alone are `mesh_password` (`nodeMeshPassword`) and `mesh_restart_time_s`
+    (`nodeMeshMaxRestartTime`).
     """
 
     name: str = "default"
     as_number: int = DEFAULT_AS_NUMBER
     is_node_mesh_enabled: bool = True
-    listen_port: int = BGP_PORT
+    listen_port: int | None = None
     communities: tuple[tuple[str, str], ...] = ()
     prefix_advertisements: tuple[PrefixAdvertisement, ...] = ()
     mesh_password: str | None = None
@@ -164,10 +167,35 @@ class BGPConfiguration:
                 if text not in names:
                     _check_named(text, one.cidr)
 
+    @property
+    def node(self) -> str | None:
+        """Return the node whose settings these are, None where they are all nodes'."""
+        return node_of(self.name)
+
+    def with_own(self, own: "BGPConfiguration | None") -> "BGPConfiguration":
+        """Return what a node goes by that has settings of its own, as Calico puts them together.
+
+        Its prefix advertisements take the place of all nodes', with the communities named there.
+        """
+        if own is None:
+            return self
+        tagging = own if own.prefix_advertisements else self
+        return replace(
+            self,
+            listen_port=own.listen_port or self.listen_port,
+            communities=tagging.communities,
+            prefix_advertisements=tagging.prefix_advertisements,
+        )
+
     def communities_of(self, one: PrefixAdvertisement) -> frozenset[str]:
         """Return the values of a prefix advertisement's communities."""
         known = dict(self.communities)
         return frozenset(parse_community(known.get(text, text)) for text in one.communities)
+
+
+def node_of(name: str) -> str | None:
+    """Return the node whose settings an object of this name has, None where they are all nodes'."""
+    return name.removeprefix(_OF_NODE) if name.startswith(_OF_NODE) else None
 
 
 def _check_named(text: str, cidr: IPNetwork) -> None:

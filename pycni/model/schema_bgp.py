@@ -1,24 +1,25 @@
 """BGPPeer and BGPConfiguration ↔ the `spec` of Calico's documents."""
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Any
 
 from pycni.errors import InvalidInput
-from pycni.model.bgp import BGP_PORT, MAX_TTL, parse_community
+from pycni.model.bgp import MAX_TTL, parse_community
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources_bgp import (
     DEFAULT_AS_NUMBER,
     BGPConfiguration,
     BGPPeer,
     PrefixAdvertisement,
+    node_of,
 )
 from pycni.model.schema_fields import (
     Fields,
     check_name,
     check_password,
     check_selector,
-    only_default,
     parse_address,
 )
 from pycni.model.service_ranges import ServiceRanges
@@ -44,6 +45,19 @@ _NO_SERVICES = tuple(
     )
 )
 _AGGREGATION = ("Enabled", "Disabled")
+_OF_ONE_NODE = ("communities", "listenPort", "prefixAdvertisements")
+# With what each says in any case, which a server may have added: Calico's adds the last of these.
+_OF_ALL_NODES: Mapping[str, object] = {
+    "asNumber": None,
+    "nodeToNodeMeshEnabled": None,
+    "nodeMeshPassword": None,
+    "nodeMeshMaxRestartTime": None,
+    "serviceClusterIPs": [],
+    "serviceExternalIPs": [],
+    "serviceLoadBalancerIPs": [],
+    "bindMode": None,
+    "serviceLoadBalancerAggregation": "Enabled",
+}
 
 
 def parse_peer(name: str, spec: Fields) -> BGPPeer:
@@ -168,15 +182,15 @@ def _written(peer: BGPPeer) -> str | None:
 
 
 def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
-    """Read a BGPConfiguration."""
-    port = spec.integer("listenPort", within=range(1, _MAX_PORT + 1))
+    """Read a BGPConfiguration: all nodes', or what one node has of its own."""
+    _check_whose(name, spec)
     for field, usual in _USUAL.items():
         spec.expect(field, usual)
     return BGPConfiguration(
-        name=only_default(name),
+        name=name,
         as_number=spec.as_number("asNumber") or DEFAULT_AS_NUMBER,
         is_node_mesh_enabled=spec.boolean("nodeToNodeMeshEnabled", default=True),
-        listen_port=BGP_PORT if port is None else port,
+        listen_port=spec.integer("listenPort", within=range(1, _MAX_PORT + 1)),
         communities=tuple(_community(reader) for reader in _readers(spec, "communities")),
         prefix_advertisements=tuple(
             _prefix_advertisement(reader) for reader in _readers(spec, "prefixAdvertisements")
@@ -191,6 +205,23 @@ def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
             != "Disabled",
         ),
     )
+
+
+def _check_whose(name: str, spec: Fields) -> None:
+    """Refuse an object of no name that means something, and in a node's what is not one node's."""
+    if name == "default":
+        return
+    if not node_of(name):
+        raise InvalidInput(
+            f"metadata.name: {name!r} is not supported; the name must be default, or node.NAME for"
+            " what is one node's own"
+        )
+    for field, usual in _OF_ALL_NODES.items():
+        if spec.get(field) not in (None, usual):
+            raise InvalidInput(
+                f"{spec.at(field)}: belongs into the BGPConfiguration named default, which holds"
+                f" for all nodes; one node's own has {', '.join(_OF_ONE_NODE)} alone"
+            )
 
 
 def _ranges(spec: Fields, name: str) -> tuple[IPNetwork, ...]:
@@ -247,11 +278,10 @@ def _prefix_advertisement(spec: Fields) -> PrefixAdvertisement:
 
 def bgp_configuration_spec(value: BGPConfiguration) -> dict[str, Any]:
     """Return a BGPConfiguration's `spec`."""
-    said = {
-        "asNumber": value.as_number,
-        "nodeToNodeMeshEnabled": value.is_node_mesh_enabled,
-        "listenPort": value.listen_port,
-    }
+    said: dict[str, Any] = {}
+    if value.node is None:
+        said["asNumber"] = value.as_number
+        said["nodeToNodeMeshEnabled"] = value.is_node_mesh_enabled
     communities = [{"name": name, "value": text} for name, text in value.communities]
     prefixes = [
         {"cidr": str(one.cidr), "communities": list(one.communities)}
@@ -259,6 +289,7 @@ def bgp_configuration_spec(value: BGPConfiguration) -> dict[str, Any]:
     ]
     restart = value.mesh_restart_time_s
     more = {
+        "listenPort": value.listen_port,
         "communities": communities or None,
         "prefixAdvertisements": prefixes or None,
         "nodeMeshPassword": value.mesh_password,

@@ -216,7 +216,7 @@ def wanted_ruleset(inputs: Inputs) -> Ruleset | None:
             has_ipip=inputs.has_tunnel(TunnelKind.IPIP),
             vxlan_port=PORT if has_vxlan else None,
             close_peers=close_peers(inputs),
-            listen_port=inputs.bgp.listen_port,
+            listen_port=inputs.listen_port_of(inputs.settings.node),
             services=services,
         )
     )

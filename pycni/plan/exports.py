@@ -78,9 +78,8 @@ def wanted_advertisements(inputs: Inputs) -> frozenset[Advertisement]:
         return frozenset()
     prefixes = {prefix for prefix in _own_prefixes(inputs) if _may_leave(inputs, prefix)}
     prefixes |= announced_services(inputs).keys()
-    tagged = [
-        (one.cidr, inputs.bgp.communities_of(one)) for one in inputs.bgp.prefix_advertisements
-    ]
+    bgp = inputs.own_bgp
+    tagged = [(one.cidr, bgp.communities_of(one)) for one in bgp.prefix_advertisements]
     wanted = set()
     for prefix in prefixes:
         own = inputs.own_interface(prefix.version)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from pycni.ipam.pools import holds
-from pycni.model.bgp import Path
+from pycni.model.bgp import BGP_PORT, Path
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
     IPV6_DEFAULT_PRIORITY,
@@ -81,6 +81,7 @@ class Inputs:
     "namespace/name", and `slices` their endpoints: Service → EndpointSlice by name.
     `formers` are pools as they were before they took another tunnel, while that may not lead
     everywhere yet; a kind that `tunnel_phases` doesn't name is settled.
+    `bgp` are the settings of all nodes, and `nodes_bgp` what nodes have of their own.
     `pods`, `host_veths` and `nodes_by_address` are indexes, kept by `set_endpoint` and `set_node`.
     """
 
@@ -92,6 +93,7 @@ class Inputs:
     peers: dict[str, BGPPeer] = field(default_factory=dict)
     filters: dict[str, BGPFilter] = field(default_factory=dict)
     bgp: BGPConfiguration = field(default_factory=BGPConfiguration)
+    nodes_bgp: dict[str, BGPConfiguration] = field(default_factory=dict)
     affinities: dict[IPNetwork, BlockAffinity] = field(default_factory=dict)
     borrowed: dict[IPNetwork, str] = field(default_factory=dict)
     endpoints: dict[EndpointKey, WorkloadEndpoint] = field(default_factory=dict)
@@ -111,6 +113,25 @@ class Inputs:
     def node(self) -> Node | None:
         """Return this node's own object, None before it is known."""
         return self.nodes.get(self.settings.node)
+
+    def set_bgp(self, node: str | None, value: BGPConfiguration | None) -> None:
+        """Learn or forget the settings of BGP: a node's own, or (None) all nodes'."""
+        if node is None:
+            self.bgp = value or BGPConfiguration()
+        elif value is None:
+            self.nodes_bgp.pop(node, None)
+        else:
+            self.nodes_bgp[node] = value
+
+    @property
+    def own_bgp(self) -> BGPConfiguration:
+        """Return the settings of BGP that this node goes by."""
+        return self.bgp.with_own(self.nodes_bgp.get(self.settings.node))
+
+    def listen_port_of(self, node: str) -> int:
+        """Return the port where a node accepts sessions."""
+        own = self.nodes_bgp.get(node)
+        return (own.listen_port if own is not None else None) or self.bgp.listen_port or BGP_PORT
 
     def pool_of(self, prefix: IPNetwork) -> IPPool | None:
         """Return the pool that contains a prefix; pools never overlap."""

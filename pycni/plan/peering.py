@@ -106,7 +106,7 @@ def _as_configured(neighbour: Neighbour, call: _Call, inputs: Inputs) -> Neighbo
 
 def _port(inputs: Inputs, call: _Call) -> int:
     if call.node is not None:
-        return inputs.bgp.listen_port
+        return inputs.listen_port_of(call.node.name)
     written = call.peering.port if call.peering is not None else None
     return BGP_PORT if written is None else written
 
@@ -204,7 +204,7 @@ def _names(inputs: Inputs, peering: BGPPeer, node: Node) -> bool:
     return (
         peering.peer_ip in own
         and peering.as_number == _as_of(inputs, node)
-        and peering.port in (None, inputs.bgp.listen_port)
+        and peering.port in (None, inputs.listen_port_of(node.name))
     )
 
 

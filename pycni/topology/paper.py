@@ -31,7 +31,7 @@ class Cluster:
     borrowed: Mapping[IPNetwork, str]
     peers: tuple[BGPPeer, ...]
     filters: tuple[BGPFilter, ...]
-    bgp: BGPConfiguration
+    bgp: tuple[BGPConfiguration, ...] = ()
 
     def inputs(self, settings: Settings) -> Inputs:
         """Return what the agent of one node knows of it."""
@@ -39,7 +39,8 @@ class Cluster:
         inputs.pools = {pool.name: pool for pool in self.pools}
         inputs.peers = {peer.name: peer for peer in self.peers}
         inputs.filters = {one.name: one for one in self.filters}
-        inputs.bgp = self.bgp
+        for one in self.bgp:
+            inputs.set_bgp(one.node, one)
         for node in self.nodes:
             inputs.set_node(node.name, node)
         inputs.affinities = {one.cidr: one for one in self.affinities}
@@ -86,7 +87,6 @@ async def read_cluster(datastore: Datastore) -> Cluster:
     borrowed: dict[IPNetwork, str] = {}
     for block in await _values(datastore, Block):
         borrowed.update(borrowed_in(block))
-    bgp = await _values(datastore, BGPConfiguration)
     return Cluster(
         nodes=await _values(datastore, Node),
         pools=await _values(datastore, IPPool),
@@ -94,7 +94,7 @@ async def read_cluster(datastore: Datastore) -> Cluster:
         borrowed=borrowed,
         peers=await _values(datastore, BGPPeer),
         filters=await _values(datastore, BGPFilter),
-        bgp=bgp[-1] if bgp else BGPConfiguration(),
+        bgp=await _values(datastore, BGPConfiguration),
     )
 
 

@@ -68,7 +68,7 @@ def _as_numbers(topology: Topology) -> dict[str, int]:
     usual = BGPConfiguration().as_number
     stated: dict[str, int] = {}
     for resource in topology.resources:
-        if isinstance(resource, BGPConfiguration):
+        if isinstance(resource, BGPConfiguration) and resource.node is None:
             usual = resource.as_number
         elif isinstance(resource, Node) and resource.as_number is not None:
             stated[resource.name] = resource.as_number

@@ -43,12 +43,18 @@ def test_kinds_that_do_not_matter_are_passed_over() -> None:
     assert not dirty(told_of(Handle("h")))
 
 
-def test_another_bgp_configuration_is_not_ours() -> None:
-    made = facts()
+def test_settings_of_bgp_are_all_nodes_or_one_nodes_own_until_they_go() -> None:
+    made, common = facts(), BGPConfiguration(as_number=1, listen_port=1790)
+    own, others = BGPConfiguration("node.node-0", listen_port=1791), BGPConfiguration("node.other")
+    for value in (common, own, others):
+        made.feed(told_of(value), now=0.0)
 
-    made.feed(told_of(replace(BGPConfiguration("node.other"), as_number=1)), now=0.0)
+    settled = (made.inputs.bgp, made.inputs.own_bgp)
+    for value in (common, own, others):
+        made.feed(gone(value), now=0.0)
 
-    assert made.inputs.bgp == BGPConfiguration()
+    assert settled == (common, replace(common, listen_port=1791))
+    assert (made.inputs.bgp, made.inputs.nodes_bgp) == (BGPConfiguration(), {})
 
 
 def test_a_peer_concerns_what_it_may_have_announced_too() -> None:

@@ -75,7 +75,8 @@ def test_peers_and_settings_of_bgp_go_on_or_are_refused() -> None:
     settings = judged(
         CALICO + "bgpconfigurations",
         document("default", asNumber=64600, nodeToNodeMeshEnabled=False),
-        document("node.one", asNumber=64600),
+        document("node.one", listenPort=1790),
+        document("node.two", asNumber=64600),
     )
     # As Calico's definition completes it.
     usual = {"logSeverityScreen": "Info", "serviceLoadBalancerAggregation": "Enabled"}
@@ -88,8 +89,14 @@ def test_peers_and_settings_of_bgp_go_on_or_are_refused() -> None:
         "BGPPeer reflectors: nodes rr == 'yes', of nodes all()",
     ]
     assert [one.split(":")[0] for one in peers.refused] == ["BGPPeer secret", "BGPPeer strange"]
-    assert settings.kept == ["BGPConfiguration default: AS 64600, without node-to-node mesh"]
-    assert "'node.one' is not supported" in settings.refused[0]
+    assert settings.kept == [
+        "BGPConfiguration default: AS 64600, without node-to-node mesh",
+        "BGPConfiguration node.one: settings of node one alone",
+    ]
+    assert (
+        "node.two: spec.asNumber: belongs into the BGPConfiguration named default"
+        in (settings.refused[0])
+    )
     assert mesh.kept == ["BGPConfiguration default: AS 64512, with node-to-node mesh"]
 
 

@@ -121,7 +121,7 @@ def _learn(made: Inputs, written: object) -> None:
         case BGPFilter():
             made.filters[written.name] = from_stored(BGPFilter, to_stored(written))
         case BGPConfiguration():
-            made.bgp = from_stored(BGPConfiguration, to_stored(written))
+            made.set_bgp(written.node, from_stored(BGPConfiguration, to_stored(written)))
 
 
 # --- what a node then sees ----------------------------------------------------------------------
