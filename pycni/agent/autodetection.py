@@ -91,11 +91,17 @@ class Autodetection:
             self._post(Doubt(f"{name} is {address}"))
             return
 
-    def look(self, inputs: Inputs, node: Node) -> OwnAddresses:
-        """Return under which addresses the node is to be known, as things are after a pass."""
+    def look(self, inputs: Inputs, node: Node, *, knows_ignored: bool) -> OwnAddresses:
+        """Return under which addresses the node is to be known, as things are after a pass.
+
+        Nothing is chosen before `knows_ignored`: which interfaces are none for BGP.
+        """
         # The kubelet's word for it is no choice among the host's: it counts as without a method.
         methods = [m for m in self._methods.values() if m.kind is not Kind.INTERNAL_IP]
-        detected = [self._look_for(method, inputs) for method in methods]
+        detected = [
+            self._look_for(method, inputs) if knows_ignored else Detected(method.version, None)
+            for method in methods
+        ]
         self._look_again_in_time()
         return own_addresses(node, stated=self._stated, host=inputs.addresses, detected=detected)
 
@@ -137,6 +143,7 @@ class Autodetection:
             inputs.settings.tunnel_name,
             source=None if isinstance(destination, str) else self._source_to(destination),
             internal_ips=inputs.node.internal_ips if inputs.node is not None else (),
+            ignores=inputs.bgp.ignores,
         )
 
     def explain(self, inputs: Inputs) -> list[dict[str, Any]]:

@@ -61,6 +61,7 @@ from pycni.leaving import LeaveWish
 from pycni.logs import configure_logging
 from pycni.model.network import IPAddress
 from pycni.model.resources import IPPool
+from pycni.model.resources_bgp import BGPConfiguration
 from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import protocol_number
 from pycni.plan.mtu import pod_mtu
@@ -214,7 +215,9 @@ class Agent:
         if self.balancer is not None and self.facts.has_datastore:
             self.balancer.look(inputs)
         if inputs.node is not None:  # and the kernel has been read: this is after a pass
-            self.registration.look_at(self.autodetection.look(inputs, inputs.node))
+            is_known = BGPConfiguration in self.facts.listed
+            found = self.autodetection.look(inputs, inputs.node, knows_ignored=is_known)
+            self.registration.look_at(found)
         self.speaker.listen_on(self._session_addresses(), port=inputs.listen_port_of(self.node))
 
     def _session_addresses(self) -> list[IPAddress]:

@@ -5,6 +5,7 @@ As in `pycni.model.resources`, a value that exists is valid.
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from fnmatch import fnmatchcase
 
 from pycni.errors import InvalidInput
 from pycni.model.bgp import parse_community
@@ -143,7 +144,7 @@ class BGPConfiguration:
     One node's say `communities`, `prefix_advertisements` and `listen_port` alone, and go before
     those of all nodes.  `communities` are names and values, for `prefix_advertisements`.  Of the
     mesh's sessions alone are `mesh_password` (`nodeMeshPassword`) and `mesh_restart_time_s`
-    (`nodeMeshMaxRestartTime`).
+    (`nodeMeshMaxRestartTime`).  `ignored_interfaces` are names in which `*` stands for anything.
     """
 
     name: str = "default"
@@ -155,6 +156,7 @@ class BGPConfiguration:
     mesh_password: str | None = None
     mesh_restart_time_s: int | None = None
     services: ServiceRanges = field(default_factory=ServiceRanges)
+    ignored_interfaces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.communities]
@@ -186,6 +188,10 @@ class BGPConfiguration:
             communities=tagging.communities,
             prefix_advertisements=tagging.prefix_advertisements,
         )
+
+    def ignores(self, ifname: str) -> bool:
+        """Tell whether an interface of a host is none for BGP."""
+        return any(fnmatchcase(ifname, pattern) for pattern in self.ignored_interfaces)
 
     def communities_of(self, one: PrefixAdvertisement) -> frozenset[str]:
         """Return the values of a prefix advertisement's communities."""

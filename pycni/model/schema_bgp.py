@@ -33,6 +33,7 @@ _HOST = re.compile(
 # A duration as Go writes it, in whole seconds.
 _DURATION = re.compile(r"(?=.)(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,5})s)?", re.ASCII)
 _COMMUNITY_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}", re.ASCII)
+_INTERFACES = re.compile(r"[a-zA-Z0-9_.*-]{1,15}", re.ASCII)
 _NEXT_HOP_MODES = ("Auto", "Self", "Keep")
 _REVERSE_PEERING = ("Auto", "Manual")
 # One of these is a default of Calico's own definition: its server adds it to each object.
@@ -56,6 +57,7 @@ _OF_ALL_NODES: Mapping[str, object] = {
     "serviceExternalIPs": [],
     "serviceLoadBalancerIPs": [],
     "bindMode": None,
+    "ignoredInterfaces": [],
     "serviceLoadBalancerAggregation": "Enabled",
 }
 
@@ -204,6 +206,7 @@ def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
             is_aggregating=_choice(spec, "serviceLoadBalancerAggregation", _AGGREGATION)
             != "Disabled",
         ),
+        ignored_interfaces=_interfaces(spec, "ignoredInterfaces"),
     )
 
 
@@ -222,6 +225,18 @@ def _check_whose(name: str, spec: Fields) -> None:
                 f"{spec.at(field)}: belongs into the BGPConfiguration named default, which holds"
                 f" for all nodes; one node's own has {', '.join(_OF_ONE_NODE)} alone"
             )
+
+
+def _interfaces(spec: Fields, name: str) -> tuple[str, ...]:
+    items = spec.items(name)
+    for index, text in enumerate(items):
+        # As Calico has it: all of them would leave a node no way to anybody.
+        if not isinstance(text, str) or not _INTERFACES.fullmatch(text) or not text.strip("*"):
+            raise InvalidInput(
+                f"{spec.at(name)}[{index}]: {text!r:.60} names no interfaces: write up to 15"
+                " letters, digits, '_', '.', '-', and '*' for anything, but not '*' alone"
+            )
+    return tuple(dict.fromkeys(map(str, items)))
 
 
 def _ranges(spec: Fields, name: str) -> tuple[IPNetwork, ...]:
@@ -294,6 +309,7 @@ def bgp_configuration_spec(value: BGPConfiguration) -> dict[str, Any]:
         "prefixAdvertisements": prefixes or None,
         "nodeMeshPassword": value.mesh_password,
         "nodeMeshMaxRestartTime": None if restart is None else f"{restart}s",
+        "ignoredInterfaces": list(value.ignored_interfaces) or None,
         **_ranges_spec(value.services),
     }
     return said | {key: own for key, own in more.items() if own is not None}

@@ -5,7 +5,7 @@ made last comes first.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from pycni.autodetection import Kind, Method
@@ -33,8 +33,8 @@ A renewed lease or a restarted network takes it away for a moment, and a new one
 class Host:
     """What a choice looks at: the host's interfaces, and what it knows beside them.
 
-    `source` is the kernel's answer from which address it reaches a method's destination, and
-    `internal_ips` are what the kubelet registers.
+    `source` is the kernel's answer from which address it reaches a method's destination,
+    `internal_ips` are what the kubelet registers, and `ignores` tells what BGP is not to see.
     """
 
     links: Mapping[str, Link]
@@ -42,6 +42,7 @@ class Host:
     tunnel: str
     source: IPAddress | None = None
     internal_ips: tuple[IPAddress, ...] = ()
+    ignores: Callable[[str], bool] = lambda _: False
 
     def of(self, version: int) -> list[Address]:
         """Return the addresses of one IP version whose interface is known."""
@@ -149,14 +150,16 @@ def _reason_against(one: Address, method: Method, host: Host, memo: dict[str, st
     """
     name = one.ifname
     if name not in memo:
-        memo[name] = _reason_against_link(host.links[name], method, tunnel=host.tunnel)
+        memo[name] = _reason_against_link(host.links[name], method, host)
     return memo[name] or _reason_against_address(one, method, host)
 
 
-def _reason_against_link(link: Link, method: Method, *, tunnel: str) -> str:
+def _reason_against_link(link: Link, method: Method, host: Host) -> str:
     name = link.name
-    if name == tunnel or _NEVER.match(name):
+    if name == host.tunnel or _NEVER.match(name):
         return "the interface is for pods or Services"
+    if host.ignores(name):
+        return "the interface is one of the BGPConfiguration's ignoredInterfaces"
     if not link.is_up:
         return "the interface is down"
     matches = any(pattern.search(name) for pattern in method.patterns)

@@ -19,13 +19,14 @@ class Underlay:
     """This node's end of the underlay of one IP version.
 
     `ifname` is the interface that carries its address, None where none does; `is_broken` that it
-    has no link.
+    has no link, `is_ignored` that it is none for BGP.
     """
 
     address: IPAddress
     subnet: IPNetwork
     ifname: str | None
     is_broken: bool
+    is_ignored: bool
 
 
 class Ground:
@@ -62,8 +63,14 @@ class Ground:
         own = inputs.own_interface(version)
         if own is None:
             return None
-        is_broken = inputs.broken_underlay(version) is not None
-        return Underlay(own.ip, own.network, inputs.underlay(version), is_broken)
+        ifname = inputs.underlay(version)
+        return Underlay(
+            own.ip,
+            own.network,
+            ifname,
+            is_broken=inputs.broken_underlay(version) is not None,
+            is_ignored=ifname is not None and inputs.bgp.ignores(ifname),
+        )
 
     def far_ends(self, kind: TunnelKind) -> dict[str, FarEnd | str]:
         """Return the other nodes' ends of a VXLAN tunnel, or why they have none."""

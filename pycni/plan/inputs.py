@@ -227,20 +227,27 @@ class Inputs:
         return node.ipv4 if version == 4 else node.ipv6
 
     def underlay(self, version: int) -> str | None:
-        """Return the name of the interface that carries this node's underlay address."""
+        """Return the name of the interface that carries this node's underlay address.
+
+        Of several it is the first by name, before those that BGP ignores.
+        """
         own = self.own_interface(version)
         if own is None:
             return None
         # Bytes, because each `ip` would be a new object.
         packed = own.packed
-        return min((a.ifname for a in self.addresses if a.interface.packed == packed), default=None)
+        names = (a.ifname for a in self.addresses if a.interface.packed == packed)
+        return min(names, key=lambda name: (self.bgp.ignores(name), name), default=None)
 
     def broken_underlay(self, version: int) -> str | None:
         """Return the underlay interface of a family if it is down or without carrier, or None.
 
-        Whoever is behind it can't be reached, long before a hold timer tells.
+        Whoever is behind it can't be reached, long before a hold timer tells.  Of an interface
+        that BGP ignores this says nothing.
         """
         name = self.underlay(version)
+        if name is not None and self.bgp.ignores(name):
+            return None
         link = self.links.get(name) if name is not None else None
         return name if link is not None and not (link.is_up and link.has_carrier) else None
 

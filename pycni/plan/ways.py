@@ -44,6 +44,9 @@ def _way_by(ground: Ground, pool: IPPool, next_hop: IPAddress) -> NextHop | str:
         return _tunnelled(ground, pool, next_hop, kind=kind)
     if own.ifname is None:
         return f"no interface of this node carries {own.address}"
+    if own.is_ignored:
+        why = "by which it would leave, is one of the BGPConfiguration's ignoredInterfaces"
+        return f"{own.ifname}, {why}"
     if not is_near:
         return f"next hop {next_hop} is outside {own.subnet} and pool {pool.name} has no tunnel"
     return NextHop(oif=own.ifname, gateway=next_hop)

@@ -23,6 +23,7 @@ from pycni.ipam.allocator import Allocator
 from pycni.kernel.fake import FakeKernel
 from pycni.model.network import Address, IPAddress, NextHop, Route
 from pycni.model.resources import Node
+from pycni.model.resources_bgp import BGPConfiguration
 from pycni.plan.candidates import PATIENCE_S
 from pycni.plan.inputs import Inputs, Settings, host_prefix, route_key
 from tests.virtual_time import run
@@ -91,7 +92,9 @@ class Machine:
     def _after_pass(self) -> None:
         node = self.facts.inputs.node
         if node is not None:
-            self.registration.look_at(self.autodetection.look(self.facts.inputs, node))
+            is_known = BGPConfiguration in self.facts.listed
+            found = self.autodetection.look(self.facts.inputs, node, knows_ignored=is_known)
+            self.registration.look_at(found)
 
     def add(self, ifname: str, text: str) -> None:
         self.kernel.add_address(Address(ifname, ip_interface(text)))
@@ -144,6 +147,38 @@ def test_each_ip_version_is_found_by_its_own_method(tmp_path: Path) -> None:
         async with running(made) as machine:
             assert await machine.addresses() == ["10.1.0.5/24", "fd00::5/64"]
             assert machine.troubles["node address"] == ""
+
+    run(story())
+
+
+def test_an_interface_that_bgp_ignores_has_no_address_of_the_nodes(tmp_path: Path) -> None:
+    async def story() -> None:
+        made = Machine(tmp_path, ipv4="first-found")
+        await made.store.create(BGPConfiguration(ignored_interfaces=("eth1",)))
+        async with running(made) as machine:
+            assert await machine.addresses() == ["10.0.0.5/24"]
+            (stored,) = (await machine.store.list(BGPConfiguration)).items
+            other = BGPConfiguration(ignored_interfaces=("eth0",))
+
+            await machine.store.update(other, if_revision=stored.revision)
+
+            assert await machine.addresses(after_s=PATIENCE_S / 2) == ["10.0.0.5/24"]
+            assert await machine.addresses(after_s=PATIENCE_S) == ["10.1.0.5/24"]
+
+    run(story())
+
+
+def test_nothing_is_chosen_before_it_is_known_what_bgp_ignores(tmp_path: Path) -> None:
+    async def story() -> None:
+        machine = Machine(tmp_path, ipv4="first-found")
+        machine.facts.snapshot(await machine.kernel.snapshot([]))
+        inputs, node = machine.facts.inputs, Node("node-0")
+
+        before = machine.autodetection.look(inputs, node, knows_ignored=False)
+        after = machine.autodetection.look(inputs, node, knows_ignored=True)
+
+        assert (before.found, before.complaints) == ((), ())
+        assert after.found == (ip_interface("10.1.0.5/24"),)
 
     run(story())
 

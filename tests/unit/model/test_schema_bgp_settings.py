@@ -24,6 +24,10 @@ def document(name: str, **spec: object) -> dict[str, Any]:
 ACCEPTED = [
     (document("default"), BGPConfiguration()),
     (document("default", listenPort=179), BGPConfiguration(listen_port=179)),
+    (
+        document("default", ignoredInterfaces=["eth0", "br-*", "eth0", "a_b.C-5*"]),
+        BGPConfiguration(ignored_interfaces=("eth0", "br-*", "a_b.C-5*")),
+    ),
     (document("node.one"), BGPConfiguration("node.one")),
     (
         document(
@@ -46,6 +50,7 @@ ACCEPTED = [
             logSeverityScreen="Info",
             serviceLoadBalancerAggregation="Enabled",
             serviceClusterIPs=[],
+            ignoredInterfaces=[],
             asNumber=None,
         ),
         BGPConfiguration("node.one"),
@@ -73,6 +78,7 @@ def test_what_is_written_becomes_this_value_and_is_shown_again(
         ("serviceLoadBalancerIPs", [{"cidr": "10.96.0.0/12"}]),
         ("serviceLoadBalancerAggregation", "Disabled"),
         ("bindMode", "NodeIP"),
+        ("ignoredInterfaces", ["eth0"]),
     ],
 )
 def test_what_holds_for_all_nodes_is_no_single_nodes(field: str, said: object) -> None:
@@ -108,3 +114,23 @@ def test_a_nodes_own_settings_go_before_those_of_all_nodes() -> None:
     assert both.communities_of(TAGGED[0]) == {"64512:1", "64512:7"}
     assert common.with_own(BGPConfiguration("node.one", listen_port=179)).listen_port == 179
     assert common.with_own(None) == common
+
+
+@pytest.mark.parametrize(
+    "said", ["*", "**", "", "a23456789012345b", "eth?", "eth[01]", "eth0 ", "ünet", "a/b", 7, None]
+)
+def test_what_names_no_interfaces_is_refused_with_what_does(said: object) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_document(document("default", ignoredInterfaces=["lo", said]))
+
+    assert f"spec.ignoredInterfaces[1]: {said!r} names no interfaces: write up to 15" in str(
+        refused.value
+    )
+
+
+def test_an_ignored_interface_is_named_in_full_or_by_a_pattern() -> None:
+    made = BGPConfiguration(ignored_interfaces=("eth0", "br-*"))
+
+    names = ("eth0", "br-lan", "br-", "eth01", "xbr-0", "ETH0")
+    assert [name for name in names if made.ignores(name)] == ["eth0", "br-lan", "br-"]
+    assert not BGPConfiguration().ignores("eth0")

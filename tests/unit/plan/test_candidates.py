@@ -1,5 +1,6 @@
 """Which of a host's addresses is its node's, and why the others are not."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -91,6 +92,16 @@ def test_interfaces_that_lead_to_no_other_node_are_passed_over_by_their_names(na
 
     assert found("first-found", there) == "eth0 10.0.0.5/24"
     assert found("skip-interface=eth9", there) == "eth0 10.0.0.5/24"
+
+
+@pytest.mark.parametrize("text", ["first-found", "interface=eth.*", "cidr=10.0.0.0/8"])
+def test_interfaces_that_bgp_ignores_are_passed_over_by_every_method(text: str) -> None:
+    there = replace(host("eth0 10.0.0.5/24", "eth1 10.1.0.5/24"), ignores=lambda n: n == "eth1")
+
+    assert found(text, there) == "eth0 10.0.0.5/24"
+    assert reasons(text, there)["eth1 10.1.0.5/24"] == (
+        "the interface is one of the BGPConfiguration's ignoredInterfaces"
+    )
 
 
 @pytest.mark.parametrize("name", ["ibmvetha", "br-ex", "br-lan", "bond0", "wlan0", "vxlan100"])

@@ -9,6 +9,7 @@ import pytest
 from pycni.model.bgp import Origin, Path
 from pycni.model.network import Link
 from pycni.model.resources import AffinityState, TunnelMode
+from pycni.model.resources_bgp import BGPConfiguration
 from pycni.plan.imports import Accepted, Rejected, judge, judge_prefix
 from pycni.plan.inputs import Inputs
 from tests.unit.plan.samples import OWN, THEIRS, affinity, inputs, learn, lines, node, path, pod
@@ -192,6 +193,30 @@ def test_nothing_leaves_by_an_underlay_without_link(
     assert reason(made, path("192.168.9.0/26", "10.10.7.30")) == (
         "eth0, by which it would leave, has no link"
     )
+
+
+@pytest.mark.parametrize("pattern", ["eth0", "*th*", "e*0"])
+def test_nothing_leaves_by_an_ignored_interface_but_what_a_tunnel_carries(pattern: str) -> None:
+    made = inputs(mode=TunnelMode.CROSS_SUBNET)
+    made.bgp = BGPConfiguration(ignored_interfaces=("dummy0", pattern))
+    learn(made, path(THEIRS))
+
+    assert reason(made, path("192.168.9.0/26", "10.10.7.30")) == (
+        "eth0, by which it would leave, is one of the BGPConfiguration's ignoredInterfaces"
+    )
+    assert routes(made, THEIRS) == ["192.168.247.0/26 via 10.10.43.25 dev tunl0 proto bird onlink"]
+
+
+def test_the_link_of_an_ignored_interface_says_nothing() -> None:
+    made = inputs(mode=TunnelMode.ALWAYS)
+    made.links["eth0"] = Link("eth0", 2, is_up=True, has_carrier=False)
+    learn(made, path(THEIRS))
+    before = routes(made, THEIRS)
+
+    made.bgp = BGPConfiguration(ignored_interfaces=("eth0",))
+
+    assert before == []
+    assert routes(made, THEIRS) == ["192.168.247.0/26 via 10.10.43.25 dev tunl0 proto bird onlink"]
 
 
 # --- judged again when facts arrive -------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from pycni.model.endpoints import EndpointState
 from pycni.model.network import Address
+from pycni.model.resources_bgp import BGPConfiguration
 from pycni.plan import desired
 from pycni.plan.inputs import Inputs, Settings
 from tests.unit.plan.samples import inputs, pod, with_pod
@@ -67,6 +68,17 @@ def test_an_underlay_address_on_two_interfaces_belongs_to_the_first_by_name() ->
     made.addresses.add(Address("bond0", made.nodes["node-0"].ipv4))  # type: ignore[arg-type]  # it has one
 
     assert made.underlay(4) == "bond0"
+
+
+def test_of_two_interfaces_with_the_underlay_address_one_that_bgp_heeds_has_it() -> None:
+    made = inputs()
+    made.addresses.add(Address("bond0", made.nodes["node-0"].ipv4))  # type: ignore[arg-type]  # it has one
+
+    made.bgp = BGPConfiguration(ignored_interfaces=("bond*",))
+    one_ignored = made.underlay(4)
+    made.bgp = BGPConfiguration(ignored_interfaces=("bond*", "eth0"))
+
+    assert (one_ignored, made.underlay(4)) == ("eth0", "bond0")
 
 
 def test_a_node_without_ipv6_has_no_underlay_for_it() -> None:

@@ -1,0 +1,76 @@
+"""Settings of BGP on running nodes: which interfaces count, and what one node has of its own."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from cluster import Cluster, eventually, lab
+from peerings import apply, has_peers, others, peers_up
+from routers import NODES
+
+pytestmark = [
+    pytest.mark.netns, pytest.mark.peers, pytest.mark.timeout(240),
+]  # fmt: skip
+
+FAR = "192.168.247.10"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with lab("settings") as running:
+        yield running
+
+
+def learned(cluster: Cluster, node: str) -> list[str]:
+    """The routes of a node that others told it of."""
+    return [line for line in cluster.routes(node) if "dev tunl0" in line]
+
+
+def linkless(cluster: Cluster, node: str) -> list[str]:
+    return [text for text in cluster.status(node)["problems"] if "has no link" in text]
+
+
+def wait_for_all(cluster: Cluster) -> None:
+    for node in NODES:
+        what = partial(peers_up, cluster, node)
+        eventually(partial(has_peers, cluster, others(cluster, node), node), within_s=60, what=what)
+
+
+def sockets(cluster: Cluster, node: str) -> list[str]:
+    """Where a node accepts BGP sessions."""
+    lines = cluster.run(node, "ss -Htln '( sport >= :1 and sport <= :1999 )'").splitlines()
+    return sorted(line.split()[3] for line in lines)
+
+
+def test_the_link_of_an_ignored_interface_takes_no_route_away(cluster: Cluster) -> None:
+    before = learned(cluster, "node-0")
+    try:
+        cluster.lab("node", "down", "node-0")
+        eventually(lambda: learned(cluster, "node-0") == [], within_s=10)
+        told = linkless(cluster, "node-0")
+
+        apply(cluster, "BGPConfiguration", "default", ignoredInterfaces=["dummy0", "eth*"])
+
+        # Peers' routes are kept under graceful restart, and nothing takes them away now.
+        now = partial(learned, cluster, "node-0")
+        eventually(lambda: now() == before, within_s=20, what=now)
+        assert (len(before), len(told), linkless(cluster, "node-0")) == (2, 1, [])
+    finally:
+        cluster.lab("node", "up", "node-0")
+        apply(cluster, "BGPConfiguration", "default")
+    wait_for_all(cluster)
+    assert learned(cluster, "node-0") == before
+    assert cluster.run("default/dnsutils", f"ping -c 3 -i 0.2 -W 2 {FAR}")
+
+
+def test_one_node_listens_where_its_own_settings_say(cluster: Cluster) -> None:
+    apply(cluster, "BGPConfiguration", "node.node-1", listenPort=1179)
+
+    ports = partial(sockets, cluster, "node-1")
+    eventually(lambda: ports() == [f"{NODES['node-1']}:1179"], within_s=20, what=ports)
+    wait_for_all(cluster)
+    assert sockets(cluster, "node-0") == [f"{NODES['node-0']}:179"]
+    # Who calls it calls it there; either end's call may have become the session.
+    calls = cluster.run("node-0", "ss -Htn state established '( dport = :179 or sport = :179 )'")
+    assert f"{NODES['node-1']}:179 " not in calls
