@@ -13,6 +13,10 @@ pytestmark = [
     pytest.mark.netns, pytest.mark.peers, pytest.mark.timeout(240),
 ]  # fmt: skip
 
+PASSWORD = "never-in-a-log"  # noqa: S105 - an example
+UP = "a session is up"
+CONNECTED = "connected to"
+"""What the agent and ExaBGP say of a session when they are asked to say more."""
 FAR = "192.168.247.10"
 
 
@@ -41,6 +45,14 @@ def sockets(cluster: Cluster, node: str) -> list[str]:
     """Where a node accepts BGP sessions."""
     lines = cluster.run(node, "ss -Htln '( sport >= :1 and sport <= :1999 )'").splitlines()
     return sorted(line.split()[3] for line in lines)
+
+
+def agent_log(cluster: Cluster, node: str) -> str:
+    return cluster.run(node, f"cat /run/pycni-lab/{cluster.name}/{node}/agent.log")
+
+
+def exabgp_log(cluster: Cluster, node: str) -> str:
+    return cluster.run(node, f"cat /run/pycni-lab/{cluster.name}/{node}/run/exabgp.log")
 
 
 def test_the_link_of_an_ignored_interface_takes_no_route_away(cluster: Cluster) -> None:
@@ -74,3 +86,47 @@ def test_one_node_listens_where_its_own_settings_say(cluster: Cluster) -> None:
     # Who calls it calls it there; either end's call may have become the session.
     calls = cluster.run("node-0", "ss -Htn state established '( dport = :179 or sport = :179 )'")
     assert f"{NODES['node-1']}:179 " not in calls
+
+    apply(cluster, "BGPConfiguration", "node.node-1")
+    eventually(lambda: ports() == [f"{NODES['node-1']}:179"], within_s=20, what=ports)
+    wait_for_all(cluster)
+
+
+def test_nodes_that_are_bound_to_no_address_listen_at_all_of_them(cluster: Cluster) -> None:
+    apply(cluster, "BGPConfiguration", "default", bindMode="None")
+
+    heard = partial(sockets, cluster, "node-2")
+    eventually(lambda: heard() == ["0.0.0.0:179"], within_s=20, what=heard)
+    wait_for_all(cluster)
+
+    apply(cluster, "BGPConfiguration", "default", bindMode="NodeIP")
+    eventually(lambda: heard() == [f"{NODES['node-2']}:179"], within_s=20, what=heard)
+    wait_for_all(cluster)
+
+
+def test_debug_is_heard_at_once_of_exabgp_at_its_next_start_and_without_passwords(
+    cluster: Cluster,
+) -> None:
+    said = agent_log(cluster, "node-1")
+
+    apply(
+        cluster, "BGPConfiguration", "default",
+        logSeverityScreen="Debug", nodeMeshPassword=PASSWORD,
+    )  # fmt: skip
+    # The password has sessions begin anew, and ExaBGP stays.
+    eventually(lambda: UP in agent_log(cluster, "node-1"), within_s=60)
+    wait_for_all(cluster)
+    assert UP not in said
+    assert "ExaBGP ended" not in agent_log(cluster, "node-1").removeprefix(said)
+    assert CONNECTED not in exabgp_log(cluster, "node-1")
+
+    cluster.lab("agent", "stop", "node-1")
+    cluster.lab("agent", "start", "node-1")
+    wait_for_all(cluster)
+
+    assert CONNECTED in exabgp_log(cluster, "node-1")
+    for log in (agent_log, exabgp_log):
+        assert PASSWORD not in log(cluster, "node-1")
+
+    apply(cluster, "BGPConfiguration", "default")
+    wait_for_all(cluster)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import pycni
-from pycni.agent import history, report, watchers
+from pycni.agent import bgp_settings, history, report, watchers
 from pycni.agent.autodetection import Autodetection
 from pycni.agent.balancer import balancer_of
 from pycni.agent.checks import Checks
@@ -162,7 +162,6 @@ class Agent:
                 run_dir=self._run_dir,
                 python=self.config.exabgp_python or sys.executable,
                 user=self.config.bgp_user or None,
-                listen=tuple(address.ip for address in self.config.own_addresses),
             )
         )
 
@@ -214,17 +213,13 @@ class Agent:
         self.services.look(bool(inputs.bgp.services.all))
         if self.balancer is not None and self.facts.has_datastore:
             self.balancer.look(inputs)
+        is_known = BGPConfiguration in self.facts.listed
         if inputs.node is not None:  # and the kernel has been read: this is after a pass
-            is_known = BGPConfiguration in self.facts.listed
             found = self.autodetection.look(inputs, inputs.node, knows_ignored=is_known)
             self.registration.look_at(found)
-        self.speaker.listen_on(self._session_addresses(), port=inputs.listen_port_of(self.node))
-
-    def _session_addresses(self) -> list[IPAddress]:
-        """Return where peers find us, of each IP version: as stated, or as the Node object says."""
-        own = {version: self.facts.inputs.own_interface(version) for version in (4, 6)}
-        own |= {one.version: one for one in self.config.own_addresses}
-        return [one.ip for one in own.values() if one is not None]
+        # Without its settings ExaBGP would only have to start again, and it has no neighbours yet.
+        if is_known:
+            bgp_settings.follow(inputs, self.speaker, stated=self.config.own_addresses)
 
     def _tell_mtu(self) -> None:
         inputs = self.facts.inputs

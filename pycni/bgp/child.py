@@ -30,7 +30,7 @@ class ChildSettings:
     """How ExaBGP is started.
 
     `python` is an interpreter that can import exabgp; `user` a name or number, None for our own;
-    `listen` the addresses to accept sessions on.
+    `listen` the addresses to accept sessions on; `log_level` is a name of ExaBGP's.
     """
 
     run_dir: Path
@@ -38,6 +38,7 @@ class ChildSettings:
     user: str | None = None
     listen: tuple[IPAddress, ...] = ()
     port: int = BGP_PORT
+    log_level: str = "WARNING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def environment(settings: ChildSettings) -> Mapping[str, str]:
         "exabgp.tcp.port": str(settings.port),
         "exabgp.log.destination": "stdout",
         "exabgp.log.short": "false",
-        "exabgp.log.level": "WARNING",
+        "exabgp.log.level": settings.log_level,
         # Polls of its main loop per second fall with this number, and with them idle CPU.
         "exabgp.reactor.speed": "5",
     }

@@ -115,6 +115,10 @@ class ExaBgpSpeaker:
             where = ", ".join(map(str, addresses))
             self._lost.set_result(f"it is to listen on {where}, port {port}, now")
 
+    def log_at(self, level: str) -> None:
+        """Have the next ExaBGP log from a level on; no session ends for its log."""
+        self._settings = replace(self._settings, log_level=level)
+
     def has_told(self, peer: IPAddress) -> bool:
         """Tell whether a peer was sent the withdrawal of all that is announced no more."""
         return self._announcer.has_told(peer, self._wanted.advertisements)
@@ -334,6 +338,8 @@ class ExaBgpSpeaker:
         with contextlib.suppress(LinkLost, asyncio.CancelledError):
             if not answer.result().is_done:
                 self.counters.commands_refused += 1
+                said = b" ".join(answer.result().text).decode(errors="replace")
+                _log.debug("ExaBGP refused a command", extra={"said": said})
 
     # --- what it says ---------------------------------------------------------------------------
 
@@ -349,9 +355,13 @@ class ExaBgpSpeaker:
                 self._announcer.note(event)
                 continue
             if isinstance(event, PeerUp):
+                _log.debug("a session is up", extra={"peer": str(event.peer)})
                 wanted = (n for n in self._wanted.neighbours if n.peer == event.peer)
                 self._announcer.greet(event.peer, next(wanted, None))
             elif isinstance(event, PeerDown):
+                _log.debug(
+                    "a session is down", extra={"peer": str(event.peer), "reason": event.reason}
+                )
                 self._announcer.end(event.peer)
             self._queue.put_nowait(event)
 

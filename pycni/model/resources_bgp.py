@@ -137,14 +137,27 @@ class PrefixAdvertisement:
     communities: tuple[str, ...]
 
 
+class LogSeverity(Enum):
+    """From which severity on the part that speaks BGP logs (`logSeverityScreen`)."""
+
+    TRACE = "Trace"
+    DEBUG = "Debug"
+    INFO = "Info"
+    WARNING = "Warning"
+    ERROR = "Error"
+    FATAL = "Fatal"
+
+
 @dataclass(frozen=True, slots=True)
 class BGPConfiguration:
     """Settings of BGP, for all nodes (Calico's object named `default`) or one (`node.NAME`).
 
-    One node's say `communities`, `prefix_advertisements` and `listen_port` alone, and go before
-    those of all nodes.  `communities` are names and values, for `prefix_advertisements`.  Of the
-    mesh's sessions alone are `mesh_password` (`nodeMeshPassword`) and `mesh_restart_time_s`
-    (`nodeMeshMaxRestartTime`).  `ignored_interfaces` are names in which `*` stands for anything.
+    One node's say `communities`, `prefix_advertisements`, `listen_port` and `log_severity` alone,
+    and go before those of all nodes.  `communities` are names and values, for
+    `prefix_advertisements`.  Of the mesh's sessions alone are `mesh_password` (`nodeMeshPassword`)
+    and `mesh_restart_time_s` (`nodeMeshMaxRestartTime`).  `ignored_interfaces` are names in which
+    `*` stands for anything.  `is_bound_to_node_ip` (`bindMode`): sessions are accepted at the
+    node's own addresses alone.
     """
 
     name: str = "default"
@@ -157,6 +170,8 @@ class BGPConfiguration:
     mesh_restart_time_s: int | None = None
     services: ServiceRanges = field(default_factory=ServiceRanges)
     ignored_interfaces: tuple[str, ...] = ()
+    log_severity: LogSeverity | None = None
+    is_bound_to_node_ip: bool = True
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.communities]
@@ -185,6 +200,7 @@ class BGPConfiguration:
         return replace(
             self,
             listen_port=own.listen_port or self.listen_port,
+            log_severity=own.log_severity or self.log_severity,
             communities=tagging.communities,
             prefix_advertisements=tagging.prefix_advertisements,
         )

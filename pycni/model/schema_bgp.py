@@ -12,6 +12,7 @@ from pycni.model.resources_bgp import (
     DEFAULT_AS_NUMBER,
     BGPConfiguration,
     BGPPeer,
+    LogSeverity,
     PrefixAdvertisement,
     node_of,
 )
@@ -21,6 +22,7 @@ from pycni.model.schema_fields import (
     check_password,
     check_selector,
     parse_address,
+    parse_choice,
 )
 from pycni.model.service_ranges import ServiceRanges
 
@@ -36,8 +38,7 @@ _COMMUNITY_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}", re.ASCII)
 _INTERFACES = re.compile(r"[a-zA-Z0-9_.*-]{1,15}", re.ASCII)
 _NEXT_HOP_MODES = ("Auto", "Self", "Keep")
 _REVERSE_PEERING = ("Auto", "Manual")
-# One of these is a default of Calico's own definition: its server adds it to each object.
-_USUAL = {"bindMode": "NodeIP", "logSeverityScreen": "Info"}
+_BIND_MODES = ("NodeIP", "None")
 # Loopback, link-local and multicast (RFC 6890, RFC 4291).
 _NO_SERVICES = tuple(
     map(
@@ -46,7 +47,7 @@ _NO_SERVICES = tuple(
     )
 )
 _AGGREGATION = ("Enabled", "Disabled")
-_OF_ONE_NODE = ("communities", "listenPort", "prefixAdvertisements")
+_OF_ONE_NODE = ("communities", "listenPort", "logSeverityScreen", "prefixAdvertisements")
 # With what each says in any case, which a server may have added: Calico's adds the last of these.
 _OF_ALL_NODES: Mapping[str, object] = {
     "asNumber": None,
@@ -186,8 +187,6 @@ def _written(peer: BGPPeer) -> str | None:
 def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
     """Read a BGPConfiguration: all nodes', or what one node has of its own."""
     _check_whose(name, spec)
-    for field, usual in _USUAL.items():
-        spec.expect(field, usual)
     return BGPConfiguration(
         name=name,
         as_number=spec.as_number("asNumber") or DEFAULT_AS_NUMBER,
@@ -207,6 +206,8 @@ def parse_bgp_configuration(name: str, spec: Fields) -> BGPConfiguration:
             != "Disabled",
         ),
         ignored_interfaces=_interfaces(spec, "ignoredInterfaces"),
+        log_severity=_severity(spec, "logSeverityScreen"),
+        is_bound_to_node_ip=_choice(spec, "bindMode", _BIND_MODES) != "None",
     )
 
 
@@ -225,6 +226,12 @@ def _check_whose(name: str, spec: Fields) -> None:
                 f"{spec.at(field)}: belongs into the BGPConfiguration named default, which holds"
                 f" for all nodes; one node's own has {', '.join(_OF_ONE_NODE)} alone"
             )
+
+
+def _severity(spec: Fields, name: str) -> LogSeverity | None:
+    text = spec.text(name)
+    # Calico takes it in letters of any case, and "" for none.
+    return parse_choice(text.capitalize(), LogSeverity, path=spec.at(name)) if text else None
 
 
 def _interfaces(spec: Fields, name: str) -> tuple[str, ...]:
@@ -309,6 +316,8 @@ def bgp_configuration_spec(value: BGPConfiguration) -> dict[str, Any]:
         "prefixAdvertisements": prefixes or None,
         "nodeMeshPassword": value.mesh_password,
         "nodeMeshMaxRestartTime": None if restart is None else f"{restart}s",
+        "logSeverityScreen": None if value.log_severity is None else value.log_severity.value,
+        "bindMode": None if value.is_bound_to_node_ip else "None",
         "ignoredInterfaces": list(value.ignored_interfaces) or None,
         **_ranges_spec(value.services),
     }

@@ -49,3 +49,15 @@ def test_log_is_cut_off_where_its_end_cant_be_kept(tmp_path: Path) -> None:
     child.cut_log(tmp_path)
 
     assert (tmp_path / "exabgp.log").stat().st_size == 0
+
+
+def test_exabgp_logs_from_the_level_on_that_it_is_told(tmp_path: Path) -> None:
+    levels = [
+        child.environment(settings)["exabgp.log.level"]
+        for settings in (
+            child.ChildSettings(tmp_path),
+            child.ChildSettings(tmp_path, log_level="ERROR"),
+        )
+    ]
+
+    assert levels == ["WARNING", "ERROR"]

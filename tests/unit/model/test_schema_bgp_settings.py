@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pycni.errors import InvalidInput
-from pycni.model.resources_bgp import BGPConfiguration, PrefixAdvertisement
+from pycni.model.resources_bgp import BGPConfiguration, LogSeverity, PrefixAdvertisement
 from pycni.model.schema_yaml import parse_document, to_document
 
 TAGGED = (PrefixAdvertisement(ip_network("10.0.0.0/8"), ("own", "64512:7")),)
@@ -27,6 +27,20 @@ ACCEPTED = [
     (
         document("default", ignoredInterfaces=["eth0", "br-*", "eth0", "a_b.C-5*"]),
         BGPConfiguration(ignored_interfaces=("eth0", "br-*", "a_b.C-5*")),
+    ),
+    (document("default", bindMode="NodeIP"), BGPConfiguration()),
+    (document("default", bindMode="None"), BGPConfiguration(is_bound_to_node_ip=False)),
+    (document("default", logSeverityScreen=""), BGPConfiguration()),
+    *(
+        (document("default", logSeverityScreen=text), BGPConfiguration(log_severity=severity))
+        for text, severity in (
+            ("Trace", LogSeverity.TRACE),
+            ("DEBUG", LogSeverity.DEBUG),
+            ("info", LogSeverity.INFO),
+            ("Warning", LogSeverity.WARNING),
+            ("Error", LogSeverity.ERROR),
+            ("Fatal", LogSeverity.FATAL),
+        )
     ),
     (document("node.one"), BGPConfiguration("node.one")),
     (
@@ -53,7 +67,7 @@ ACCEPTED = [
             ignoredInterfaces=[],
             asNumber=None,
         ),
-        BGPConfiguration("node.one"),
+        BGPConfiguration("node.one", log_severity=LogSeverity.INFO),
     ),
 ]
 
@@ -114,6 +128,23 @@ def test_a_nodes_own_settings_go_before_those_of_all_nodes() -> None:
     assert both.communities_of(TAGGED[0]) == {"64512:1", "64512:7"}
     assert common.with_own(BGPConfiguration("node.one", listen_port=179)).listen_port == 179
     assert common.with_own(None) == common
+
+
+@pytest.mark.parametrize(
+    ("common", "own", "both"),
+    [
+        (LogSeverity.DEBUG, LogSeverity.INFO, LogSeverity.INFO),
+        (LogSeverity.DEBUG, None, LogSeverity.DEBUG),
+        (None, LogSeverity.ERROR, LogSeverity.ERROR),
+        (None, None, None),
+    ],
+)
+def test_a_node_logs_as_its_own_settings_say(
+    common: LogSeverity | None, own: LogSeverity | None, both: LogSeverity | None
+) -> None:
+    made = BGPConfiguration(log_severity=common)
+
+    assert made.with_own(BGPConfiguration("node.one", log_severity=own)).log_severity == both
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from pycni.model.resources import (
     Resource,
     TunnelMode,
 )
-from pycni.model.resources_bgp import BGPConfiguration, BGPPeer, PrefixAdvertisement
+from pycni.model.resources_bgp import BGPConfiguration, BGPPeer, LogSeverity, PrefixAdvertisement
 from pycni.model.schema_config import Config
 from pycni.model.schema_fields import check_password
 from pycni.model.schema_rules import merged, mistakes_of
@@ -243,7 +243,7 @@ ACCEPTED: list[tuple[dict[str, Any], Config]] = [
             logSeverityScreen="Info",
             serviceLoadBalancerAggregation="Enabled",
         ),
-        BGPConfiguration(),
+        BGPConfiguration(log_severity=LogSeverity.INFO),
     ),
     (
         document(
@@ -421,12 +421,12 @@ def test_what_is_only_shown_looks_alike(value: Resource, kind: str) -> None:
             "spec.reversePeering: 'No' is none of Auto, Manual",
         ),
         (
-            document("BGPConfiguration", name="default", logSeverityScreen="Debug"),
-            "spec.logSeverityScreen: 'Debug' is not supported; write Info, or leave it out",
+            document("BGPConfiguration", name="default", logSeverityScreen="Loud"),
+            "spec.logSeverityScreen: 'Loud' is none of Trace, Debug, Info, Warning, Error, Fatal",
         ),
         (
-            document("BGPConfiguration", name="default", bindMode="None"),
-            "spec.bindMode: 'None' is not supported; write NodeIP, or leave it out",
+            document("BGPConfiguration", name="default", bindMode="All"),
+            "spec.bindMode: 'All' is none of NodeIP, None",
         ),
         (
             document("BGPConfiguration", name="default", serviceLoadBalancerAggregation="Some"),
