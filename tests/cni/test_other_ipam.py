@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -293,85 +291,6 @@ def test_check_asks_the_plugin_that_gave_the_address(tmp_path: Path) -> None:
         assert (await made.ask("CHECK", ipam={"type": "newer-ipam"}, **added)).status == 0
 
         assert made.calls == ["ADD", "CHECK"]
-
-    play(tmp_path, story)
-
-
-NO_RESULT = [
-    ("echo nothing", "answered ADD with no result"),
-    ("echo '[7]'", "answered ADD with no result"),
-    ("echo 7", "answered ADD with no result"),
-    (
-        "echo '{\"ips\": [{}]}'",
-        "answered ADD with no result: None is no address with a prefix length",
-    ),
-    ("echo '{}'", "answered ADD without an address"),
-    ("exit 3", "ended with status 3, and said no error"),
-    ("echo '[]'; exit 1", "ended with status 1, and said no error"),
-    ("kill -9 $$", "ended with status -9"),
-    ("yes", "printed over 1048576 bytes, and was ended"),
-]
-
-
-@pytest.mark.parametrize(("script", "complaint"), NO_RESULT)
-def test_an_answer_that_is_none_is_refused(tmp_path: Path, script: str, complaint: str) -> None:
-    async def story(made: Plugged) -> None:
-        made.script(f'[ "$CNI_COMMAND" = ADD ] || exit 0\n{script}')
-
-        code, text = told(await made.ask("ADD"))
-
-        assert code == 102
-        assert complaint in text
-        assert made.node.endpoints.list() == []
-
-    play(tmp_path, story)
-
-
-def test_try_again_stays_that(tmp_path: Path) -> None:
-    async def story(made: Plugged) -> None:
-        made.script(f"[ $CNI_COMMAND = ADD ] || exit 0\n{FULL}")
-
-        code, text = told(await made.ask("ADD"))
-
-        assert (code, text) == (11, f"ADD by {made.path} failed: full (really)")
-
-    play(tmp_path, story)
-
-
-@pytest.mark.parametrize("script", ["sleep 60", "sleep 60 & exit 0"])
-def test_who_takes_too_long_is_ended_with_all_that_it_started(
-    tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delegated, "DEADLINE_S", 0.3)
-
-    async def story(made: Plugged) -> None:
-        made.script(f'[ $CNI_COMMAND = ADD ] || exit 0\necho $$ >"$0.pid"\n{script}')
-        began = time.monotonic()
-
-        code, text = told(await made.ask("ADD"))
-
-        assert code == 11
-        assert "took over 0.3 s, and was ended: try again" in text
-        assert time.monotonic() - began < 30
-        group = int(made.path.with_name("other-ipam.pid").read_text())
-        assert living_in(group) == []
-
-    play(tmp_path, story)
-
-
-def living_in(group: int) -> list[str]:
-    """Return the processes of a group that have not ended (a zombie has)."""
-    words = ["ps", "-eo", "pgid=,stat=,args="]
-    listed = subprocess.run(words, capture_output=True, text=True, check=True)
-    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-    return [args for pgid, state, args in rows if int(pgid) == group and state[0] != "Z"]
-
-
-def test_input_that_nobody_reads_is_no_failure(tmp_path: Path) -> None:
-    async def story(made: Plugged) -> None:
-        made.script(f"exec <&-\necho '{ANSWER}'")
-
-        assert (await made.ask("ADD", padding="x" * 500_000)).status == 0
 
     play(tmp_path, story)
 
