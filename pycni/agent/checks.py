@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pycni.check.findings import Report
 from pycni.errors import PycniError
 from pycni.ipam.retries import Sleep, asyncio_sleep
-from pycni.ports import Cluster
+from pycni.ports_cluster import Cluster
 
 _log = logging.getLogger(__name__)
 

@@ -66,7 +66,7 @@ from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import protocol_number
 from pycni.plan.mtu import pod_mtu
 from pycni.plan.peering import wanted_neighbours
-from pycni.ports import Cluster
+from pycni.ports_cluster import Cluster
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from math import inf
 
 from pycni.errors import EventsLost, PycniError
 from pycni.ipam.retries import Sleep, asyncio_sleep
-from pycni.ports import Cluster
+from pycni.ports_cluster import Cluster
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pycni.config import AgentConfig
 from pycni.errors import PycniError
 from pycni.model.network import KernelState
 from pycni.model.resources import IPPool, Node
-from pycni.ports import Cluster, Greeting
+from pycni.ports_cluster import Cluster, Greeting
 
 DEFAULT_NET_DIR = Path("/etc/cni/net.d")
 RESOLV_CONF = Path("/etc/resolv.conf")

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from pycni.cni.protocol import FIRST_INTERFACE
 from pycni.errors import NotFound, PycniError
 from pycni.model.endpoints import POD_ANNOTATION, EndpointState, WorkloadEndpoint
-from pycni.ports import Endpoints, PodFacts, Pods
+from pycni.ports import Endpoints
+from pycni.ports_cluster import PodFacts, Pods
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pycni.ipam.allocator import Allocator
 from pycni.model.network import PROTOCOL_BOOT
-from pycni.ports import Datastore, Endpoints, PodNet, Pods
+from pycni.ports import Datastore, Endpoints, PodNet
+from pycni.ports_cluster import Pods
 
 LOCK_TIMEOUT_S = 30.0
 

@@ -27,7 +27,7 @@ from kubernetes.aio.config import kube_config
 from pycni.datastore import kubernetes_json
 from pycni.datastore.kubernetes_connections import Rest, hang_up
 from pycni.errors import DatastoreUnusable, EventsLost, ServerAway, TryAgain
-from pycni.ports import Greeting
+from pycni.ports_cluster import Greeting
 
 JSON = "application/json"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"

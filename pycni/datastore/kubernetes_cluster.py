@@ -1,4 +1,4 @@
-"""What a cluster says and is told beside the datastore's objects; see `pycni.ports.Cluster`."""
+"""What a cluster says and is told beside its objects; see `pycni.ports_cluster.Cluster`."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,7 +12,8 @@ from pycni.datastore.kubernetes_watch import events
 from pycni.errors import InvalidInput
 from pycni.model.resources import Node
 from pycni.model.schema import KIND_NAMES
-from pycni.ports import Cursor, Greeting
+from pycni.ports import Cursor
+from pycni.ports_cluster import Greeting
 
 CHECK_ANNOTATION = "pycni.io/check"
 """Of a Node: what its agent has found, as `pycnictl check -o json` spells it."""

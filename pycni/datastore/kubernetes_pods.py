@@ -17,7 +17,8 @@ from pycni.datastore.kubernetes_objects import Document
 from pycni.datastore.kubernetes_watch import events
 from pycni.errors import EventsLost, InvalidInput, NotFound, PycniError
 from pycni.model.endpoints import POD_ANNOTATION
-from pycni.ports import Cursor, PodFacts
+from pycni.ports import Cursor
+from pycni.ports_cluster import PodFacts
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class _Watch(NamedTuple):
 
 
 class KubernetesPods:
-    """See `pycni.ports.Pods`; `run` keeps it true, `on_change` hears of each change of a pod."""
+    """See `pycni.ports_cluster.Pods`; `run` keeps it true, `on_change` hears of a pod's changes."""
 
     def __init__(
         self, api: Api, *, node: str, on_change: Callable[[], None] = lambda: None

@@ -9,7 +9,8 @@ from pycni.config import KUBERNETES
 from pycni.errors import DatastoreUnusable
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.services import BalancedService, ServiceSources
-from pycni.ports import Cluster, Datastore, Pods
+from pycni.ports import Datastore
+from pycni.ports_cluster import Cluster, Pods
 
 Identity = tuple[int | str, ...]
 """Tells one store from others; only equality means anything."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pycni.check.findings import Report
-from pycni.ports import Greeting
+from pycni.ports_cluster import Greeting
 
 Story = frozenset[str] | Exception
 """What `policies` yields next, or raises."""
@@ -16,7 +16,7 @@ GREETING = Greeting(0.0, 0.01, "Thu, 01 Jan 1970 00:00:00 GMT")
 
 @dataclass
 class ToldCluster:
-    """See `pycni.ports.Cluster`; `refusals` are raised first by whatever is told."""
+    """See `pycni.ports_cluster.Cluster`; `refusals` are raised first by whatever is told."""
 
     greeting: Greeting | Exception = GREETING
     missing: Sequence[str] = ()

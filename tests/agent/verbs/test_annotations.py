@@ -5,7 +5,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from pycni.model.resources import IPPool
-from pycni.ports import PodFacts
+from pycni.ports_cluster import PodFacts
 from tests.agent.cluster import POOL, NodeAgent
 from tests.agent.verbs.stories import POD, ask, held, leftovers, play, reason
 

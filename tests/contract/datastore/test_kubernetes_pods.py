@@ -7,7 +7,7 @@ import pytest
 
 from pycni.datastore.kubernetes_pods import KubernetesPods
 from pycni.errors import InvalidInput, NotFound
-from pycni.ports import PodFacts
+from pycni.ports_cluster import PodFacts
 from tests.contract.datastore.kubernetes_stories import opened
 from tests.kube.apiserver import ApiServer
 from tests.waiting import until

@@ -16,7 +16,7 @@ from pycni.config import AgentConfig
 from pycni.errors import TryAgain
 from pycni.model.network import KernelState, Link
 from pycni.model.resources import IPPool
-from pycni.ports import Greeting
+from pycni.ports_cluster import Greeting
 from tests.agent.told_cluster import ToldCluster
 
 POOL = IPPool("p", ip_network("192.168.0.0/16"))

@@ -13,7 +13,7 @@ from pycni.cni.podnotes import PodNotes, notes_due
 from pycni.endpoints import FileEndpoints
 from pycni.errors import NotFound, TryAgain
 from pycni.model.endpoints import AssignedAddress, EndpointKey, EndpointState, WorkloadEndpoint
-from pycni.ports import PodFacts
+from pycni.ports_cluster import PodFacts
 from tests.waiting import until
 
 P = "cni.projectcalico.org/"
