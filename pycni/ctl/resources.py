@@ -20,6 +20,7 @@ from pycni.ipam.mending import Mending
 from pycni.ipam.pools import holds
 from pycni.ipam.requests import DatastoreView
 from pycni.ipam.soundness import verify
+from pycni.model.bgp import BGP_PORT
 from pycni.model.resources import (
     Block,
     IPAMConfig,
@@ -114,7 +115,7 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
         ("NAME", lambda config: config.name),
         ("AS", lambda config: config.as_number if config.node is None else None),
         ("MESH", lambda config: config.is_node_mesh_enabled if config.node is None else None),
-        ("PORT", lambda config: config.listen_port),
+        ("PORT", lambda config: config.listen_port or (BGP_PORT if config.node is None else None)),
     ),
     IPAMConfig: (
         ("NAME", lambda config: config.name),

@@ -205,6 +205,24 @@ def test_get_prints_tables_yaml_and_json(
     assert run("get", "node", "nobody") == 1
 
 
+def test_settings_of_bgp_show_what_holds_for_all_nodes_and_what_is_one_nodes_own(
+    run: Run, apply: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = {"apiVersion": "projectcalico.org/v3", "kind": "BGPConfiguration"}
+    for name, spec in (("default", {}), ("node.one", {"listenPort": 1790}), ("node.two", {})):
+        assert apply(yaml.safe_dump({**common, "metadata": {"name": name}, "spec": spec})) == 0
+    capsys.readouterr()
+
+    run("get", "bgpconfiguration")
+
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["NAME", "AS", "MESH", "PORT"],
+        ["default", "64512", "yes", "179"],
+        ["node.one", "-", "-", "1790"],
+        ["node.two", "-", "-", "-"],
+    ]
+
+
 def test_several_objects_are_a_list_or_a_stream(
     run: Run, apply: Callable[[str], int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from pycni.model.bgp import Neighbour
-from pycni.model.resources_bgp import BGPPeer
+from pycni.model.resources_bgp import BGPConfiguration, BGPPeer
 from pycni.plan.imports import Rejected, judge
 from pycni.plan.inputs import Inputs
 from pycni.plan.peering import (
@@ -151,6 +151,18 @@ def test_the_port_that_nodes_listen_on_may_be_written() -> None:
     made = known(peer("zero", NODE_0, node="node-1", port=1179), listen_port=1179)
 
     assert calls(made) == [f"{NODE_1} port 1179 as 64512"]
+
+
+@pytest.mark.parametrize(
+    ("written", "called"), [(1790, [f"{NODE_1} port 179 as 64512"]), (179, [])]
+)
+def test_where_one_node_has_a_port_of_its_own_that_one_names_it(
+    written: int, called: list[str]
+) -> None:
+    made = known(peer("zero", NODE_0, node="node-1", port=written))
+    made.set_bgp("node-0", BGPConfiguration("node.node-0", listen_port=1790))
+
+    assert calls(made) == called
 
 
 @pytest.mark.parametrize(
