@@ -7,20 +7,25 @@ from itertools import permutations
 from typing import Any
 
 from pycni.lab import probes
-from pycni.lab.checks import AT_ONCE, PROTOCOL_4, Row, Verdict, verdict
+from pycni.lab.checks import AT_ONCE, PROTOCOL_4, VXLAN, Row, Verdict, verdict
 from pycni.lab.kubeadm.cluster import KubernetesCluster
+from pycni.model.resources import IPPool
+from pycni.model.tunnels import VXLAN_DEVICES, TunnelKind, tunnel_of
+from pycni.model.vxlan import PORT, VNI
 from pycni.topology.model import TopologyNode, TopologyPod
 
 API_NAME = "kubernetes.default.svc.cluster.local"
 PINGS = "ping between the topology's pods"
 # Of ICMP in IP alone: the tunnels carry other things as well.
 PINGS_IN_TUNNELS = "proto 4 and ip[29] = 1"
+# The same behind the headers of UDP, VXLAN and Ethernet.
+PINGS_IN_VXLAN = f"udp dst port {PORT} and udp[12:4] = {VNI << 8} and udp[39] = 1"
 
 
 async def run_all(cluster: KubernetesCluster, *, show: Callable[[Row], Awaitable[object]]) -> bool:
     """Make all checks; True: none failed."""
     is_right = True
-    for check in (_readiness, _routes, _pings, _protocol_4, _names):
+    for check in (_readiness, _routes, _pings, _encapsulation, _names):
         async for row in check(cluster):
             is_right &= row.verdict is not Verdict.FAIL
             await show(row)
@@ -33,16 +38,26 @@ async def _readiness(cluster: KubernetesCluster) -> AsyncIterator[Row]:
 
 
 async def _routes(cluster: KubernetesCluster) -> AsyncIterator[Row]:
-    """Ask for a learned route by way of each other node."""
+    """Ask for a learned route by way of each other node, or of its end of a VXLAN tunnel."""
+    ends = {node.name: await _ends(cluster, node) for node in cluster.topology.nodes}
     for node in cluster.topology.nodes:
         said = await cluster.machines[node.name].must(
             "ip", "-json", "route", "show", "proto", "bird"
         )
         gateways = {route.get("gateway") for route in json.loads(said)}
         others = [other for other in cluster.topology.nodes if other is not node]
-        lacking = [other.name for other in others if str(other.address.ip) not in gateways]
+        lacking = [other.name for other in others if not ends[other.name] & gateways]
         seen = f"none to {', '.join(lacking)}" if lacking else f"to {len(others)} other nodes"
         yield Row(f"{node.name}: learned routes", verdict(not lacking), seen)
+
+
+async def _ends(cluster: KubernetesCluster, node: TopologyNode) -> set[str]:
+    """Return the addresses by which others' routes lead to a node."""
+    said = await cluster.machines[node.name].must("ip", "-json", "-4", "address")
+    device = VXLAN_DEVICES[TunnelKind.VXLAN]
+    inside = (one for one in json.loads(said) if one.get("ifname") == device)
+    own = {address["local"] for one in inside for address in one.get("addr_info", ())}
+    return own | {str(node.address.ip)}
 
 
 async def _addresses(cluster: KubernetesCluster) -> dict[str, str]:
@@ -85,7 +100,7 @@ async def _answers(cluster: KubernetesCluster, pod: TopologyPod, *, address: str
     return "bytes from" in ran.output
 
 
-async def _protocol_4(cluster: KubernetesCluster) -> AsyncIterator[Row]:
+async def _encapsulation(cluster: KubernetesCluster) -> AsyncIterator[Row]:
     addresses = await _addresses(cluster)
     nodes = {node.name: node for node in cluster.topology.nodes}
     pods = [pod for pod in cluster.topology.pods if pod.full_name in addresses]
@@ -95,9 +110,13 @@ async def _protocol_4(cluster: KubernetesCluster) -> AsyncIterator[Row]:
     if pair is None:
         yield Row(PROTOCOL_4, Verdict.SKIP, "no two of the topology's pods are in two subnets")
         return
-    async with probes.sniffing(PINGS_IN_TUNNELS, count=2) as seen:
+    pools = (one for one in cluster.topology.resources if isinstance(one, IPPool))
+    has_vxlan = any(tunnel_of(pool) is TunnelKind.VXLAN for pool in pools)
+    packets = PINGS_IN_VXLAN if has_vxlan else PINGS_IN_TUNNELS
+    async with probes.sniffing(packets, count=2) as seen:
         await _answers(cluster, pair[0], address=addresses[pair[1].full_name])
-    yield Row(PROTOCOL_4, verdict(bool(seen.lines)), seen.lines[0] if seen.lines else "nothing")
+    what = VXLAN if has_vxlan else PROTOCOL_4
+    yield Row(what, verdict(bool(seen.lines)), seen.lines[0] if seen.lines else "nothing")
 
 
 def _are_apart(one: TopologyNode, other: TopologyNode) -> bool:
