@@ -9,7 +9,7 @@ from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources_bgp import BGPPeer
 from pycni.plan.filters import kept_in
 from pycni.plan.inputs import Inputs
-from pycni.plan.peering import peering_with
+from pycni.plan.peering import passes_on, peering_with
 from pycni.plan.services import announced_services
 
 
@@ -23,12 +23,16 @@ class Withheld:
 
 
 def wanted_adj_ribs_out(inputs: Inputs, neighbours: Sequence[Neighbour]) -> AdjRibsOut:
-    """Return what each of the neighbours is to hear."""
-    common = wanted_advertisements(inputs)
+    """Return what each of the neighbours is to hear, most of them nodes, and the same."""
+    common, services = _own(inputs), _of_services(inputs)
     particular = {}
+    if services:
+        everything = common | services
+        particular = {one.peer: everything for one in neighbours if passes_on(inputs, one.peer)}
     for neighbour, peering in _filtered(inputs, neighbours):
-        passing = frozenset(a for a in common if _why_kept_in(inputs, peering, a.nlri) is None)
-        if passing != common:
+        own = particular.get(neighbour.peer, common)
+        passing = frozenset(a for a in own if _why_kept_in(inputs, peering, a.nlri) is None)
+        if passing != own:
             particular[neighbour.peer] = passing
     for neighbour in neighbours:
         if neighbour.has_extended_next_hop:
@@ -41,11 +45,11 @@ def wanted_adj_ribs_out(inputs: Inputs, neighbours: Sequence[Neighbour]) -> AdjR
 
 def withheld(inputs: Inputs, neighbours: Iterable[Neighbour]) -> list[Withheld]:
     """Return what filters keep from the neighbours, of what their sessions would carry."""
-    common = sorted(wanted_advertisements(inputs), key=str)
+    common, everything = _own(inputs), wanted_advertisements(inputs)
     return [
         Withheld(one.nlri, neighbour.peer, reason)
         for neighbour, peering in _filtered(inputs, neighbours)
-        for one in common
+        for one in sorted(everything if passes_on(inputs, neighbour.peer) else common, key=str)
         if one.family in neighbour.families
         and (reason := _why_kept_in(inputs, peering, one.nlri)) is not None
     ]
@@ -70,14 +74,30 @@ def _why_kept_in(inputs: Inputs, peering: BGPPeer, nlri: IPNetwork) -> str | Non
 
 
 def wanted_advertisements(inputs: Inputs) -> frozenset[Advertisement]:
-    """Return what we announce: own blocks, addresses of ours in others' blocks, and Services.
+    """Return what we announce to whoever passes it on: to other nodes nothing of Services."""
+    return _own(inputs) | _of_services(inputs)
+
+
+def _own(inputs: Inputs) -> frozenset[Advertisement]:
+    """Return own blocks, and addresses of ours in others' blocks.
 
     A node that leaves announces nothing; not while a pod is here, whoever let it in.
     """
     if inputs.is_leaving and not inputs.endpoints:
         return frozenset()
-    prefixes = {prefix for prefix in _own_prefixes(inputs) if _may_leave(inputs, prefix)}
-    prefixes |= announced_services(inputs).keys()
+    return _advertised(inputs, (p for p in _own_prefixes(inputs) if _may_leave(inputs, p)))
+
+
+def _of_services(inputs: Inputs) -> frozenset[Advertisement]:
+    """Return addresses of Services, which other nodes are not told, unless they reflect.
+
+    Each has its own kube-proxy, and takes no way to any of them; among hundreds of nodes each
+    endpoint that comes or goes would be told to all.
+    """
+    return _advertised(inputs, announced_services(inputs))
+
+
+def _advertised(inputs: Inputs, prefixes: Iterable[IPNetwork]) -> frozenset[Advertisement]:
     bgp = inputs.own_bgp
     tagged = [(one.cidr, bgp.communities_of(one)) for one in bgp.prefix_advertisements]
     wanted = set()

@@ -252,12 +252,29 @@ def unanswered(inputs: Inputs, address: IPAddress) -> BGPPeer | None:
 
 def session_with(inputs: Inputs, address: IPAddress) -> Session:
     """Return what this node's session with an address is, be it up or not."""
-    call, node = _call_to(inputs, address), inputs.nodes_by_address.get(address)
-    reflects = node is not None and node.reflector_cluster_id is not None
+    call = _call_to(inputs, address)
     own = _local_as(inputs, call)
     return Session(
         peering=call.peering,
         local_as=own,
         is_internal=own == _peer_as(inputs, call),
-        passes_on=reflects or (call.peering is not None and call.node is None),
+        passes_on=_reflects(inputs, address) or _leads_to_router(call),
     )
+
+
+def passes_on(inputs: Inputs, address: IPAddress) -> bool:
+    """Tell whether a peer may pass on what it hears: a router, or a node that reflects."""
+    if _reflects(inputs, address):
+        return True
+    # Asked of a whole mesh: at a node's address is a router only where a BGPPeer says so.
+    is_named = any(peering.peer_ip == address for peering in inputs.peers.values())
+    return is_named and _leads_to_router(_call_to(inputs, address))
+
+
+def _reflects(inputs: Inputs, address: IPAddress) -> bool:
+    node = inputs.nodes_by_address.get(address)
+    return node is not None and node.reflector_cluster_id is not None
+
+
+def _leads_to_router(call: _Call) -> bool:
+    return call.peering is not None and call.node is None

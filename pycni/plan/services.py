@@ -45,15 +45,21 @@ def colliding(inputs: Inputs) -> list[tuple[IPNetwork, IPPool]]:
 
 
 def announced_services(inputs: Inputs) -> dict[IPNetwork, str]:
-    """Return the prefixes of Services that this node announces, each with its reason in words."""
+    """Return the prefixes of Services that this node announces, each with its reason in words.
+
+    One that leaves is no way to those that other nodes lead to as well; an endpoint that is on it
+    still keeps its addresses of policy Local until it is gone.
+    """
     found: dict[IPNetwork, str] = {}
-    ranges = ranges_of(inputs)
-    if not ranges.all or is_excluded(inputs):
+    ranges, is_leaving = ranges_of(inputs), inputs.is_leaving
+    if not ranges.all or is_excluded(inputs) or (is_leaving and not inputs.endpoints):
         return found
     for name in sorted(inputs.services):
-        for prefix, reason in announced_of(inputs, inputs.services[name], ranges):
-            found.setdefault(prefix, reason)
-    return found | dict(_whole(ranges))
+        service = inputs.services[name]
+        if service.is_local or not is_leaving:
+            for prefix, reason in announced_of(inputs, service, ranges):
+                found.setdefault(prefix, reason)
+    return found if is_leaving else found | dict(_whole(ranges))
 
 
 def announced_of(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pycni.agent.reconciler import RECORDS_WAIT_S
-from pycni.model.resources_bgp import BGPConfiguration
+from pycni.model.resources_bgp import BGPConfiguration, BGPPeer
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import (
     EndpointSlice,
@@ -20,12 +20,15 @@ from tests.virtual_time import run
 
 RANGES = BGPConfiguration(services=ServiceRanges(cluster=(ip_network("10.96.0.0/12"),)))
 SHOP = Service("web/shop", is_local=True, cluster_ips=(ip_address("10.96.0.7"),))
+ROUTER = BGPPeer("router", ip_address("10.10.0.1"), 65000)
 HERE = EndpointSlice("web/a", "web/shop", 4, frozenset({"node-0"}), is_ready=True)
 
 
 def told(node: NodeAgent) -> list[str]:
+    """Return what the router is told."""
     assert node.speaker is not None
-    return sorted(str(one.nlri) for one in node.speaker.advertisements.common)
+    assert ROUTER.peer_ip is not None
+    return sorted(str(one.nlri) for one in node.speaker.advertisements.to(ROUTER.peer_ip))
 
 
 @pytest.mark.parametrize("are_known", [True, False])
@@ -33,6 +36,7 @@ def test_a_restarted_agent_waits_for_services(tmp_path: Path, are_known: bool) -
     async def story() -> None:
         async with exercise(tmp_path) as (made, node):
             await made.create(RANGES)
+            await made.create(ROUTER)
             await node.stop()
             node.start()
             await made.settle(RECORDS_WAIT_S / 2)

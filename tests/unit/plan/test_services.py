@@ -6,16 +6,25 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from pycni.agent.report import service_collisions
-from pycni.model.resources import PoolUse
-from pycni.model.resources_bgp import BGPConfiguration
+from pycni.model.network import IPAddress
+from pycni.model.resources import Node, PoolUse
+from pycni.model.resources_bgp import (
+    BGPConfiguration,
+    BGPFilter,
+    BGPPeer,
+    FilterAction,
+    FilterRule,
+)
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import EndpointSlice, Service
 from pycni.plan.desired import wanted_ruleset
-from pycni.plan.exports import wanted_advertisements
-from pycni.plan.imports import Accepted, Rejected, judge
+from pycni.plan.exports import wanted_adj_ribs_out, wanted_advertisements, withheld
+from pycni.plan.ground import Ground
+from pycni.plan.imports import Accepted, Rejected, judge, judge_prefix
 from pycni.plan.inputs import Inputs
+from pycni.plan.peering import Session, wanted_neighbours
 from pycni.plan.services import announced_services
-from tests.unit.plan.samples import inputs, path, pool
+from tests.unit.plan.samples import inputs, path, pod, pool
 
 RANGES = ServiceRanges(
     cluster=(ip_network("10.96.0.0/12"), ip_network("fd00:96::/112")),
@@ -154,6 +163,74 @@ def test_services_are_advertised_by_the_nodes_address_of_their_ip_version() -> N
     assert advertised["fd00:96::/112"] == "fd10::7"
 
 
+def told(made: Inputs) -> dict[str, list[str]]:
+    """Return what each peer is told of Services over IPv4, by its address."""
+    neighbours = [one for one in wanted_neighbours(made) if one.peer.version == 4]
+    sent = wanted_adj_ribs_out(made, neighbours)
+    blocks = set(made.own_blocks())
+    return {
+        str(one.peer): sorted(
+            str(a.nlri)
+            for a in sent.to(one.peer)
+            if a.nlri not in blocks and a.family in one.families
+        )
+        for one in neighbours
+    }
+
+
+def test_routers_and_reflectors_are_told_of_services_and_other_nodes_are_not() -> None:
+    made = cluster(shop(local=True), slices=(HERE,))
+    node_2, node_3 = made.nodes["node-2"], made.nodes["node-3"]
+    made.set_node("node-2", replace(node_2, reflector_cluster_id=ip_address("10.0.0.1")))
+    made.peers = {
+        "router": BGPPeer("router", peer_ip=ip_address("10.10.0.1"), as_number=65000),
+        "reflector": BGPPeer("reflector", peer_ip=ip_address("10.10.43.25"), as_number=64512),
+        # A node by its BGP, and a router that runs at a node's address.
+        "node": BGPPeer("node", peer_ip=ip_address("10.10.24.89"), as_number=64512),
+        "beside": BGPPeer("beside", peer_ip=own_address(node_3), as_number=65001),
+    }
+    everything = ["10.96.0.0/12", "10.96.0.7/32", "198.51.100.0/24", "203.0.113.0/24"]
+
+    assert told(made) == {
+        "10.10.0.1": everything,
+        "10.10.7.30": everything,
+        "10.10.24.89": [],
+        "10.10.43.25": everything,
+    }
+
+
+def own_address(node: Node) -> IPAddress:
+    assert node.ipv4 is not None
+    return node.ipv4.ip
+
+
+def test_blocks_are_told_to_everybody() -> None:
+    made = cluster()
+    neighbours = wanted_neighbours(made)
+    sent = wanted_adj_ribs_out(made, neighbours)
+
+    for one in neighbours:
+        assert {a.nlri for a in sent.to(one.peer)} == set(made.own_blocks())
+
+
+def test_a_filter_holds_back_what_a_peer_would_be_told_and_nothing_else() -> None:
+    made = cluster()
+    silence = BGPFilter("quiet", export_v4=(FilterRule(FilterAction.REJECT),))
+    made.filters = {"quiet": silence}
+    made.peers = {
+        "router": BGPPeer("router", ip_address("10.10.0.1"), 65000, filters=("quiet",)),
+        "nodes": BGPPeer("nodes", peer_selector="all()", filters=("quiet",)),
+    }
+    neighbours = wanted_neighbours(made)
+
+    kept = {(str(one.peer), str(one.nlri)) for one in withheld(made, neighbours)}
+
+    assert ("10.10.0.1", "10.96.0.0/12") in kept
+    assert ("10.10.24.89", "192.168.39.192/26") in kept
+    assert ("10.10.24.89", "10.96.0.0/12") not in kept
+    assert told(made)["10.10.0.1"] == []
+
+
 def test_a_node_that_leaves_announces_no_services() -> None:
     made = cluster(shop(local=True), slices=(HERE,))
     made.is_leaving = True
@@ -161,12 +238,50 @@ def test_a_node_that_leaves_announces_no_services() -> None:
     assert wanted_advertisements(made) == frozenset()
 
 
+def test_one_that_leaves_keeps_only_what_an_endpoint_on_it_serves() -> None:
+    other = replace(shop(external="192.0.2.9"), name="web/other")
+    made = cluster(shop(local=True, balanced="198.51.100.1"), other, slices=(HERE,))
+    left = pod("192.168.39.200/32")
+    made.set_endpoint(left.key, left)
+    made.is_leaving = True
+
+    assert sorted(map(str, announced_services(made))) == ["10.96.0.7/32", "198.51.100.1/32"]
+
+
 @pytest.mark.parametrize("nlri", ["10.96.0.0/12", "198.51.100.1/32"])
 def test_no_node_learns_a_way_to_services(nlri: str) -> None:
-    verdict = judge(cluster(), path(nlri))
+    made = cluster()
+    paths = (path(nlri), path(nlri, "10.10.24.89"))
+    made.paths[ip_network(nlri)] = paths
 
-    assert isinstance(verdict, Rejected)
-    assert "a range of Services, which no node learns" in verdict.reason
+    verdict = judge_prefix(made, ip_network(nlri))
+
+    assert verdict.route is None
+    assert [one.path for one in verdict.rejected] == list(paths)
+    for one in (*verdict.rejected, judge(made, paths[0])):
+        assert isinstance(one, Rejected)
+        assert "a range of Services, which no node learns" in one.reason
+
+
+def test_of_many_paths_to_services_no_sender_is_looked_up() -> None:
+    """With as many nodes as paths, who each one is of costs more than all the rest."""
+    made, nlri = cluster(), ip_network("10.96.0.0/12")
+    made.paths[nlri] = (path(str(nlri)),) * 300
+    ground = Asked(made)
+
+    judge_prefix(made, nlri, ground=ground)
+
+    assert ground.asked == 0
+
+
+class Asked(Ground):
+    """Counts for how many paths the sender's session was asked for."""
+
+    asked = 0
+
+    def session(self, peer: IPAddress) -> Session:
+        self.asked += 1
+        return super().session(peer)
 
 
 @pytest.mark.parametrize("cidr", ["192.168.7.0/24", "192.0.0.0/8"])
