@@ -215,15 +215,21 @@ class ApiServer:
     def apply_rbac(self) -> None:
         """Let there be the agents' account with its rights, and a kubeconfig of it."""
         self._wait("kube-apiserver", f"{self.url}/api/v1/namespaces/kube-system")
-        for document in _documents("rbac.yaml", "admission.yaml"):
-            namespace = document["metadata"].get("namespace")
-            place = f"/namespaces/{namespace}" if namespace else ""
-            kind = f"{document['kind'].lower()}s".replace("policys", "policies")
-            self.ask("POST", f"{_GROUPS[document['apiVersion']]}{place}/{kind}", document)
+        self.apply("rbac.yaml", "admission.yaml")
         token = self.agents_token()
         self._write_kubeconfig(self.agents_kubeconfig, {"token": token})
         # Who may do what is known a moment after it was written.
         self._wait("kube-apiserver", f"{self.url}/api/v1/nodes", token=token)
+
+    def apply(self, *names: str) -> None:
+        """Create what files of deploy/ have, none of which is there yet."""
+        for document in _documents(*names):
+            self.ask("POST", _place(document), document)
+
+    def remove(self, name: str) -> None:
+        """Delete what a file of deploy/ has."""
+        for document in _documents(name):
+            self.ask("DELETE", f"{_place(document)}/{document['metadata']['name']}")
 
     def agents_token(self) -> str:
         """Return a token of the agents' account."""
@@ -284,7 +290,15 @@ def _request(method: str, url: str, body: object, *, headers: dict[str, str] | N
 
 def _documents(*names: str) -> Iterator[dict[str, Any]]:
     for name in names:
-        yield from yaml.safe_load_all((ROOT / "deploy" / name).read_text(encoding="utf-8"))
+        text = (ROOT / "deploy" / name).read_text(encoding="utf-8")
+        yield from (one for one in yaml.safe_load_all(text) if one)
+
+
+def _place(document: dict[str, Any]) -> str:
+    namespace = document["metadata"].get("namespace")
+    inside = f"/namespaces/{namespace}" if namespace else ""
+    kind = f"{document['kind'].lower()}s".replace("policys", "policies")
+    return f"{_GROUPS[document['apiVersion']]}{inside}/{kind}"
 
 
 def _in_base64(data: bytes) -> str:

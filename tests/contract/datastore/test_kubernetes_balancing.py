@@ -7,38 +7,26 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-import yaml
 
 from pycni.datastore.kubernetes import open_kubernetes
 from pycni.datastore.kubernetes_api import Access, Api
 from pycni.datastore.kubernetes_balancing import LEASE, LEASES, KubernetesBalancing
 from pycni.errors import Conflict, TryAgain
 from pycni.model.services import BalancedService
-from tests.kube.apiserver import ROOT, ApiServer
+from tests.kube.apiserver import ApiServer
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(60)]
 
 SERVICES = "/api/v1/namespaces/default/services"
 EVENTS = "/api/v1/namespaces/default/events"
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
 Story = Callable[[KubernetesBalancing, KubernetesBalancing], Awaitable[None]]
-
-
-def place(document: dict[str, Any]) -> str:
-    namespace = document["metadata"].get("namespace")
-    inside = f"/namespaces/{namespace}" if namespace else ""
-    return f"{RBAC}{inside}/{document['kind'].lower()}s"
 
 
 @pytest.fixture
 def api(cluster: ApiServer) -> Iterator[ApiServer]:
-    text = (ROOT / "deploy" / "load-balancer.yaml").read_text(encoding="utf-8")
-    documents = [one for one in yaml.safe_load_all(text) if one]
-    for one in documents:
-        cluster.ask("POST", place(one), one)
+    cluster.apply("load-balancer.yaml")
     yield cluster
-    for one in documents:
-        cluster.ask("DELETE", f"{place(one)}/{one['metadata']['name']}")
+    cluster.remove("load-balancer.yaml")
     for one in cluster.ask("GET", LEASES)["items"]:
         if one["metadata"]["name"] == LEASE:
             cluster.ask("DELETE", f"{LEASES}/{LEASE}")

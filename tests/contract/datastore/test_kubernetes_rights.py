@@ -110,6 +110,7 @@ def test_what_no_node_needs_is_denied(
 
 
 STATUS = "application/strategic-merge-patch+json"
+NOW = "2026-01-01T00:00:00Z"
 CONDITION = {"type": "NetworkUnavailable", "status": "False", "reason": "PycniServes"}
 
 
@@ -183,6 +184,80 @@ def test_an_agent_can_write_what_it_has_to(
     guarded: ApiServer, path: str, change: dict[str, Any]
 ) -> None:
     assert patched(guarded, path, change) == (HTTPStatus.OK, "")
+
+
+SERVICES = "/api/v1/namespaces/default/services"
+OURS = f"{SERVICES}/shop/status"
+SHOP = {"type": "LoadBalancer", "ports": [{"port": 80}]}
+INGRESS = {"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}}}
+
+
+@pytest.fixture
+def balanced(cluster: ApiServer) -> Iterator[ApiServer]:
+    """Hand out a server whose agents give Services addresses, and that holds them to it by now."""
+    cluster.apply("load-balancer.yaml")
+    classes = {"of-calico": "calico", "of-another": "example.com/cloud"}
+    services = {name: SHOP | {"loadBalancerClass": its} for name, its in classes.items()}
+    services["shop"] = SHOP
+    for name, spec in services.items():
+        cluster.ask("POST", SERVICES, {"metadata": {"name": name}, "spec": spec})
+    count, code = 0, 0
+    while code != HTTPStatus.UNPROCESSABLE_ENTITY:
+        # First it knows of no right, then of no limit.
+        code, _ = patched(cluster, OURS, {"metadata": {"labels": {"count": str(count)}}})
+        count += 1
+        time.sleep(0.1)
+    yield cluster
+    for name in services:
+        cluster.ask("DELETE", f"{SERVICES}/{name}")
+    cluster.remove("load-balancer.yaml")
+
+
+@pytest.mark.parametrize("name", ["shop", "of-calico"])
+def test_an_agent_can_write_which_addresses_a_service_has(balanced: ApiServer, name: str) -> None:
+    path = f"{SERVICES}/{name}/status"
+
+    assert patched(balanced, path, INGRESS) == (HTTPStatus.OK, "")
+    assert patched(balanced, path, {"status": {"loadBalancer": None}}) == (HTTPStatus.OK, "")
+
+
+def test_an_agent_can_not_write_those_of_another_load_balancers_services(
+    balanced: ApiServer,
+) -> None:
+    code, message = patched(balanced, f"{SERVICES}/of-another/status", INGRESS)
+
+    assert code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert "of type LoadBalancer without a class" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"metadata": {"labels": {"app": "shop"}}}, "no other metadata"),
+        ({"metadata": {"annotations": {"projectcalico.org/a": "b"}}}, "and no others"),
+        (
+            {"status": {"conditions": [CONDITION | {"message": "", "lastTransitionTime": NOW}]}},
+            "status",
+        ),
+    ],
+)
+def test_an_agent_can_write_nothing_else_of_services(
+    balanced: ApiServer, change: dict[str, Any], sentence: str
+) -> None:
+    code, message = patched(balanced, OURS, INGRESS | change)
+
+    assert code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert sentence in message
+
+
+def test_a_service_of_another_type_has_lost_its_addresses(balanced: ApiServer) -> None:
+    """So that no agent has to write the status of one that is not its own any more."""
+    assert patched(balanced, OURS, INGRESS)[0] == HTTPStatus.OK
+
+    change = {"spec": {"type": "ClusterIP"}}
+    after = balanced.ask("PATCH", f"{SERVICES}/shop", change, content_type=STATUS)
+
+    assert after["status"] == {"loadBalancer": {}}
 
 
 def test_kustomization_names_what_lies_beside_it() -> None:
