@@ -17,8 +17,9 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from pycni.agent.following import RETRY_S, follow
 from pycni.datastore.opening import LoadBalancing, load_balancing_of
-from pycni.errors import Conflict, EventsLost, PycniError, ServerAway, TryAgain
+from pycni.errors import Conflict, PycniError, ServerAway, TryAgain
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.block import Given
@@ -46,9 +47,6 @@ LOSE_S = 10.0
 """When a leader that can't renew its Lease stops: before another one may take it."""
 LOOK_S = 60.0
 GATHER_S = 0.1
-RETRY_S = 5.0
-LOST_S = 1.0
-"""How long a listing is waited with after changes were lost: it costs the API server most."""
 ATTEMPTS = 3
 """How often a Service is judged anew that somebody changes at the same time."""
 LONGEST = 1000
@@ -134,16 +132,12 @@ class Balancer:
                 _log.warning("cannot renew the Lease", extra={"reason": str(exc)})
 
     async def _follow(self) -> None:
-        while True:
-            try:
-                async for services in self._cluster.services():
-                    self._services = services
-                    self._changed.set()
-            except EventsLost:
-                await self._sleep(LOST_S)
-            except PycniError as exc:
-                self._report(WHAT, str(exc))
-                await self._sleep(RETRY_S)
+        def heed(services: Sequence[BalancedService]) -> None:
+            self._services = services
+            self._changed.set()
+
+        source = self._cluster.services
+        await follow(WHAT, source, heed=heed, report=self._report, sleep=self._sleep)
 
     async def _settle(self) -> None:
         while True:

@@ -7,7 +7,7 @@ them.  While they can't be read, what is known stays.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from pycni.errors import EventsLost, PycniError
+from pycni.agent.following import follow
 from pycni.ipam.retries import Sleep, asyncio_sleep
 from pycni.model.services import (
     ServiceNews,
@@ -15,10 +15,6 @@ from pycni.model.services import (
     ServiceSources,
     SlicesListed,
 )
-
-RETRY_S = 5.0
-LOST_S = 1.0
-"""How long a listing is waited with after changes were lost: it costs the API server most."""
 
 
 class ServiceWatch:
@@ -80,13 +76,8 @@ class ServiceWatch:
             self._report(what, "")
 
     async def _follow(self, what: str, source: Callable[[], AsyncIterator[ServiceNews]]) -> None:
-        while True:
-            try:
-                async for one in source():
-                    self._post(one)
-                    self._report(what, "")
-            except EventsLost:
-                await self._sleep(LOST_S)
-            except (PycniError, OSError) as exc:
-                self._report(what, str(exc))
-                await self._sleep(RETRY_S)
+        def heed(one: ServiceNews) -> None:
+            self._post(one)
+            self._report(what, "")
+
+        await follow(what, source, heed=heed, report=self._report, sleep=self._sleep)

@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import replace
 
-from pycni.agent.balancer import GATHER_S, LOSE_S, LOST_S, RENEW_S, RETRY_S, WHAT
+from pycni.agent.balancer import GATHER_S, LOSE_S, RENEW_S, WHAT
+from pycni.agent.following import LOST_S, RETRY_S
 from pycni.datastore.memory import MemoryDatastore
 from pycni.errors import ServerAway, TryAgain
 from pycni.model.resources import BlockAffinity, resource_name

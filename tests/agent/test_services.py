@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pycni.agent.services import LOST_S, RETRY_S, ServiceWatch
+from pycni.agent.following import LOST_S, RETRY_S
+from pycni.agent.services import ServiceWatch
 from pycni.datastore.services_file import follow_file
 from pycni.errors import EventsLost, InvalidInput, TryAgain
 from pycni.model.services import (
@@ -123,6 +124,22 @@ def test_what_is_known_stays_while_the_cluster_is_away() -> None:
 
     assert told.posted == [ServicesListed((SHOP,)), ServicesListed(())]
     assert (told.opened, told.troubles) == (3, {"Services": ""})
+
+
+def test_an_answer_that_makes_no_sense_is_reported_and_not_the_last() -> None:
+    async def story(told: Told, watch: ServiceWatch) -> None:
+        watch.look(True)
+        told.stories.put_nowait(ServicesListed((SHOP,)))
+        told.stories.put_nowait(ValueError("invalid literal for int()"))
+        await asyncio.sleep(RETRY_S / 2)
+        assert told.troubles["Services"].endswith("says: invalid literal for int()")
+        told.stories.put_nowait(ServicesListed(()))
+        await asyncio.sleep(RETRY_S)
+
+    told = play(story)
+
+    assert told.posted == [ServicesListed((SHOP,)), ServicesListed(())]
+    assert told.troubles == {"Services": ""}
 
 
 def test_where_changes_are_lost_all_the_time_listings_are_few() -> None:
