@@ -11,13 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 from pycni.datastore.kubernetes_api import MERGE_PATCH, Api, Refused, hinting
-from pycni.datastore.kubernetes_services import SERVICES
+from pycni.datastore.kubernetes_services import SERVICES, listed
 from pycni.datastore.kubernetes_watch import events
 from pycni.errors import Conflict, InvalidInput
 from pycni.model.network import IPAddress
 from pycni.model.schema_service import full_name, parse_balanced
 from pycni.model.services import BalancedService
-from pycni.ports import Cursor
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 LEASE = "pycni-load-balancer"
@@ -81,17 +80,10 @@ class KubernetesBalancing:
 
     async def services(self) -> AsyncIterator[Sequence[BalancedService]]:
         """Yield all Services now, and again whenever one of ours differs in what matters."""
-        known: dict[str, BalancedService] = {}
-        version = ""
-        try:
-            with hinting(_FILE):
-                async for documents, as_of in self._api.paging(SERVICES):
-                    version = as_of
-                    known |= {one.name: one for one in map(parse_balanced, documents) if one}
-        except Refused as exc:
-            raise InvalidInput(f"cannot list {SERVICES}: {exc}") from exc
-        yield tuple(known.values())
-        async for event in events(self._api, SERVICES, after=Cursor(version)):
+        values, after = await listed(self._api, SERVICES, parse_balanced, hint=_FILE)
+        known = {one.name: one for one in values}
+        yield values
+        async for event in events(self._api, SERVICES, after=after):
             name = full_name(event["object"]) or ""
             before = known.pop(name, None)
             one = None if event["type"] == "DELETED" else parse_balanced(event["object"])

@@ -1,6 +1,6 @@
 """Follow a cluster's Services and EndpointSlices, for what of them is announced by BGP."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TypeVar
 
 from pycni.datastore.kubernetes_api import Api, Refused, hinting
@@ -19,6 +19,8 @@ from pycni.ports import Cursor
 
 SERVICES = "/api/v1/services"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
+_OF_SERVICES = {"labelSelector": SERVICE_LABEL}
+_FILE = "deploy/rbac.yaml"
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ def service_sources(api: Api) -> ServiceSources:
 
 
 async def _services(api: Api) -> AsyncIterator[ServiceNews]:
-    values, after = await _listed(api, SERVICES, parse_service)
+    values, after = await listed(api, SERVICES, parse_service, hint=_FILE)
     yield ServicesListed(values)
     async for event in events(api, SERVICES, after=after):
         name = full_name(event["object"])
@@ -42,7 +44,7 @@ async def _services(api: Api) -> AsyncIterator[ServiceNews]:
 
 
 async def _slices(api: Api) -> AsyncIterator[ServiceNews]:
-    values, after = await _listed(api, SLICES, parse_slice)
+    values, after = await listed(api, SLICES, parse_slice, hint=_FILE, query=_OF_SERVICES)
     yield SlicesListed(values)
     async for event in events(api, SLICES, after=after, query=_OF_SERVICES):
         name = full_name(event["object"])
@@ -51,21 +53,24 @@ async def _slices(api: Api) -> AsyncIterator[ServiceNews]:
             yield SliceChanged(name, None if is_gone else parse_slice(event["object"]))
 
 
-_OF_SERVICES = {"labelSelector": SERVICE_LABEL}
-
-
-async def _listed(
-    api: Api, path: str, parse: Callable[[object], T | None]
+async def listed(
+    api: Api,
+    path: str,
+    parse: Callable[[object], T | None],
+    *,
+    hint: str,
+    query: Mapping[str, str] | None = None,
 ) -> tuple[tuple[T, ...], Cursor]:
     """Return all objects below a path, and where to watch on from.
 
-    Page by page: as documents all of a big cluster's would be a hundred times as much memory.
+    `hint` is the file that gives the right.  Page by page: as documents all of a big cluster's
+    would be a hundred times as much memory.
     """
     found: list[T] = []
     version = ""
     try:
-        with hinting("deploy/rbac.yaml"):
-            async for documents, as_of in api.paging(path):
+        with hinting(hint):
+            async for documents, as_of in api.paging(path, query=query):
                 found += [one for one in map(parse, documents) if one is not None]
                 version = as_of
     except Refused as exc:

@@ -34,7 +34,7 @@ async def ensure_tunnel_addresses(
     node: str,
     keeps: Callable[[TunnelKind], bool] = lambda _kind: False,
 ) -> tuple[dict[TunnelKind, IPAddress | None], Exhausted | None]:
-    """Return the node's addresses in all kinds of tunnels, as `ensure_tunnel_address` does.
+    """Return the addresses of the node's ends of all kinds of tunnels, giving those that it lacks.
 
     `keeps` is asked of a kind that no pool wants any more: whether other nodes may still send to
     the address that the node has.  One full pool costs no other kind its address: there the
@@ -60,12 +60,13 @@ async def ensure_tunnel_addresses(
     return found, lacking
 
 
-async def ensure_tunnel_address(
+async def _ensure(
     allocator: Allocator,
     datastore: Datastore,
+    own: Node,
     *,
-    node: str,
-    kind: TunnelKind = TunnelKind.IPIP,
+    kind: TunnelKind,
+    known: Sequence[IPPool],
 ) -> AssignedAddress | None:
     """Return the address of the node's end of a tunnel, giving one if it has none.
 
@@ -75,20 +76,6 @@ async def ensure_tunnel_address(
     go; one that it names and that is free, or rests, is the first choice, for it is what the other
     nodes know.  None: no such pool exists, so nothing is to be tunnelled.
     """
-    known = await DatastoreView(datastore).pools()
-    stored = await datastore.get(Node, node)
-    own = Node(node) if stored is None else stored.value
-    return await _ensure(allocator, datastore, own, kind=kind, known=known)
-
-
-async def _ensure(
-    allocator: Allocator,
-    datastore: Datastore,
-    own: Node,
-    *,
-    kind: TunnelKind,
-    known: Sequence[IPPool],
-) -> AssignedAddress | None:
     attributes = (("node", own.name), TUNNEL_TYPES[kind])
     handle_id = tunnel_handle(own.name, kind)
     with_it = [pool for pool in known if tunnel_of(pool) is kind]

@@ -108,7 +108,11 @@ Sessions = Mapping[tuple[IPAddress, IPAddress], Neighbour]
 
 def wanted_sessions(inputs: Mapping[str, Inputs]) -> Sessions:
     """Return the sessions that any node wants, whether they are answered or not."""
-    return {(n.local, n.peer): n for one in inputs.values() for n in wanted_neighbours(one)}
+    return _by_ends(wanted_neighbours(one) for one in inputs.values())
+
+
+def _by_ends(neighbours: Iterable[Iterable[Neighbour]]) -> Sessions:
+    return {(one.local, one.peer): one for some in neighbours for one in some}
 
 
 def is_answered(sessions: Sessions, neighbour: Neighbour) -> bool:
@@ -120,15 +124,16 @@ def is_answered(sessions: Sessions, neighbour: Neighbour) -> bool:
 
 def exchange(inputs: Mapping[str, Inputs]) -> None:
     """Carry every node's advertisements to its neighbours among the nodes, as BGP would."""
-    sessions = wanted_sessions(inputs)
+    wanted = {name: wanted_neighbours(one) for name, one in inputs.items()}
+    sessions = _by_ends(wanted.values())
     owners = {
         own.ip: one
         for one in inputs.values()
         for own in (one.own_interface(4), one.own_interface(6))
         if own is not None
     }
-    for one in inputs.values():
-        neighbours = [n for n in wanted_neighbours(one) if is_answered(sessions, n)]
+    for name, one in inputs.items():
+        neighbours = [n for n in wanted[name] if is_answered(sessions, n)]
         sent = wanted_adj_ribs_out(one, neighbours)
         for neighbour in neighbours:
             families = neighbour.families & sessions[neighbour.peer, neighbour.local].families

@@ -9,8 +9,7 @@ from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.soundness import verify
-from pycni.ipam.tunnel import ensure_tunnel_address
-from pycni.model.endpoints import AssignedAddress
+from pycni.ipam.tunnel import ensure_tunnel_addresses
 from pycni.model.resources import (
     AffinityState,
     Block,
@@ -20,10 +19,11 @@ from pycni.model.resources import (
     Node,
     TunnelMode,
 )
+from pycni.model.tunnels import TunnelKind
 from pycni.ports import Datastore
 
 if TYPE_CHECKING:
-    from pycni.model.network import IPNetwork
+    from pycni.model.network import IPAddress, IPNetwork
 
 
 POOL = IPPool("default", IPv4Network("192.168.0.0/16"), ipip_mode=TunnelMode.ALWAYS)
@@ -50,8 +50,12 @@ async def take(allocator: Allocator, handle: str, **fields: object) -> list[str]
     return [str(one.interface.ip) for one in assignment.addresses]
 
 
-async def tunnel_of(store: Datastore, name: str) -> AssignedAddress | None:
-    return await ensure_tunnel_address(node(store, name), store, node=name)
+async def tunnel_of(store: Datastore, name: str) -> "IPAddress | None":
+    """Return the address of a node's end of the IP-in-IP tunnel, given where it has none."""
+    found, lacking = await ensure_tunnel_addresses(node(store, name), store, node=name)
+    if lacking is not None:
+        raise lacking
+    return found[TunnelKind.IPIP]
 
 
 async def fill(allocator: Allocator, count: int) -> list[str]:

@@ -1,6 +1,6 @@
 """What a request gets: from the node's own block, from a new one, or borrowed."""
 
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ def test_the_exercise_gets_its_addresses(play: Play) -> None:
         tunnel = await tunnel_of(store, "node-1")
 
         assert tunnel is not None
-        assert tunnel.interface == IPv4Interface("192.168.84.128/32")
+        assert tunnel == IPv4Address("192.168.84.128")
         assert await take(node(store, "node-1"), "pod") == ["192.168.84.129"]
         assert await take(node(store, "node-0"), "other") == ["192.168.39.192"]
         assert await affinities(store) == [

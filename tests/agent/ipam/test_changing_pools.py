@@ -217,7 +217,7 @@ def test_an_empty_block_for_workloads_stays_when_the_tunnel_takes_its_address_el
         tunnel = await tunnel_of(store, "node-0")
 
         assert tunnel is not None
-        assert tunnel.interface.ip in OTHER.cidr
+        assert tunnel in OTHER.cidr
         assert [cidr[:5] for _, cidr, _ in await affinities(store)] == ["10.0.", "10.9."]
         # And its workloads go on with it, in the order of its queue.
         assert await take(node(store), "y") == [str(IPv4Address(former) + 1)]

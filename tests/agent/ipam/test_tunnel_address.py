@@ -9,7 +9,6 @@ import pytest
 from pycni.agent.registration import Registration
 from pycni.ipam import block as arithmetic
 from pycni.ipam.tunnel import tunnel_handle
-from pycni.model.network import IPAddress
 from pycni.model.resources import Block, Handle, Node, PoolUse, TunnelMode
 from pycni.ports import Datastore
 from tests.agent.ipam.allocators import POOL, SMALL, change_pool, held_by, node, take, tunnel_of
@@ -55,11 +54,11 @@ def test_a_tunnel_address_with_foreign_details_is_replaced(play: Play) -> None:
 
 def test_the_tunnel_address_moves_with_the_pools(play: Play) -> None:
     async def story(store: Datastore) -> None:
-        assert str(await said(store)).startswith("192.168.")
+        assert str(await tunnel_of(store, "node-0")).startswith("192.168.")
         await change_pool(store, "default", is_disabled=True)
         await change_pool(store, "small", ipip_mode=TunnelMode.CROSS_SUBNET)
 
-        moved = await said(store)
+        moved = await tunnel_of(store, "node-0")
 
         assert str(moved).startswith("10.0.0.")
         assert await held_by(store, tunnel_handle("node-0")) == [str(moved)]
@@ -78,7 +77,7 @@ UNFIT = [
 @pytest.mark.parametrize("changes", UNFIT)
 def test_a_pool_that_may_not_serve_tunnels_gives_none(play: Play, changes: dict[str, Any]) -> None:
     async def story(store: Datastore) -> None:
-        assert str(await said(store)).startswith("10.0.0.")
+        assert str(await tunnel_of(store, "node-0")).startswith("10.0.0.")
 
     # By its order and size the other pool would come first.
     play([replace(POOL, name="a", **changes), replace(SMALL, ipip_mode=TunnelMode.ALWAYS)], story)
@@ -121,7 +120,7 @@ def test_the_node_object_is_made_to_say_what_the_tunnel_holds(
     play: Play, stale: IPv4Address | None
 ) -> None:
     async def story(store: Datastore) -> None:
-        first = await said(store)
+        first = await tunnel_of(store, "node-0")
         await store.create(Node("node-0", ipip_tunnel_address=stale))
 
         await registration(store).once()
@@ -141,8 +140,3 @@ async def own_node(store: Datastore) -> Node:
     stored = await store.get(Node, "node-0")
     assert stored is not None
     return stored.value
-
-
-async def said(store: Datastore) -> IPAddress | None:
-    assigned = await tunnel_of(store, "node-0")
-    return None if assigned is None else assigned.interface.ip

@@ -8,7 +8,8 @@ import pytest
 from pycni.datastore.faulty import FaultyDatastore
 from pycni.errors import Conflict, PycniError, TryAgain
 from pycni.ipam import block as arithmetic
-from pycni.ipam.tunnel import ensure_tunnel_address, tunnel_handle
+from pycni.ipam.giving import assigned
+from pycni.ipam.tunnel import tunnel_handle
 from pycni.model.resources import (
     AllocationAttribute,
     Block,
@@ -70,12 +71,12 @@ def test_an_address_that_the_node_uses_and_nobody_holds_gets_handle_and_details(
         tunnel = await tunnel_of(store, "node-0")
 
         assert tunnel is not None
-        assert tunnel.interface.ip == OLD
+        assert tunnel == OLD
         assert await given(store) == [(str(OLD), HANDLE)]
         await check_books(store)
         # From now on it is as any other.
         assert await tunnel_of(store, "node-0") == tunnel
-        outcome = await node(store).release([tunnel], handle_id=HANDLE)
+        outcome = await node(store).release([assigned(tunnel, None)], handle_id=HANDLE)
         assert outcome.released == (OLD,)
         await check_books(store)
 
@@ -109,7 +110,7 @@ def test_what_is_anybodys_stays_as_it_is(play: Play, attribute: AllocationAttrib
         tunnel = await tunnel_of(store, "node-0")
 
         assert tunnel is not None
-        assert tunnel.interface.ip != OLD
+        assert tunnel != OLD
         stored = await store.get(Block, cidr_name(CIDR))
         assert stored is not None
         assert attribute in stored.value.attributes
@@ -141,7 +142,7 @@ def test_the_address_that_the_node_names_is_given_if_nobody_has_it(
 
         assert tunnel is not None
         assert await given(store) == [(str(OLD), HANDLE)]
-        assert tunnel.interface.ip == OLD
+        assert tunnel == OLD
         await check_books(store)
 
     play([TUNNELLED, NODE, *known, IPAMConfig(cooldown_s=1200)], story)
@@ -163,8 +164,8 @@ def test_another_is_given_where_the_one_that_the_node_names_cannot_be(
         tunnel = await tunnel_of(store, "node-0")
 
         assert tunnel is not None
-        assert tunnel.interface.ip in TUNNELLED.cidr
-        assert tunnel.interface.ip != named
+        assert tunnel in TUNNELLED.cidr
+        assert tunnel != named
 
     play([TUNNELLED, replace(NODE, ipip_tunnel_address=named), *others], story)
 
@@ -183,7 +184,7 @@ def test_whatever_fails_wherever_the_next_attempt_takes_it_over(
             assert isinstance(failing.datastore, FaultyDatastore)
             faulty = failing.datastore
             try:
-                await ensure_tunnel_address(node(faulty), faulty, node="node-0")
+                await tunnel_of(faulty, "node-0")
             except (PycniError, Died):
                 await tunnel_of(store, "node-0")
             assert await held_by(store, HANDLE) == [str(OLD)]
@@ -210,7 +211,7 @@ def test_a_pod_that_is_faster_costs_an_attempt_only(play: Play) -> None:
 
         faulty = FaultyDatastore(store, before=give_meanwhile, is_atomic=True)
         with pytest.raises(Conflict):
-            await ensure_tunnel_address(node(faulty), faulty, node="node-0")
+            await tunnel_of(faulty, "node-0")
         assert await tunnel_of(store, "node-0") is not None
 
         assert await held_by(store, HANDLE) == [str(OLD)]

@@ -1,14 +1,15 @@
 """What an API server tells of Services and EndpointSlices, with the rights of an agent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from pycni.datastore.kubernetes import open_kubernetes
-from pycni.datastore.kubernetes_api import Access
+from pycni.datastore.kubernetes_api import JSON, Access, Api
+from pycni.datastore.kubernetes_services import service_sources
 from pycni.model.services import (
     EndpointSlice,
     Service,
@@ -47,6 +48,33 @@ def endpoint_slice(*nodes: str, labels: dict[str, str]) -> dict[str, Any]:
             for node in nodes
         ],
     }
+
+
+class Paged(Api):
+    """Notes what is listed, and has none of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Mapping[str, str] | None]] = []
+
+    async def paging(
+        self, path: str, *, query: Mapping[str, str] | None = None, accept: str = JSON
+    ) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+        self.asked.append((path, query))
+        yield [], f"1 {accept}"
+
+
+def test_slices_of_no_service_are_not_listed_either() -> None:
+    api = Paged()
+
+    async def main() -> None:
+        news = service_sources(api)["EndpointSlices"]()
+        assert await listed(news) == []
+        await news.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+    label = "kubernetes.io/service-name"
+    assert api.asked == [("/apis/discovery.k8s.io/v1/endpointslices", {"labelSelector": label})]
 
 
 async def listed(news: AsyncIterator[ServiceNews]) -> list[str]:
