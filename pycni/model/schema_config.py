@@ -76,6 +76,13 @@ def parse_pool(name: str, spec: Fields) -> IPPool:
         for index, use in enumerate(spec.items("allowedUses"))
     ]
     block_size = spec.integer("blockSize", within=sizes)
+    node_selector = check_selector(spec, "nodeSelector") or "all()"
+    if PoolUse.LOAD_BALANCER in uses and node_selector != "all()":
+        # As Calico's operator has it.
+        raise InvalidInput(
+            f"{spec.at('nodeSelector')}: {node_selector!r}: write all(), or leave it out, in a pool"
+            " for LoadBalancer addresses, which are given to Services and not to nodes"
+        )
     return IPPool(
         name=name,
         cidr=cidr,
@@ -85,7 +92,7 @@ def parse_pool(name: str, spec: Fields) -> IPPool:
         nat_outgoing=spec.boolean("natOutgoing", default=False),
         is_disabled=spec.boolean("disabled", default=False),
         disable_bgp_export=spec.boolean("disableBGPExport", default=False),
-        node_selector=check_selector(spec, "nodeSelector") or "all()",
+        node_selector=node_selector,
         allowed_uses=frozenset(uses or _DEFAULT_USES),
         assignment_mode=spec.choice(
             "assignmentMode", AssignmentMode, default=AssignmentMode.AUTOMATIC

@@ -49,6 +49,15 @@ from tests.unit.model.written import document
         (document("IPReservation", reservedCIDRs=[7]), "is no CIDR: a text"),
         (document("IPReservation", reservedCIDRs=["fe80::1%eth0"]), "is no CIDR: a text"),
         (document("IPPool", cidr="10.0.0.0/16", nodeSelector="a ="), "nodeSelector: .*character 3"),
+        (
+            document(
+                "IPPool",
+                cidr="10.0.0.0/16",
+                allowedUses=["LoadBalancer"],
+                nodeSelector="rack == 'a'",
+            ),
+            r"nodeSelector: .*write all\(\), or leave it out, in a pool for LoadBalancer",
+        ),
         (document("IPPool", cidr="10.0.0.0/16", allowedUses=["X"]), r"allowedUses\[0\]: 'X'"),
         (document("IPPool", cidr="10.0.0.0/16", allowedUses="Tunnel"), "must be a list"),
         (
