@@ -86,6 +86,7 @@ def parse_balanced(document: object) -> BalancedService | None:
         and spec.get("loadBalancerClass") in (None, OWN_CLASS),
         versions=tuple(versions) or (4,),
         ingress=ingress,
+        requires_all=spec.get("ipFamilyPolicy") == "RequireDualStack",
         revision=str(metadata.get("resourceVersion") or ""),
     )
     try:
@@ -107,8 +108,19 @@ def _with_wishes(
         )
     asks = replace(service, addresses=addresses)
     # A mistake in what it has no use for keeps it from nothing.
-    pools = {one: _texts(annotations, f"ipv{one}pools") for one in asks.wanted_versions}
-    return replace(asks, ipv4_pools=pools.get(4, ()), ipv6_pools=pools.get(6, ()))
+    pools: dict[int, tuple[str, ...]] = {}
+    faults = []
+    for version in sorted(asks.wanted_versions):
+        try:
+            pools[version] = _texts(annotations, f"ipv{version}pools")
+        except InvalidInput as exc:
+            faults.append((version, str(exc)))
+    return replace(
+        asks,
+        ipv4_pools=pools.get(4, ()),
+        ipv6_pools=pools.get(6, ()),
+        pool_faults=tuple(faults),
+    )
 
 
 def _texts(annotations: Mapping[str, object], name: str) -> tuple[str, ...]:

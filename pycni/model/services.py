@@ -36,7 +36,8 @@ class BalancedService:
     `is_ours`: it is of type LoadBalancer, and of no other class than Calico's.  `versions` are the
     IP versions that it has (`ipFamilies`), `addresses` those that it asks for in particular,
     `ipv4_pools` and `ipv6_pools` names or CIDRs of pools; `ingress` is what its status says.
-    `fault` is what can't be read of its wishes.
+    `fault` is what can't be read of its wishes, `pool_faults` the same of pools, by IP version;
+    `requires_all` (`ipFamilyPolicy: RequireDualStack`): of one IP version alone it is of no use.
     """
 
     name: str
@@ -48,6 +49,8 @@ class BalancedService:
     ipv6_pools: tuple[str, ...] = ()
     ingress: tuple[IPAddress, ...] = ()
     fault: str = ""
+    pool_faults: tuple[tuple[int, str], ...] = ()
+    requires_all: bool = False
     revision: str = field(default="", compare=False)
 
     @property

@@ -5,6 +5,7 @@ of its IP versions, or those that it asks for.
 """
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pycni.errors import InvalidInput
@@ -20,7 +21,7 @@ class Verdict:
     """What becomes of the addresses that a Service holds, and what it is to get beside them.
 
     `yields` are given up once there is one of the same IP version in their place; `wants` are
-    particular addresses, or IP versions; `fault` says what keeps it from getting any.
+    particular addresses, or IP versions; `fault` says what keeps it from getting more.
     """
 
     keeps: tuple[Given, ...] = ()
@@ -34,27 +35,49 @@ def judge(service: BalancedService, held: Sequence[Given], pools: Sequence[IPPoo
     """Decide about one Service."""
     if not service.is_ours:
         return Verdict(loses=tuple(held))
-    try:
-        if service.fault:
-            raise InvalidInput(service.fault)
-        allowed = {one: _allowed(service, pools, one) for one in service.wanted_versions}
-    except InvalidInput as exc:
-        # A mistake in an annotation is to cut nobody off; without its pool nothing can stay.
-        ours = balanced(pools)
-        stays = tuple(one for one in held if pool_of(ours, one.address))
-        goes = tuple(one for one in held if one not in stays)
-        return Verdict(keeps=stays, loses=goes, fault=str(exc))
+    if service.fault:
+        return _halted(held, pools, service.fault)
+    allowed, faults = _allowed_of_each(service, pools)
+    if faults and (service.requires_all or len(faults) == len(service.wanted_versions)):
+        return _halted(held, pools, "; ".join(faults.values()))
     keeps: dict[int, Given] = {}
     # What everybody has been told comes first.
     for one in sorted(held, key=lambda one: (one.address not in service.ingress, int(one.address))):
         version = one.address.version
-        if version not in keeps and _may_stay(service, one.address, allowed.get(version, ())):
+        is_wished = not service.addresses or one.address in service.addresses or version in faults
+        has_pool = pool_of(allowed.get(version, ()), one.address) is not None
+        if version not in keeps and is_wished and has_pool:
             keeps[version] = one
     kept = tuple(one for one in held if one in keeps.values())
-    wants = tuple(_missing(service, keeps))
+    wants = tuple(_missing(service, {*keeps, *faults}))
     yields = _yielding([one for one in held if one not in kept], wants, pools)
     loses = tuple(one for one in held if one not in kept and one not in yields.values())
-    return Verdict(kept, loses, tuple(yields.values()), wants)
+    return Verdict(kept, loses, tuple(yields.values()), wants, "; ".join(faults.values()))
+
+
+def _halted(held: Sequence[Given], pools: Sequence[IPPool], fault: str) -> Verdict:
+    """Give nothing, and take nothing: a mistake cuts nobody off; without a pool nothing stays."""
+    ours = balanced(pools)
+    stays = tuple(one for one in held if pool_of(ours, one.address))
+    return Verdict(stays, tuple(one for one in held if one not in stays), fault=fault)
+
+
+def _allowed_of_each(
+    service: BalancedService, pools: Sequence[IPPool]
+) -> tuple[dict[int, Sequence[IPPool]], dict[int, str]]:
+    """Return for each IP version the pools of what it may keep, and why it can get no other.
+
+    With a mistake about the pools of one it keeps what it has of any, and gets the other.
+    """
+    allowed: dict[int, Sequence[IPPool]] = {}
+    faults = dict(service.pool_faults)
+    for version in sorted(service.wanted_versions):
+        try:
+            if version not in faults:
+                allowed[version] = _allowed(service, pools, version)
+        except InvalidInput as exc:
+            faults[version] = str(exc)
+    return allowed | dict.fromkeys(faults, balanced(pools)), faults
 
 
 def _yielding(
@@ -86,16 +109,10 @@ def _allowed(service: BalancedService, pools: Sequence[IPPool], version: int) ->
     return [pool for pool in balancing if pool.assignment_mode is AssignmentMode.AUTOMATIC]
 
 
-def _may_stay(service: BalancedService, address: IPAddress, allowed: Iterable[IPPool]) -> bool:
-    if service.addresses and address not in service.addresses:
-        return False
-    return pool_of(allowed, address) is not None
-
-
-def _missing(service: BalancedService, keeps: dict[int, Given]) -> Iterable[IPAddress | int]:
+def _missing(service: BalancedService, settled: AbstractSet[int]) -> Iterable[IPAddress | int]:
     if service.addresses:
-        return (one for one in service.addresses if one.version not in keeps)
-    return (version for version in service.versions if version not in keeps)
+        return (one for one in service.addresses if one.version not in settled)
+    return (version for version in service.versions if version not in settled)
 
 
 def wanted_ingress(

@@ -176,9 +176,6 @@ def test_the_status_says_what_it_has() -> None:
         ("loadBalancerIPs", '["x"]', "cannot give x: that is no list of addresses"),
         ("loadBalancerIPs", '["1.1.1.1", "1.1.1.2"]', "ask for one of each IP version at most"),
         ("loadBalancerIPs", "1.1.1.1", "loadBalancerIPs: write a list in JSON"),
-        ("ipv4pools", "{}", "ipv4pools: write a list in JSON"),
-        ("ipv6pools", "[7]", "ipv6pools: write a list in JSON"),
-        ("ipv6pools", "[" * 9999, "ipv6pools: write a list in JSON"),
     ],
 )
 def test_wishes_that_can_not_be_read_are_a_fault(name: str, text: str, fault: str) -> None:
@@ -186,6 +183,35 @@ def test_wishes_that_can_not_be_read_are_a_fault(name: str, text: str, fault: st
 
     assert made.is_ours
     assert fault in made.fault
+
+
+@pytest.mark.parametrize(("version", "text"), [(4, "{}"), (4, "four"), (6, "[7]"), (6, "[" * 9999)])
+def test_pools_that_can_not_be_read_are_a_fault_of_their_ip_version(
+    version: int, text: str
+) -> None:
+    annotations: dict[str, object] = {
+        "projectcalico.org/ipv4pools": '["four"]',
+        "projectcalico.org/ipv6pools": '["six"]',
+    }
+    annotations[f"projectcalico.org/ipv{version}pools"] = text
+
+    made = balanced(annotations, ipFamilies=["IPv4", "IPv6"])
+
+    ((its, fault),) = made.pool_faults
+    assert (its, made.fault) == (version, "")
+    assert f"ipv{version}pools: write a list in JSON" in fault
+    assert (made.ipv4_pools, made.ipv6_pools) == (
+        () if version == 4 else ("four",),
+        () if version == 6 else ("six",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "requires_all"),
+    [("RequireDualStack", True), ("PreferDualStack", False), ("SingleStack", False), (7, False)],
+)
+def test_one_may_require_both_ip_versions(policy: object, requires_all: bool) -> None:
+    assert balanced(ipFamilyPolicy=policy).requires_all is requires_all
 
 
 def test_pools_of_an_ip_version_that_it_does_not_have_are_not_read() -> None:

@@ -128,6 +128,49 @@ def test_with_a_mistake_only_what_has_a_pool_stays() -> None:
     assert [str(one.address) for one in verdict.loses] == ["192.0.2.1"]
 
 
+SIX_MISTAKEN = replace(DUAL, ipv6_pools=("lost",))
+SIX_UNREADABLE = replace(DUAL, pool_faults=((6, "write a list in JSON"),))
+
+
+@pytest.mark.parametrize("service", [SIX_MISTAKEN, SIX_UNREADABLE])
+def test_a_mistake_about_pools_of_one_ip_version_costs_the_other_nothing(
+    service: BalancedService,
+) -> None:
+    new = judge(service, (), POOLS)
+    holding = judge(service, held("203.0.113.1", "2001:db8::1", "192.0.2.1"), POOLS)
+
+    assert (new.keeps, new.wants) == ((), (4,))
+    # What is not wished any more is replaced; of the other it has what it has.
+    assert [str(one.address) for one in holding.keeps] == ["2001:db8::1"]
+    assert [str(one.address) for one in holding.yields] == ["203.0.113.1"]
+    assert holding.wants == (4,)
+    assert new.fault == holding.fault != ""
+
+
+def test_one_that_requires_both_ip_versions_gets_neither_with_a_mistake_about_one() -> None:
+    verdict = judge(replace(SIX_MISTAKEN, requires_all=True), held("198.51.100.1"), POOLS)
+
+    assert verdict == Verdict(keeps=held("198.51.100.1"), fault=verdict.fault)
+    assert "pool lost: it does not exist" in verdict.fault
+
+
+def test_with_mistakes_about_both_it_gets_neither_and_is_told_of_both() -> None:
+    verdict = judge(replace(SIX_UNREADABLE, ipv4_pools=("pods",)), (), POOLS)
+
+    assert verdict.wants == ()
+    assert "write a list in JSON" in verdict.fault
+    assert "pool pods: it does not exist" in verdict.fault
+
+
+def test_a_mistake_about_pools_does_not_take_away_what_is_not_asked_for_any_more() -> None:
+    asks = replace(SIX_UNREADABLE, addresses=(ip_address("2001:db8::7"),))
+
+    assert judge(asks, held("2001:db8::1"), POOLS).keeps == held("2001:db8::1")
+    both = (ip_address("198.51.100.7"), ip_address("2001:db8::7"))
+    verdict = judge(replace(asks, addresses=both), held("2001:db8::1"), POOLS)
+    assert (verdict.keeps, verdict.wants) == (held("2001:db8::1"), both[:1])
+
+
 def test_pools_of_an_ip_version_that_it_does_not_have_do_not_matter() -> None:
     assert said(replace(SHOP, ipv6_pools=("lost",))) == ([], [], ["4"])
     asks = replace(DUAL, addresses=(ip_address("203.0.113.7"),), ipv6_pools=("lost",))
