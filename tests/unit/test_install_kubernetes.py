@@ -182,6 +182,19 @@ def test_network_managers_have_their_hands_back_after_uninstalling(tmp_path: Pat
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]
 
 
+def test_what_stays_in_the_cluster_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "etc/pycni/agent.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(IN_CLUSTER, encoding="utf-8")
+
+    ran = run(tmp_path, "--uninstall")
+
+    assert ran.returncode == 0, ran.stderr
+    last = ran.stderr.splitlines()[-1]
+    for name in ("crds.yaml", "rbac.yaml", "admission.yaml", "load-balancer.yaml"):
+        assert name in last
+
+
 def test_what_a_killed_installation_has_half_written_goes_as_well(tmp_path: Path) -> None:
     for name in (
         "etc/pycni/kubeconfig.new.7",
