@@ -7,7 +7,7 @@ and never keeps the rest, or other objects, from being read.
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -55,14 +55,17 @@ def parse_slice(document: object) -> EndpointSlice | None:
     service, version = labels.get(SERVICE_LABEL), _VERSIONS.get(str(mapping.get("addressType")))
     if name is None or version is None or not _is_name(service):
         return None
-    ready = [one for one in map(_mapping, _items(mapping, "endpoints")) if _is_ready(one)]
-    nodes = (one.get("nodeName") for one in ready)
+    endpoints = [_mapping(one) for one in _items(mapping, "endpoints")]
+    ready = [one for one in endpoints if _is_ready(one)]
+    ending = [one for one in endpoints if _is_ending(one)]
     return EndpointSlice(
         name=name,
         service=f"{name.partition('/')[0]}/{service}",
         version=version,
-        nodes=frozenset(node for node in nodes if isinstance(node, str)),
+        nodes=_nodes(ready),
         is_ready=bool(ready),
+        ending_nodes=_nodes(ending),
+        is_ending=bool(ending),
     )
 
 
@@ -151,8 +154,22 @@ def _is_name(text: object) -> bool:
 
 
 def _is_ready(endpoint: Mapping[str, object]) -> bool:
-    # Nothing said counts as ready, says the API; one that ends is never ready.
+    # Nothing said counts as ready, says the API (discovery.k8s.io/v1); one that ends never is,
+    # unless its Service publishes addresses that are not ready.
     return _child(endpoint, "conditions").get("ready") is not False
+
+
+def _is_ending(endpoint: Mapping[str, object]) -> bool:
+    # As kube-proxy has it (KEP-1669): where no other is left it leads to those.
+    said = _child(endpoint, "conditions")
+    is_serving = said.get("serving") is True and said.get("terminating") is True
+    return is_serving and not _is_ready(endpoint)
+
+
+def _nodes(endpoints: Iterable[Mapping[str, object]]) -> frozenset[str]:
+    """Return the nodes of endpoints; one without is on none, as of a pod that is elsewhere."""
+    names = (one.get("nodeName") for one in endpoints)
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -75,14 +75,17 @@ class EndpointSlice:
     """Some endpoints of a Service, of one IP version.
 
     `name` is "namespace/name", and so is `service`; `nodes` are those that have a ready endpoint,
-    `is_ready` says that there is one, wherever it is.
+    `is_ready` says that there is one, wherever it is.  `ending_nodes` and `is_ending` say the same
+    of endpoints that are to end, and serve until then.
     """
 
     name: str
     service: str
     version: int
-    nodes: frozenset[str] = field(default_factory=frozenset)
+    nodes: frozenset[str] = frozenset()
     is_ready: bool = False
+    ending_nodes: frozenset[str] = frozenset()
+    is_ending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

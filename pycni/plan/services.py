@@ -2,7 +2,8 @@
 
 Ranges whole, from every node: kube-proxy takes what comes, and passes it on to an endpoint.  Of a
 Service with `externalTrafficPolicy: Local` each address by itself, from the nodes alone that have a
-ready endpoint: a router prefers these to the range, being longer.
+ready endpoint, or while there is none have one that ends: a router prefers these to the range,
+being longer.
 """
 
 from collections.abc import Iterator
@@ -89,14 +90,23 @@ def announced_of(
 
 
 def _why_local(inputs: Inputs, service: Service, prefix: IPNetwork) -> str | None:
-    node = inputs.settings.node
-    is_here = any(node in one.nodes for one in _slices(inputs, service, prefix))
-    return "externalTrafficPolicy Local, with a ready endpoint here" if is_here else None
+    node, slices = inputs.settings.node, _slices(inputs, service, prefix)
+    if any(node in one.nodes for one in slices):
+        return "externalTrafficPolicy Local, with a ready endpoint here"
+    # Elsewhere nobody would answer: kube-proxy leads to these as long as there is no other.
+    is_last = any(node in one.ending_nodes for one in slices)
+    if is_last and not any(one.nodes for one in slices):
+        return "externalTrafficPolicy Local, with an endpoint here that ends, and none ready"
+    return None
 
 
 def _why_apart(inputs: Inputs, service: Service, prefix: IPNetwork) -> str | None:
-    is_ready = any(one.is_ready for one in _slices(inputs, service, prefix))
-    return "serviceLoadBalancerAggregation Disabled, with a ready endpoint" if is_ready else None
+    slices = _slices(inputs, service, prefix)
+    if any(one.is_ready for one in slices):
+        return "serviceLoadBalancerAggregation Disabled, with a ready endpoint"
+    if any(one.is_ending for one in slices):
+        return "serviceLoadBalancerAggregation Disabled, with endpoints that end, and none ready"
+    return None
 
 
 def _slices(inputs: Inputs, service: Service, prefix: IPNetwork) -> list[EndpointSlice]:

@@ -99,6 +99,38 @@ def test_a_slice_says_on_which_nodes_an_endpoint_is_ready() -> None:
     )
 
 
+def conditions(**said: object) -> EndpointSlice | None:
+    return parse_slice(endpoint_slice({"nodeName": "node-0", "conditions": said}))
+
+
+@pytest.mark.parametrize(
+    ("said", "is_ready", "is_ending"),
+    [
+        ({}, True, False),
+        ({"ready": None, "serving": None, "terminating": None}, True, False),
+        ({"ready": True, "serving": True, "terminating": False}, True, False),
+        # Its Service publishes addresses that are not ready.
+        ({"ready": True, "serving": True, "terminating": True}, True, False),
+        ({"ready": False, "serving": True, "terminating": True}, False, True),
+        ({"ready": False, "serving": False, "terminating": True}, False, False),
+        # Nothing said of serving: as of being ready.
+        ({"ready": False, "terminating": True}, False, False),
+        ({"ready": False, "serving": True}, False, False),
+    ],
+)
+def test_what_the_conditions_of_an_endpoint_mean(
+    said: dict[str, object], is_ready: bool, is_ending: bool
+) -> None:
+    read = conditions(**said)
+
+    assert read is not None
+    assert (read.is_ready, read.nodes) == (is_ready, frozenset({"node-0"} if is_ready else ()))
+    assert (read.is_ending, read.ending_nodes) == (
+        is_ending,
+        frozenset({"node-0"} if is_ending else ()),
+    )
+
+
 def test_a_slice_may_have_no_ready_endpoint() -> None:
     document = endpoint_slice({"conditions": {"ready": False}}, address_type="IPv6")
 

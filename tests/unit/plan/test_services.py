@@ -15,6 +15,7 @@ from pycni.model.resources_bgp import (
     FilterAction,
     FilterRule,
 )
+from pycni.model.schema_service import parse_service
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import EndpointSlice, Service
 from pycni.plan.desired import wanted_ruleset
@@ -91,6 +92,43 @@ def test_a_local_service_is_announced_where_an_endpoint_is_ready() -> None:
         "198.51.100.1/32",
         "203.0.113.9/32",
     ]
+
+
+ENDING = EndpointSlice("web/c", "web/shop", 4, ending_nodes=frozenset({"node-0"}), is_ending=True)
+
+
+def test_an_endpoint_that_ends_counts_while_no_node_has_a_ready_one() -> None:
+    """As for kube-proxy, and a new pod that is late loses nothing."""
+    one = shop(local=True)
+    nowhere = EndpointSlice("web/d", "web/shop", 4, is_ready=True)
+
+    assert single(cluster(one, slices=(ENDING,))) == ["10.96.0.7/32"]
+    assert single(cluster(one, slices=(ENDING, THERE))) == []
+    assert single(cluster(one, slices=(ENDING, replace(THERE, version=6)))) == ["10.96.0.7/32"]
+    assert single(cluster(one, slices=(replace(ENDING, ending_nodes=frozenset({"node-1"})),))) == []
+    # Of one that is on no node, no node can say that it has it.
+    assert single(cluster(one, slices=(nowhere,))) == []
+    assert single(cluster(one, slices=(ENDING, nowhere))) == ["10.96.0.7/32"]
+
+
+def test_by_themselves_load_balancers_are_announced_while_an_endpoint_serves_anywhere() -> None:
+    for ends in (replace(ENDING, ending_nodes=frozenset()), replace(THERE, nodes=frozenset())):
+        made = cluster(shop(balanced="198.51.100.1"), slices=(ends,))
+        made.bgp = BGPConfiguration(services=replace(RANGES, is_aggregating=False))
+
+        assert single(made) == ["198.51.100.1/32"]
+
+
+def test_cluster_ips_go_by_the_policy_for_traffic_from_outside() -> None:
+    """As with Calico: the one for traffic inside says nothing of who announces what."""
+    spec = {"clusterIP": "10.96.0.7", "externalTrafficPolicy": "Cluster"}
+    metadata = {"namespace": "web", "name": "shop"}
+    read = parse_service({"metadata": metadata, "spec": spec | {"internalTrafficPolicy": "Local"}})
+    assert read is not None
+
+    assert single(cluster(read, slices=(HERE,))) == []
+    local = cluster(replace(read, is_local=True), slices=(HERE,))
+    assert single(local) == ["10.96.0.7/32"]
 
 
 def test_an_endpoint_stands_for_addresses_of_its_own_ip_version_alone() -> None:
