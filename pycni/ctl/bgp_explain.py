@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from pycni.ctl.agent import DEFAULT_RUN_DIR
 from pycni.ctl.agentlink import ask
 from pycni.ctl.output import add_output_argument, command, print_documents, print_table
-from pycni.ctl.store import add_datastore_arguments, open_datastore
+from pycni.ctl.store import add_datastore_arguments, open_datastore, service_sources
 from pycni.ctl.usage import WrongUsage
 from pycni.errors import TryAgain
 from pycni.ipam.pools import holds
@@ -22,7 +24,14 @@ from pycni.model.endpoints import (
 )
 from pycni.model.network import Address, IPNetwork
 from pycni.plan.inputs import Inputs, Settings
-from pycni.topology.explain import Standing, standings
+from pycni.topology.explain import Part, Standing, standings
+from pycni.topology.explain_services import (
+    Served,
+    concerns_services,
+    described,
+    read_services,
+    service_standings,
+)
 from pycni.topology.paper import Cluster, exchange, read_cluster
 
 UNDERLAY = "underlay"
@@ -39,7 +48,9 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         " agent on this machine also what came and went here. Exits with 1 for what no node has.",
         epilog="example: pycnictl bgp explain 192.168.84.128/26",
     )
-    explain.add_argument("prefix", metavar="PREFIX", help="a block, or an address in one")
+    explain.add_argument(
+        "prefix", metavar="PREFIX", help="a block, or an address, also of a Service"
+    )
     explain.add_argument(
         "--run-dir", type=Path, default=DEFAULT_RUN_DIR, help="the agent's run directory"
     )
@@ -53,24 +64,49 @@ async def _explain(args: argparse.Namespace) -> int:
     datastore = await open_datastore(args, is_read_only=True)
     try:
         cluster = await read_cluster(datastore)
+        if concerns_services(asked, cluster):
+            served = await read_services(service_sources(datastore))
+            return await _explain_service(args, asked, cluster, served)
     finally:
         await datastore.close()
-    prefix = None if _range_of(asked, cluster) else _known(asked, cluster)
+    prefix = _known(asked, cluster)
     if prefix is None:
         print(f"{asked} {_unclaimed(asked, cluster)}", file=sys.stderr)
         return 1
     inputs = {name: _inputs(part, name) for name, part in cluster.about(prefix)}
     exchange(inputs)
     found = standings(prefix, inputs)
-    here = await asyncio.to_thread(_here, args.run_dir, prefix)
+    await _show(args, prefix, _what(prefix, cluster), found)
+    return 0
+
+
+async def _explain_service(
+    args: argparse.Namespace, asked: IPNetwork, cluster: Cluster, served: Served
+) -> int:
+    found = service_standings(asked, cluster, served)
+    around = [cidr for cidr in cluster.bgp.services.all if holds(cidr, asked)]
+    await _show(args, asked, described(asked, cluster, served), found, around=around)
+    return 0 if any(one.part is Part.ANNOUNCES for one in found) else 1
+
+
+async def _show(
+    args: argparse.Namespace,
+    prefix: IPNetwork,
+    what: str,
+    found: Sequence[Standing],
+    *,
+    around: Sequence[IPNetwork] = (),
+) -> None:
+    """Print all nodes' parts, and what the agent here says of the prefix and of those around it."""
+    prefixes = {str(one) for one in (prefix, *around)}
+    here = await asyncio.to_thread(_here, args.run_dir, prefixes)
     if args.output != "table":
         document = {"prefix": str(prefix), "nodes": [_document(one) for one in found], "here": here}
         print_documents([document], form=args.output)
-        return 0
-    print(f"{prefix} is {_what(prefix, cluster)}\n")
+        return
+    print(f"{prefix} is {what}\n")
     print_table(("NODE", "PART", "WHY"), [(one.node, one.part.value, one.why) for one in found])
-    print(f"\n{_told(here)}")
-    return 0
+    print(f"\n{_told(here, str(prefix))}")
 
 
 def _network(text: str) -> IPNetwork:
@@ -93,18 +129,7 @@ def _known(asked: IPNetwork, cluster: Cluster) -> IPNetwork | None:
     return None
 
 
-def _range_of(asked: IPNetwork, cluster: Cluster) -> IPNetwork | None:
-    """Return the range of Services that a prefix lies in; what they have no node routes."""
-    ranges = (cidr for one in cluster.bgp for cidr in one.services.all)
-    return next((cidr for cidr in ranges if holds(cidr, asked)), None)
-
-
 def _unclaimed(asked: IPNetwork, cluster: Cluster) -> str:
-    if (cidr := _range_of(asked, cluster)) is not None:
-        return (
-            f"lies in {cidr}, a range of Services: nodes announce it and take none of it; ask"
-            " each for what it announces and why:  pycnictl bgp routes"
-        )
     pool = next((pool for pool in cluster.pools if holds(pool.cidr, asked)), None)
     if pool is None:
         return "lies in no pool: no node announces or takes it"
@@ -152,7 +177,7 @@ def _document(one: Standing) -> dict[str, str]:
 # --- what is so -----------------------------------------------------------------------------------
 
 
-def _here(run_dir: Path, prefix: IPNetwork) -> dict[str, Any] | None:
+def _here(run_dir: Path, prefixes: AbstractSet[str]) -> dict[str, Any] | None:
     """Return what this machine's agent has heard and says, None without one."""
     try:
         node = ask(run_dir, "status")["node"]
@@ -162,24 +187,32 @@ def _here(run_dir: Path, prefix: IPNetwork) -> dict[str, Any] | None:
         return None
     return {
         "node": node,
-        "learned": [row for row in answer["learned"] if row["prefix"] == str(prefix)],
-        "announced": [row for row in answer["announced"] if row["prefix"] == str(prefix)],
+        "learned": [row for row in answer["learned"] if row["prefix"] in prefixes],
+        "announced": [row for row in answer["announced"] if row["prefix"] in prefixes],
         "down": [row for row in peers if row["state"] != "up"],
     }
 
 
-def _told(here: dict[str, Any] | None) -> str:
+def _told(here: dict[str, Any] | None, prefix: str) -> str:
     """Say what this machine's agent has heard and says."""
     if here is None:
         return "no agent runs on this machine: what comes and goes by BGP was not looked at"
     lines = [
-        f"heard from {row['node'] or row['peer']}: {row['reason'] or 'used'}"
+        f"{_unless(prefix, row)}heard from {row['node'] or row['peer']}: {row['reason'] or 'used'}"
         for row in here["learned"]
     ]
-    lines += [f"announced to {', '.join(row['to']) or 'nobody'}" for row in here["announced"]]
+    lines += [
+        f"{_unless(prefix, row)}announced to {', '.join(row['to']) or 'nobody'}"
+        for row in here["announced"]
+    ]
     lines += [
         f"no session with {row['node'] or row['peer']}: {row['last_error'] or 'not yet'}"
         for row in here["down"]
     ]
     said = "\n".join(f"  {line}" for line in lines or ["heard from nobody, announced to nobody"])
     return f"as it is on {here['node']}:\n{said}"
+
+
+def _unless(prefix: str, row: dict[str, Any]) -> str:
+    """Return the prefix that a row is about, unless it is the one that was asked for."""
+    return "" if row["prefix"] == prefix else f"{row['prefix']} "

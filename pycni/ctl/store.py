@@ -11,6 +11,7 @@ from pycni.datastore import opening
 from pycni.datastore.opening import OpenDatastore
 from pycni.datastore.sqlite import DEFAULT_PATH
 from pycni.errors import DatastoreUnusable, InvalidInput
+from pycni.model.services import ServiceSources
 
 
 def add_datastore_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +66,11 @@ def _agents() -> AgentConfig:
         if isinstance(exc.__cause__, PermissionError):
             return AgentConfig()
         raise
+
+
+def service_sources(datastore: OpenDatastore) -> ServiceSources:
+    """Return what tells of Services, as this host's agent is told of them."""
+    return opening.service_sources_of(datastore, services_file=_agents().services_file)
 
 
 def _is_file(path: Path) -> bool:

@@ -63,7 +63,7 @@ def _holding(prefix: IPNetwork, inputs: Inputs, sessions: Sessions) -> Standing:
     neighbours = wanted_neighbours(inputs)
     sent = wanted_adj_ribs_out(inputs, neighbours)
     told = [
-        _peer(inputs, neighbour)
+        peer_name(inputs, neighbour)
         for neighbour in neighbours
         if is_answered(sessions, neighbour) or neighbour.peer not in inputs.nodes_by_address
         for one in sent.to(neighbour.peer)
@@ -90,7 +90,8 @@ def _why_kept(prefix: IPNetwork, inputs: Inputs) -> str:
     return f"the node has no IPv{prefix.version} address"
 
 
-def _peer(inputs: Inputs, neighbour: Neighbour) -> str:
+def peer_name(inputs: Inputs, neighbour: Neighbour) -> str:
+    """Return how a peer is called: the node that it is, or its address and its BGPPeer."""
     node = inputs.nodes_by_address.get(neighbour.peer)
     if node is not None:
         return node.name
@@ -160,4 +161,4 @@ def _routers(inputs: Inputs) -> Iterator[str]:
     """Yield the routers that may tell this node: what they pass on, the datastore doesn't know."""
     for neighbour in wanted_neighbours(inputs):
         if neighbour.peer not in inputs.nodes_by_address:
-            yield f"{_peer(inputs, neighbour)} may tell it: see  pycnictl bgp routes  there"
+            yield f"{peer_name(inputs, neighbour)} may tell it: see  pycnictl bgp routes  there"
