@@ -54,6 +54,12 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     explain.add_argument(
         "--run-dir", type=Path, default=DEFAULT_RUN_DIR, help="the agent's run directory"
     )
+    explain.add_argument(
+        "--services-file",
+        metavar="FILE",
+        default="",
+        help="Services and EndpointSlices where there is no cluster (that of this host's agent)",
+    )
     add_datastore_arguments(explain)
     add_output_argument(explain)
     explain.set_defaults(func=command(_explain))
@@ -65,7 +71,7 @@ async def _explain(args: argparse.Namespace) -> int:
     try:
         cluster = await read_cluster(datastore)
         if concerns_services(asked, cluster):
-            served = await read_services(service_sources(datastore))
+            served = await read_services(service_sources(args, datastore))
             return await _explain_service(args, asked, cluster, served)
     finally:
         await datastore.close()

@@ -68,9 +68,10 @@ def _agents() -> AgentConfig:
         raise
 
 
-def service_sources(datastore: OpenDatastore) -> ServiceSources:
-    """Return what tells of Services, as this host's agent is told of them."""
-    return opening.service_sources_of(datastore, services_file=_agents().services_file)
+def service_sources(args: argparse.Namespace, datastore: OpenDatastore) -> ServiceSources:
+    """Return what tells of Services: the cluster, or a file: that named, or the agent's."""
+    services_file = args.services_file or _agents().services_file
+    return opening.service_sources_of(datastore, services_file=services_file)
 
 
 def _is_file(path: Path) -> bool:

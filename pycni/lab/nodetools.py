@@ -27,6 +27,13 @@ case ${{1:-}} in
         esac
         set -- --datastore {datastore} "$@"
         ;;
+    bgp)
+        case ${{2:-}} in
+            explain) set -- "$@" --services-file {services} --run-dir {run_dir} ;;
+            [a-z]*) set -- "$@" --run-dir {run_dir} ;;
+        esac
+        set -- --datastore {datastore} "$@"
+        ;;
     *) set -- --datastore {datastore} "$@" ;;
 esac
 exec {python} -I -m pycni.ctl "$@"
@@ -45,6 +52,7 @@ def write_tools(node: str, *, plan: Plan, layout: Layout) -> None:
     words = {
         "run_dir": shlex.quote(str(layout.run_dir(node))),
         "datastore": shlex.quote(str(layout.datastore)),
+        "services": shlex.quote(str(layout.services)),
         "node": shlex.quote(node),
         "net_dir": shlex.quote(str(layout.net_dir(node))),
         "python": shlex.quote(sys.executable),

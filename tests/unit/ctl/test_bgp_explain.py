@@ -125,6 +125,17 @@ def test_addresses_of_services_are_explained_node_by_node(machine: Machine) -> N
     ]
 
 
+def test_services_are_read_of_a_file_that_is_named(machine: Machine) -> None:
+    file = machine.path / "services.yaml"
+    file.write_text("kind: Service\nmetadata: {name: shop}\nspec: {clusterIP: 10.96.0.7}\n")
+    ranges = ServiceRanges(cluster=(ip_network("10.96.0.0/12"),))
+    machine.write(POOL, *NODES, BGPConfiguration(services=ranges))
+
+    first, *_ = said(machine, "10.96.0.7", "--services-file", str(file))
+
+    assert "is the cluster IP of Service default/shop (externalTrafficPolicy Cluster)" in first
+
+
 def test_what_no_node_announces_of_services_is_said_with_a_status(machine: Machine) -> None:
     balancing = IPPool(
         "balanced",

@@ -33,4 +33,5 @@ def test_node_has_its_pycnictl_and_a_runtime(tmp_path: Path) -> None:
     tools = tmp_path / "node-1" / "bin"
     assert sorted(path.name for path in tools.iterdir()) == ["lab-runtime", "pycnictl"]
     assert str(layout.run_dir("node-1")) in run(tools / "pycnictl", "status").stderr
+    assert str(layout.run_dir("node-1")) in run(tools / "pycnictl", "bgp", "peers").stderr
     assert run(tools / "lab-runtime", "--help").stdout.startswith("usage: lab-runtime ")
