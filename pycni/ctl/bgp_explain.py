@@ -90,7 +90,7 @@ async def _explain_service(
     args: argparse.Namespace, asked: IPNetwork, cluster: Cluster, served: Served
 ) -> int:
     found = service_standings(asked, cluster, served)
-    around = [cidr for cidr in cluster.bgp.services.all if holds(cidr, asked)]
+    around = [cidr for cidr in cluster.service_ranges if holds(cidr, asked)]
     await _show(args, asked, described(asked, cluster, served), found, around=around)
     return 0 if any(one.part is Part.ANNOUNCES for one in found) else 1
 

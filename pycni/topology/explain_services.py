@@ -76,7 +76,7 @@ def concerns_services(asked: IPNetwork, cluster: Cluster) -> bool:
 
 
 def _range_around(asked: IPNetwork, cluster: Cluster) -> IPNetwork | None:
-    found = [cidr for cidr in cluster.bgp.services.all if holds(cidr, asked)]
+    found = [cidr for cidr in cluster.service_ranges if holds(cidr, asked)]
     return max(found, key=lambda cidr: cidr.prefixlen, default=None)
 
 

@@ -33,6 +33,11 @@ class Cluster:
     filters: tuple[BGPFilter, ...]
     bgp: tuple[BGPConfiguration, ...] = ()
 
+    @property
+    def service_ranges(self) -> tuple[IPNetwork, ...]:
+        """The ranges of Services, which no node routes."""
+        return tuple(cidr for one in self.bgp for cidr in one.services.all)
+
     def inputs(self, settings: Settings) -> Inputs:
         """Return what the agent of one node knows of it."""
         inputs = Inputs(settings)

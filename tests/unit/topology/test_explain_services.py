@@ -9,16 +9,8 @@ from pathlib import Path
 import pytest
 
 from pycni.datastore.services_file import follow_file
-from pycni.model.resources import (
-    BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
-    FilterAction,
-    FilterRule,
-    IPPool,
-    Node,
-    PoolUse,
-)
+from pycni.model.resources import IPPool, Node, PoolUse
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer, FilterAction, FilterRule
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import (
     EndpointSlice,
@@ -55,7 +47,7 @@ CLUSTER = Cluster(
     borrowed={},
     peers=(TOR,),
     filters=(),
-    bgp=BGPConfiguration(services=RANGES),
+    bgp=(BGPConfiguration(services=RANGES),),
 )
 
 
@@ -73,7 +65,7 @@ def rows(asked: str, known: Served, cluster: Cluster = CLUSTER) -> list[str]:
 
 def with_ranges(**ranges: object) -> Cluster:
     changed = replace(RANGES, **ranges)  # type: ignore[arg-type]
-    return replace(CLUSTER, bgp=BGPConfiguration(services=changed))
+    return replace(CLUSTER, bgp=(BGPConfiguration(services=changed),))
 
 
 def test_a_local_service_is_announced_by_itself_where_its_endpoint_is() -> None:
