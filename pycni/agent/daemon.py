@@ -65,6 +65,7 @@ from pycni.model.resources_bgp import BGPConfiguration
 from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import protocol_number
 from pycni.plan.mtu import pod_mtu
+from pycni.plan.overlay import serving
 from pycni.plan.peering import wanted_neighbours
 from pycni.ports_cluster import Cluster
 
@@ -217,6 +218,7 @@ class Agent:
         if inputs.node is not None:  # and the kernel has been read: this is after a pass
             found = self.autodetection.look(inputs, inputs.node, knows_ignored=is_known)
             self.registration.look_at(found)
+            self.registration.look_at_devices(serving(inputs))
         # Without its settings ExaBGP would only have to start again, and it has no neighbours yet.
         if is_known:
             bgp_settings.follow(inputs, self.speaker, stated=self.config.own_addresses)

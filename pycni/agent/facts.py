@@ -31,9 +31,12 @@ from pycni.model.endpoints import EndpointState, WorkloadEndpoint
 from pycni.model.network import (
     Address,
     AddressChanged,
+    CreateTunnel,
+    Failure,
     IPAddress,
     IPNetwork,
     KernelState,
+    Op,
     Route,
     RouteChanged,
     RouteKey,
@@ -135,6 +138,14 @@ class Facts:
         dirty = self._touched(self.rib.expire(now=now))
         dirty.is_all |= self._tunnel.expire(self.inputs, now=now)
         return dirty
+
+    def learn_outcome(self, ops: Iterable[Op], failures: Iterable[Failure]) -> None:
+        """Learn which tunnels' devices the kernel refuses to make."""
+        refused = {failure.op for failure in failures}
+        for op in ops:
+            if isinstance(op, CreateTunnel):
+                remember = set.add if op in refused else set.discard
+                remember(self.inputs.refused_devices, op.tunnel.name)
 
     def keep_peers(self, wanted: Iterable[IPAddress]) -> Dirty:
         """Forget what peers said with whom no session is wanted any more."""

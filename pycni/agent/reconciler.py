@@ -228,6 +228,7 @@ class Reconciler:
         todo = self._plan_all(have) if dirty.is_all else self._plan_part(dirty, have)
         ops = self._without_fights(todo.ops)
         failures = await self._actor.perform(ops, have)
+        self.facts.learn_outcome(ops, failures)
         self._conclude(todo, failures, dirty)
         if neighbours is not None:
             advertisements = wanted_adj_ribs_out(self.facts.inputs, neighbours)

@@ -10,6 +10,7 @@ from functools import partial
 from pycni.agent.departure import Departure
 from pycni.agent.messages import Changed, Listed
 from pycni.agent.tunnel_change import LINGER_S
+from pycni.agent.tunnel_ends import TunnelEnds
 from pycni.errors import AlreadyExists, Conflict, Exhausted, NotFound, PycniError, TryAgain
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.estates import show_presence
@@ -17,7 +18,7 @@ from pycni.ipam.retries import Sleep, asyncio_sleep
 from pycni.ipam.tunnel import ensure_tunnel_addresses
 from pycni.model.network import IPAddress, IPInterface
 from pycni.model.resources import IPPool, Node
-from pycni.model.tunnels import TunnelKind, with_address
+from pycni.model.tunnels import TunnelKind, address_in, with_address
 from pycni.plan.underlay import OwnAddresses
 from pycni.ports import Datastore
 
@@ -34,7 +35,8 @@ class Registration:
 
     `addresses` are those of the underlay that the configuration states; `look_at` tells of those
     that follow from the host's, or from an object that is the kubelet's to make (where it is not us
-    who `makes_node`).  What is neither stays as it is.
+    who `makes_node`).  What is neither stays as it is.  `look_at_devices` tells which VXLAN devices
+    serve: others are told of no other's address.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Registration:
         self._was_absent = not makes_node
         self._uid = ""
         self._kept_until: dict[TunnelKind, float] = {}
+        self._ends = TunnelEnds()
         self._wanted = asyncio.Event()
         self._wanted.set()
 
@@ -85,11 +88,16 @@ class Registration:
             self._own, self._has_looked = own, True
             self.wake()
 
+    def look_at_devices(self, devices: Mapping[TunnelKind, bool]) -> None:
+        """Learn which of the wanted VXLAN devices serve; tell others where that has changed."""
+        if self._ends.look_at(devices, now=_now()):
+            self.wake()
+
     async def run(self) -> None:
         """Bring node and tunnel address about, again whenever woken, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(min(self._kept_until.values(), default=None)):
+                async with asyncio.timeout_at(self._next_time()):
                     await self._wanted.wait()
             self._wanted.clear()
             try:
@@ -100,9 +108,14 @@ class Registration:
                 await self._sleep(RETRY_S)
                 self._wanted.set()
 
+    def _next_time(self) -> float | None:
+        ends = self._ends.deadline(now=_now())
+        return min((*self._kept_until.values(), *(() if ends is None else (ends,))), default=None)
+
     async def _turn(self) -> None:
         if self._departure is None or not self._departure.is_wanted:
             await self.once()
+            self._report("vxlan", self._ends.complaint(now=_now()))
             return
         self._kept_until = {}
         await self._departure.give_up()
@@ -121,9 +134,9 @@ class Registration:
             # Others take a node without object for gone, and this one serves pods all the same.
             await self._appear(_unchanged)
             raise
-        if await self._appear(_tunnelled(tunnels)):
+        if await self._appear(self._told(tunnels)):
             tunnels, lacking = await self._tunnel_addresses()
-            await self._write(_tunnelled(tunnels))
+            await self._write(self._told(tunnels))
         if lacking is not None:
             raise lacking
 
@@ -141,12 +154,28 @@ class Registration:
 
         By VXLAN they send to the address, and hear of a pool's change one after another.
         """
-        now = asyncio.get_running_loop().time()
+        now = _now()
         until = before.get(kind, now + LINGER_S)
         if not kind.is_vxlan or now >= until:
             return False
         self._kept_until[kind] = until
         return True
+
+    def _told(self, tunnels: _TunnelAddresses) -> _Change:
+        def change(node: Node) -> Node:
+            told = {
+                kind: address if address is None or self._may_tell(node, kind) else None
+                for kind, address in tunnels.items()
+            }
+            return _tunnelled(told)(node)
+
+        return change
+
+    def _may_tell(self, node: Node, kind: TunnelKind) -> bool:
+        if not kind.is_vxlan:
+            return True
+        is_told = address_in(node, kind) is not None
+        return self._ends.may_tell(kind, is_told=is_told, now=_now())
 
     async def _appear(self, change: _Change) -> bool:
         """Write what is so; return whether there was no object, so that things may have changed."""
@@ -222,6 +251,10 @@ class Registration:
                 " agent.yaml states an address)"
             )
         return ""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _addressed(node: Node, own: OwnAddresses) -> Node:

@@ -22,7 +22,6 @@ from pycni.model.network import (
     DeleteRuleset,
     IPNetwork,
     KernelState,
-    Link,
     Op,
     ReplaceRoute,
     Route,
@@ -32,11 +31,10 @@ from pycni.model.network import (
     SetNeighbour,
     SetRuleset,
     SetSysctl,
-    Tunnel,
 )
 from pycni.model.tunnels import VXLAN_DEVICES
 from pycni.plan.desired import Desired
-from pycni.plan.overlay import IPIP_KIND, can_serve, has_our_network
+from pycni.plan.overlay import IPIP_KIND, can_serve, has_our_network, is_as_made
 from pycni.plan.ownership import Ownership
 
 
@@ -158,7 +156,7 @@ def plan_tunnels(want: Desired, have: KernelState) -> list[Op]:
         if link is not None and not can_serve(link, tunnel):
             ops.append(CreateTunnel(tunnel))
             continue
-        if link is not None and not _is_as_made(link, tunnel):
+        if link is not None and not is_as_made(link, tunnel):
             # Most of a VXLAN device's parameters are settled when it is made.
             ops.append(DeleteLink(name))
             link = None
@@ -167,10 +165,6 @@ def plan_tunnels(want: Desired, have: KernelState) -> list[Op]:
         if link is None or not link.is_up or link.mtu != tunnel.mtu:
             ops.append(SetLink(name, mtu=tunnel.mtu))
     return ops
-
-
-def _is_as_made(link: Link, wanted: Tunnel) -> bool:
-    return wanted.vxlan is None or (link.vxlan, link.mac) == (wanted.vxlan, wanted.mac)
 
 
 def plan_entries(want: Desired, have: KernelState) -> list[Op]:

@@ -9,7 +9,7 @@ from pycni.ipam.pools import holds
 from pycni.model.network import IPAddress, IPNetwork, NextHop
 from pycni.model.tunnels import TunnelKind
 from pycni.plan.inputs import Inputs, host_prefix
-from pycni.plan.overlay import FarEnd, far_ends, is_foreign, usable_kinds
+from pycni.plan.overlay import FarEnd, far_ends, usable_kinds, why_unusable
 from pycni.plan.peering import Session, session_with
 from pycni.plan.services import ranges_of
 
@@ -38,7 +38,7 @@ class Ground:
         self._underlays: dict[int, Underlay | None] = {}
         self._own: dict[IPNetwork, str] | None = None
         self._ends: dict[TunnelKind, dict[str, FarEnd | str]] = {}
-        self._foreign: dict[TunnelKind, bool] = {}
+        self._unusable: dict[TunnelKind, str | None] = {}
         self._ends6: frozenset[IPNetwork] | None = None
         self._services = ranges_of(inputs).all
         self.has_services = bool(self._services)
@@ -79,11 +79,11 @@ class Ground:
             known = self._ends[kind] = far_ends(self.inputs, kind)
         return known
 
-    def is_foreign(self, kind: TunnelKind) -> bool:
-        """Tell whether somebody else's interface has the name of our VXLAN device."""
-        if kind not in self._foreign:
-            self._foreign[kind] = is_foreign(self.inputs, kind)
-        return self._foreign[kind]
+    def why_unusable(self, kind: TunnelKind) -> str | None:
+        """Say why nothing may go by a tunnel's device, None where it may."""
+        if kind not in self._unusable:
+            self._unusable[kind] = why_unusable(self.inputs, kind)
+        return self._unusable[kind]
 
     def ends6(self) -> frozenset[IPNetwork]:
         """Return the far ends of the VXLAN tunnel for IPv6, each of which needs a route of its own.

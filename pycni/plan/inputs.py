@@ -80,7 +80,8 @@ class Inputs:
     `is_leaving`: the node is to be out of the network for good.  `services` has Kubernetes's by
     "namespace/name", and `slices` their endpoints: Service → EndpointSlice by name.
     `formers` are pools as they were before they took another tunnel, while that may not lead
-    everywhere yet; a kind that `tunnel_phases` doesn't name is settled.
+    everywhere yet; a kind that `tunnel_phases` doesn't name is settled.  `refused_devices` are
+    names of tunnels' devices that the kernel refused to make when it was asked last.
     `bgp` are the settings of all nodes, and `nodes_bgp` what nodes have of their own.
     `pods`, `host_veths` and `nodes_by_address` are indexes, kept by `set_endpoint` and `set_node`.
     """
@@ -103,6 +104,7 @@ class Inputs:
     links: dict[str, Link] = field(default_factory=dict)
     tunnel_phases: dict[TunnelKind, TunnelPhase] = field(default_factory=dict)
     formers: dict[str, IPPool] = field(default_factory=dict)
+    refused_devices: set[str] = field(default_factory=set)
     addresses: set[Address] = field(default_factory=set)
     is_leaving: bool = False
     services: dict[str, Service] = field(default_factory=dict)

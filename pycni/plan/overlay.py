@@ -67,11 +67,31 @@ def has_our_network(link: Link) -> bool:
     return link.vxlan is not None and link.vxlan.vni == VNI
 
 
+def is_as_made(link: Link, wanted: Tunnel) -> bool:
+    """Tell whether a tunnel's device has what it is to be made with."""
+    return wanted.vxlan is None or (link.vxlan, link.mac) == (wanted.vxlan, wanted.mac)
+
+
 def is_foreign(inputs: Inputs, kind: TunnelKind) -> bool:
     """Tell whether somebody else's interface has the name of our VXLAN device."""
     link = inputs.links.get(VXLAN_DEVICES[kind])
     wanted = vxlan_device(inputs, kind, mtu=0)
     return link is not None and (wanted is None or not can_serve(link, wanted))
+
+
+def why_unusable(inputs: Inputs, kind: TunnelKind) -> str | None:
+    """Say why nothing may go by a tunnel's device, None where it may.
+
+    One that is missing will do, for it is made before its routes, unless the kernel has refused.
+    """
+    if not kind.is_vxlan:
+        return None
+    if is_foreign(inputs, kind):
+        return "is another's: see the failures"
+    name = VXLAN_DEVICES[kind]
+    if name in inputs.refused_devices and name not in inputs.links:
+        return "can't be made: see the failures"
+    return None
 
 
 def far_ends(inputs: Inputs, kind: TunnelKind) -> dict[str, FarEnd | str]:
@@ -160,9 +180,23 @@ def _tunnel_mtu(inputs: Inputs, kind: TunnelKind) -> int | None:
 
 
 def usable_kinds(inputs: Inputs) -> Iterator[TunnelKind]:
-    """Yield the kinds of tunnels whose devices are wanted, and not another's."""
+    """Yield the kinds of tunnels whose devices are wanted, and neither another's nor refused."""
     wanted = wanted_tunnels(inputs)
     for kind in TunnelKind:
         is_wanted = device_of(inputs.settings, kind) in wanted
-        if is_wanted and not (kind.is_vxlan and is_foreign(inputs, kind)):
+        if is_wanted and why_unusable(inputs, kind) is None:
             yield kind
+
+
+def serving(inputs: Inputs) -> dict[TunnelKind, bool]:
+    """Return of each VXLAN device that is wanted whether it is there, up and as it is to be."""
+    wanted = wanted_tunnels(inputs)
+    return {
+        kind: _serves(inputs.links.get(name), wanted[name])
+        for kind, name in VXLAN_DEVICES.items()
+        if name in wanted
+    }
+
+
+def _serves(link: Link | None, wanted: Tunnel) -> bool:
+    return link is not None and link.is_up and is_as_made(link, wanted)

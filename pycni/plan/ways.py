@@ -66,8 +66,9 @@ def _tunnelled(
     device = device_of(inputs.settings, kind)
     if not kind.is_vxlan:
         return NextHop(oif=device, gateway=next_hop, is_onlink=True)
-    if ground.is_foreign(kind):
-        return f"{device}, by which it would leave, is another's: see the failures"
+    why_unusable = ground.why_unusable(kind)
+    if why_unusable is not None:
+        return f"{device}, by which it would leave, {why_unusable}"
     end = ground.far_ends(kind)[behind.name]
     if isinstance(end, str):
         return f"pool {pool.name} tunnels to {behind.name}, and {end}"

@@ -34,6 +34,7 @@ from pycni.model.network import (
     Route,
 )
 from pycni.model.resources import IPPool, Resource, TunnelMode, resource_name
+from pycni.model.tunnels import TunnelKind
 from pycni.plan.inputs import Inputs, Settings, route_key
 from pycni.plan.iproute import ip_route_lines
 from pycni.plan.mtu import pod_mtu
@@ -140,6 +141,7 @@ class NodeAgent:
             addresses=self.addresses,
             report=lambda _what, _why: None,
         )
+        registration.look_at_devices({kind: True for kind in TunnelKind if kind.is_vxlan})
         await registration.once()
 
     def start(self, *, refresh_s: float = 60.0, watches_records: bool = True) -> None:

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pycni.model.linklayer import FdbEntry, LinkLayerEntry, NeighbourEntry
-from pycni.model.network import KernelState
+from pycni.agent.tunnel_change import LINGER_S
+from pycni.model.linklayer import FdbEntry, LinkLayerEntry, NeighbourEntry, Vxlan
+from pycni.model.network import CreateTunnel, KernelState, Tunnel
 from pycni.model.resources import IPPool, Node, TunnelMode
-from pycni.model.vxlan import usual_mac
+from pycni.model.tunnels import TunnelKind
+from pycni.model.vxlan import PORT, VNI, usual_mac
+from pycni.plan.desired import rejected_paths
+from pycni.plan.overlay import serving
 from tests.agent.cluster import POOL, Cluster, NodeAgent, cluster
 from tests.agent.exercise import EXERCISE
 from tests.virtual_time import run
@@ -176,5 +180,61 @@ def test_anothers_device_is_told_and_left_alone_until_it_goes(tmp_path: Path) ->
             (line,) = [one for one in await node.routes() if one.startswith("192.168.247.0/26")]
             assert line.endswith("dev vxlan.calico proto bird onlink")
             assert node.reconciler.health.failures == []
+
+    run(story())
+
+
+def test_a_device_that_can_not_be_made_takes_no_routes_until_it_can(tmp_path: Path) -> None:
+    """Another device has the network: the tunnel before leads there as long as it may, then none.
+
+    And others are told nothing of this node's end.
+    """
+
+    async def story() -> None:
+        async with cluster(tmp_path, EXERCISE, pools=[POOL]) as made:
+            node = made.nodes["node-0"]
+            network = Vxlan(VNI, PORT, node.address.ip)
+            rival = Tunnel("vxlan7", "vxlan", 1450, "66:00:00:00:00:01", network)
+            assert await node.kernel.apply([CreateTunnel(rival)]) == []
+
+            await made.put(VXLAN)
+            for one in made.nodes.values():
+                await one.register()
+            await made.settle(10)
+
+            assert "192.168.247.0/26 via 10.10.43.25 dev tunl0 proto bird onlink" in (
+                await node.routes()
+            )
+            assert node.reconciler is not None
+            failure, *_ = node.reconciler.health.failures
+            assert "a VXLAN device with the specified VNI exists already" in failure.message
+            inputs = node.facts.inputs
+            assert serving(inputs) == {TunnelKind.VXLAN: False}
+            await made.settle(LINGER_S)
+            assert all("dev tunl0" not in one for one in await node.routes())
+            reasons = {one.reason for one in rejected_paths(inputs)}
+            why = "vxlan.calico, by which it would leave, can't be made: see the failures"
+            assert reasons == {why}
+
+            node.kernel.delete_link("vxlan7")
+            await made.settle(30)
+
+            (line,) = [one for one in await node.routes() if one.startswith("192.168.247.0/26")]
+            assert line.endswith("dev vxlan.calico proto bird onlink")
+            assert node.reconciler.health.failures == []
+            assert serving(inputs) == {TunnelKind.VXLAN: True}
+
+    run(story())
+
+
+def test_a_device_that_is_deleted_costs_no_route_that_leads_by_it(tmp_path: Path) -> None:
+    """It is made anew together with what leads by it; no path is rejected in between."""
+
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            node.facts.inputs.links.pop(DEVICE)
+
+            assert not any(one.reason for one in rejected_paths(node.facts.inputs))
+            await made.settle()
 
     run(story())

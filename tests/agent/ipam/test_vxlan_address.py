@@ -9,6 +9,7 @@ import pytest
 from pycni.agent.messages import Listed
 from pycni.agent.registration import Registration
 from pycni.agent.tunnel_change import LINGER_S
+from pycni.agent.tunnel_ends import GRACE_S
 from pycni.datastore.memory import MemoryDatastore
 from pycni.errors import Exhausted
 from pycni.ipam import block as arithmetic
@@ -27,9 +28,11 @@ POOLS = {TunnelKind.VXLAN: FOUR, TunnelKind.VXLAN_V6: SIX}
 
 
 def registration(store: MemoryDatastore) -> Registration:
-    return Registration(
+    made = Registration(
         store, node(store), node="node-0", addresses=(), report=lambda _what, _why: None
     )
+    made.look_at_devices(dict.fromkeys(POOLS, True))
+    return made
 
 
 async def said(store: MemoryDatastore, kind: TunnelKind) -> IPAddress | None:
@@ -162,5 +165,56 @@ def test_a_full_pool_of_one_kind_costs_no_other_kind_its_address() -> None:
         assert address is not None
         assert await held_by(store, tunnel_handle("node-0")) == [str(address)]
         assert await said(store, TunnelKind.VXLAN_V6) is None
+
+    run(story())
+
+
+def test_others_are_told_of_an_address_once_its_device_serves() -> None:
+    kind = TunnelKind.VXLAN
+
+    async def story() -> None:
+        store = MemoryDatastore()
+        await store.create(FOUR)
+        made = registration(store)
+        made.look_at_devices({kind: False})
+        await made.once()
+        assert await said(store, kind) is None
+        held = await held_by(store, tunnel_handle("node-0", kind))
+
+        made.look_at_devices({kind: True})
+        await made.once()
+
+        assert held == [str(await said(store, kind))]
+
+    run(story())
+
+
+def test_an_address_is_taken_back_when_its_device_has_been_away_for_long() -> None:
+    kind = TunnelKind.VXLAN
+
+    async def story() -> None:
+        store = MemoryDatastore()
+        await store.create(FOUR)
+        await registration(store).once()
+        told = await said(store, kind)
+        troubles: dict[str, str] = {}
+        made = Registration(
+            store, node(store), node="node-0", addresses=(), report=troubles.__setitem__
+        )
+        running = asyncio.create_task(made.run())
+        await asyncio.sleep(3600)
+        assert await said(store, kind) == told
+
+        made.look_at_devices({kind: False})
+        await asyncio.sleep(GRACE_S - 1)
+        assert (await said(store, kind), troubles["vxlan"]) == (told, "")
+        await asyncio.sleep(2)
+        assert await said(store, kind) is None
+        assert "vxlan.calico can't be used" in troubles["vxlan"]
+        made.look_at_devices({kind: True})
+        await asyncio.sleep(1)
+
+        assert (await said(store, kind), troubles["vxlan"]) == (told, "")
+        running.cancel()
 
     run(story())
