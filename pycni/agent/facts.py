@@ -78,6 +78,7 @@ class Facts:
         self._claims: dict[IPNetwork, dict[str, BlockAffinity]] = {}
         self._borrowed_in: dict[IPNetwork, dict[IPNetwork, str]] = {}
         self._tunnel = TunnelChange()
+        self._has_recalled = False
         self._services = ServiceFacts(inputs)
 
     @property
@@ -97,12 +98,19 @@ class Facts:
         """Tell whether all Services are known, where any is to be announced."""
         return self._services.is_complete or not self.inputs.bgp.services.all
 
-    def snapshot(self, state: KernelState) -> None:
+    def snapshot(self, state: KernelState, *, now: float) -> None:
         """Take a new picture of the kernel."""
         leave_out_link_local(state)
         self.have = state
         self.inputs.links = state.links
         self.inputs.addresses = state.addresses
+        self._recall(now=now)
+
+    def _recall(self, *, now: float) -> None:
+        """Find once, before anything is planned, what a predecessor was about with the tunnels."""
+        if self.have is not None and IPPool in self.listed and not self._has_recalled:
+            self._has_recalled = True
+            self._tunnel.recall(self.inputs, self.have, now=now)
 
     def next_deadline(self) -> float:
         """Return when `expire` has something to do; inf when never."""
@@ -164,6 +172,7 @@ class Facts:
             dirty = self._changed(message.kind, message.name, message.value)
         if message.kind is IPPool:
             self._tunnel.heed(self.inputs, before=before, now=now)
+            self._recall(now=now)
         return dirty
 
     def _endpoint_changed(self, message: EndpointChanged) -> Dirty:

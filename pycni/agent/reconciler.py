@@ -263,9 +263,10 @@ class Reconciler:
         # Also when it fails: then the retry is due, and that alone.
         self._refresh_at = self._clock() + self._refresh_s
         try:
-            self.facts.snapshot(await self._kernel.snapshot(names))
+            state = await self._kernel.snapshot(names)
         except EventsLost as exc:
             raise TryAgain(f"cannot read the kernel's state: {exc}") from exc
+        self.facts.snapshot(state, now=self._clock())
 
     def _ownership(self, have: KernelState) -> Ownership:
         inputs = self.facts.inputs

@@ -10,7 +10,7 @@ import pytest
 
 from pycni.agent.tunnel_change import LINGER_S
 from pycni.model.linklayer import FdbEntry, LinkLayerEntry, NeighbourEntry, Vxlan
-from pycni.model.network import CreateTunnel, KernelState, Tunnel
+from pycni.model.network import CreateTunnel, DeleteLink, DeleteRoute, KernelState, Tunnel
 from pycni.model.resources import IPPool, Node, TunnelMode
 from pycni.model.tunnels import TunnelKind
 from pycni.model.vxlan import PORT, VNI, usual_mac
@@ -236,5 +236,38 @@ def test_a_device_that_is_deleted_costs_no_route_that_leads_by_it(tmp_path: Path
 
             assert not any(one.reason for one in rejected_paths(node.facts.inputs))
             await made.settle()
+
+    run(story())
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 5.0, 40.0])
+def test_an_agent_that_restarts_while_a_pool_changes_keeps_what_leads_to_late_nodes(
+    tmp_path: Path, seconds: float
+) -> None:
+    """node-2 has no end of the new tunnel, whenever node-0's agent dies."""
+    late = "192.168.247.0/26 via 10.10.43.25 dev tunl0 proto bird onlink"
+
+    async def story() -> None:
+        async with cluster(tmp_path, EXERCISE, pools=[POOL]) as made:
+            node, other = made.nodes["node-0"], made.nodes["node-1"]
+            await made.put(VXLAN)
+            for one in (node, other):
+                await one.register()
+            await made.settle(seconds)
+            assert late in await node.routes()
+            node.kernel.applied.clear()
+
+            await node.stop()
+            await made.settle(0.1)
+            node.start()
+            await made.settle(30)
+
+            assert late in await node.routes()
+            assert node.kernel.link("tunl0") is not None
+            gone = [op for op in node.kernel.applied if isinstance(op, DeleteRoute | DeleteLink)]
+            assert gone == []
+            await made.settle(LINGER_S)
+            assert late not in await node.routes()
+            assert node.kernel.link("tunl0") is None
 
     run(story())

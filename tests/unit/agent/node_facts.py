@@ -28,7 +28,7 @@ def facts(*messages: Message) -> Facts:
     state = KernelState(
         links={link.name: link for link in (ETH0, TUNNEL, VETH)}, addresses={UNDERLAY}
     )
-    made.snapshot(state)
+    made.snapshot(state, now=0.0)
     for message in (
         told_of(node("node-0", "10.10.7.20/20")),
         EndpointsListed([POD]),

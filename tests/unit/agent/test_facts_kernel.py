@@ -138,7 +138,7 @@ def test_what_ipv6_brings_by_itself_concerns_nobody() -> None:
     link_local = Route(key, next_hops=frozenset({NextHop("cali1")}))
     address = Address("cali1", ip_interface("fe80::1/64"))
     made = facts()
-    made.snapshot(KernelState(addresses={address}, routes={key: (link_local,)}))
+    made.snapshot(KernelState(addresses={address}, routes={key: (link_local,)}), now=0.0)
 
     assert made.have == KernelState()
     assert not made.feed(KernelTold(RouteChanged(link_local, is_present=True)), now=0.0)
@@ -149,7 +149,7 @@ def test_an_underlay_may_have_link_local_ipv4_addresses() -> None:
     made = facts()
     address = Address("eth0", ip_interface("169.254.16.7/16"))
 
-    made.snapshot(KernelState(addresses={address}))
+    made.snapshot(KernelState(addresses={address}), now=0.0)
 
     assert made.inputs.addresses == {address}
     assert made.feed(KernelTold(AddressChanged(address, is_present=False)), now=0.0)

@@ -1,16 +1,22 @@
 """A pool's mode changes: the tunnel is there first, and stays for those who hear of it late."""
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from math import inf
 
+import pytest
+
 from pycni.agent.facts import Facts
+from pycni.agent.messages import Listed
 from pycni.agent.tunnel_change import LINGER_S, READY_S
+from pycni.model.network import Address, KernelState, Link, NextHop, Route, RouteKey
 from pycni.model.resources import IPPool, TunnelMode
+from pycni.model.tunnels import TunnelKind, tunnel_of
 from pycni.model.vxlan import VxlanEnd
 from pycni.plan.imports import judge_prefix
+from pycni.plan.inputs import Inputs, Settings, TunnelPhase
 from pycni.plan.overlay import wanted_tunnels
-from tests.unit.agent.node_facts import facts, gone, told_of
+from tests.unit.agent.node_facts import ETH0, UNDERLAY, facts, gone, told_of
 from tests.unit.plan.samples import affinity, lines, node, path, pool
 
 NEAR = "192.168.9.0/26"
@@ -157,3 +163,101 @@ def test_a_pool_that_is_gone_or_without_tunnel_is_remembered_no_more() -> None:
     made.feed(gone(VXLAN), now=103.0)
 
     assert made.inputs.formers == {}
+
+
+# --- an agent that restarts ---------------------------------------------------------------------
+
+BY_DEVICE = {
+    "eth0": NextHop("eth0", ip_address("10.10.7.30")),
+    "tunl0": NextHop("tunl0", ip_address("10.10.7.30"), is_onlink=True),
+    "vxlan.calico": NextHop("vxlan.calico", ip_address("192.168.9.0"), is_onlink=True),
+}
+CROSSING = replace(VXLAN, vxlan_mode=TunnelMode.CROSS_SUBNET)
+
+
+def restarted(
+    now_pool: IPPool, *devices: str, protocol: int = 12, standing: str = "", is_up: bool = True
+) -> Facts:
+    """Return what an agent knows that finds routes to blocks by these devices, at second 100.
+
+    `standing` is a tunnel's device with this node's address in it.
+    """
+    made = Facts(Inputs(Settings("node-0")))
+    made.feed(Listed(IPPool, [now_pool]), now=90.0)
+    state = KernelState(
+        links={"eth0": ETH0, standing: Link(standing, 9, "ipip", is_up=is_up)},
+        addresses={UNDERLAY, Address(standing or "eth0", ip_interface("192.168.39.192/32"))},
+    )
+    for number, device in enumerate(devices):
+        key = RouteKey(ip_network(f"192.168.{number}.0/26"))
+        hops = frozenset({BY_DEVICE[device]})
+        state.routes[key] = (Route(key, next_hops=hops, protocol=protocol),)
+    made.snapshot(state, now=100.0)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("pool_now", "devices", "former", "is_coming"),
+    [
+        (VXLAN, ["tunl0"], TUNNELLED, True),
+        (VXLAN, ["tunl0", "eth0"], pool(mode=TunnelMode.CROSS_SUBNET), True),
+        (VXLAN, ["eth0"], PLAIN, True),
+        (VXLAN, ["tunl0", "vxlan.calico"], TUNNELLED, False),
+        (TUNNELLED, ["vxlan.calico"], VXLAN, True),
+        (TUNNELLED, ["vxlan.calico", "eth0"], CROSSING, True),
+        (TUNNELLED, ["eth0"], PLAIN, True),
+        (VXLAN, ["vxlan.calico"], None, False),
+        (TUNNELLED, ["tunl0", "tunl0"], None, False),
+        (CROSSING, ["eth0"], None, False),
+        (CROSSING, ["eth0", "vxlan.calico"], None, False),
+        (PLAIN, ["eth0", "tunl0"], None, False),
+        (VXLAN, [], None, False),
+    ],
+)
+def test_a_restart_finds_in_the_kernel_by_what_a_pool_went(
+    pool_now: IPPool, devices: list[str], former: IPPool | None, is_coming: bool
+) -> None:
+    made = restarted(pool_now, *devices)
+    kind = tunnel_of(pool_now)
+
+    assert made.inputs.formers == ({} if former is None else {pool_now.name: former})
+    coming = {} if kind is None or not is_coming else {kind: TunnelPhase.COMING}
+    assert made.inputs.tunnel_phases == coming
+
+
+def test_what_a_restart_finds_ends_as_if_it_had_been_heard_just_now() -> None:
+    made = restarted(VXLAN, "tunl0")
+
+    assert made.next_deadline() == 100.0 + READY_S
+    made.expire(now=100.0 + READY_S)
+    assert made.next_deadline() == 100.0 + LINGER_S
+    made.expire(now=100.0 + LINGER_S)
+    assert (made.inputs.formers, made.next_deadline()) == ({}, inf)
+
+
+def test_others_routes_say_nothing() -> None:
+    assert restarted(VXLAN, "tunl0", protocol=4).inputs.formers == {}
+
+
+def test_it_is_looked_at_once() -> None:
+    made = restarted(VXLAN)
+    again = restarted(VXLAN, "tunl0").have
+    assert again is not None
+
+    made.snapshot(again, now=200.0)
+
+    assert made.inputs.formers == {}
+
+
+def test_a_tunnel_that_stands_stays_a_minute_after_a_restart() -> None:
+    made = restarted(PLAIN, standing="tunl0")
+
+    assert made.inputs.tunnel_phases == {TunnelKind.IPIP: TunnelPhase.GOING}
+    assert made.next_deadline() == 100.0 + LINGER_S
+
+
+def test_one_that_is_down_or_whose_pool_is_gone_does_not() -> None:
+    elsewhere = replace(PLAIN, cidr=ip_network("10.99.0.0/16"))
+
+    assert restarted(PLAIN, standing="tunl0", is_up=False).inputs.tunnel_phases == {}
+    assert restarted(elsewhere, standing="tunl0").inputs.tunnel_phases == {}
