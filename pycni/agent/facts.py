@@ -230,12 +230,9 @@ class Facts:
         best = next((a for a in claims.values() if is_confirmed(a)), None)
         set_or_drop(self.inputs.affinities, cidr, best or next(iter(claims.values()), None))
         is_own = self.inputs.settings.node == subject.node
-        return Dirty(
-            keys={route_key(cidr)},
-            is_bgp=is_own,
-            is_other=is_own,
-            is_all=self.inputs.concerns_end(cidr),
-        )
+        is_all = self.inputs.concerns_end(cidr)
+        self.inputs.forget_former_ends()
+        return Dirty(keys={route_key(cidr)}, is_bgp=is_own, is_other=is_own, is_all=is_all)
 
     def _block_changed(self, value: Block | None, subject: Block) -> Dirty:
         """Find the addresses of a block that nodes other than its owner hold."""
@@ -253,6 +250,7 @@ class Facts:
         self.inputs.borrowed.update(new)
         touched = old.keys() | new.keys()
         is_all = any(self.inputs.concerns_end(prefix) for prefix in touched)
+        self.inputs.forget_former_ends()
         return Dirty(keys={route_key(p) for p in touched}, is_bgp=True, is_all=is_all)
 
     def _endpoints_listed(self, message: EndpointsListed) -> Dirty:

@@ -124,6 +124,10 @@ def _far_end(inputs: Inputs, node: Node, kind: TunnelKind) -> FarEnd | str:
     if address is None:
         return "it has no address inside the VXLAN tunnel (yet)"
     holder = inputs.holder_of(address)
+    before = inputs.former_ends.get((node.name, kind))
+    if holder is None and before is not None and inputs.holder_of(before) in (None, node.name):
+        # It has moved, and whose the new block is comes by another watch.
+        return FarEnd(node.name, before, mac_of(node, kind), underlay.ip)
     if holder is None:
         return f"no block affinity covers its address inside the VXLAN tunnel, {address} (yet)"
     if holder != node.name:

@@ -41,3 +41,18 @@ def test_an_entry_that_somebody_changes_is_looked_at() -> None:
 
     assert made.feed(came, now=0.0) == Dirty(is_other=True)
     assert not made.feed(came, now=0.0)
+
+
+def test_the_new_block_of_an_end_that_moves_concerns_everything_and_ends_the_move() -> None:
+    """Whichever of the two is heard first."""
+    there = replace(node("node-3", "10.10.7.30/20"), vxlan=VxlanEnd(ip_address("192.168.9.0")))
+    elsewhere = replace(there, vxlan=VxlanEnd(ip_address("192.168.100.1")))
+    claim = told_of(affinity("192.168.100.0/26", "node-3"))
+    made = facts(told_of(affinity(BLOCK, "node-3")), told_of(there), told_of(elsewhere))
+    assert set(made.inputs.former_ends.values()) == {ip_address("192.168.9.0")}
+
+    assert made.feed(claim, now=0.0).is_all
+
+    assert made.inputs.former_ends == {}
+    made = facts(told_of(affinity(BLOCK, "node-3")), claim, told_of(there), told_of(elsewhere))
+    assert made.inputs.former_ends == {}
