@@ -21,6 +21,8 @@ from pycni.kernel.birthmark import birth_group
 from pycni.kernel.event_filter import hear_only
 from pycni.kernel.hostend import HostEnd
 from pycni.kernel.linux import LinuxKernel
+from pycni.kernel.names import LinkIndexes
+from pycni.kernel.neighbours import list_entries
 from pycni.kernel.netlink import NetlinkSocket, join_group, open_socket
 from pycni.kernel.nft import Nftables
 from pycni.kernel.podnet import LinuxPodNet
@@ -28,7 +30,15 @@ from pycni.kernel.unplug import RTNLGRP_LINK
 from pycni.kernel.wire import Ack, Message, Request, messages
 from pycni.kernel.wire_conf import RTM_SETNEIGHTBL, ipv4_conf
 from pycni.kernel.wire_link import RTM_DELLINK, RTM_NEWLINK
-from pycni.model.network import CreateTunnel, Ruleset, SetRuleset, SetSysctl, Tunnel
+from pycni.model.linklayer import FdbEntry, Vxlan
+from pycni.model.network import (
+    CreateTunnel,
+    Ruleset,
+    SetNeighbour,
+    SetRuleset,
+    SetSysctl,
+    Tunnel,
+)
 from pycni.plan.nat import COUNTERS, NatInputs, render
 from pycni.plan.podsysctls import IPV4_CONF
 
@@ -330,3 +340,30 @@ def test_a_read_only_proc_sys_is_no_obstacle_where_values_are_right(
     assert told in ran.stderr
     assert bool(ran.returncode) is bool(told)
     assert ("cali0" in host.sh("ip link")) is not bool(told)
+
+
+def test_listing_many_entries_of_a_vxlan_device_lets_others_have_their_turn(
+    netns: Callable[[], Namespace],
+) -> None:
+    parameters = Vxlan(4096, 4789, ip_address("10.0.0.1"))
+    device = Tunnel("vxlan.calico", "vxlan", 1450, "66:00:00:00:00:01", parameters)
+
+    async def turns_while_listing(entries: int) -> int:
+        kernel, socket_ = LinuxKernel(), NetlinkSocket()
+        macs = (f"66:00:00:01:{n // 256:02x}:{n % 256:02x}" for n in range(entries))
+        far = [FdbEntry(device.name, mac, ip_address("10.0.0.2")) for mac in macs]
+        assert await kernel.apply([CreateTunnel(device), *map(SetNeighbour, far)]) == []
+        links = (await kernel.snapshot([])).links.values()
+        kernel.close()
+        listing = asyncio.create_task(list_entries(socket_, links, names=LinkIndexes(socket_)))
+        turns = 0
+        while not listing.done():
+            turns += 1
+            await asyncio.sleep(0)
+        socket_.close()
+        assert len(listing.result()) == entries
+        return turns
+
+    with netns().entered():
+        # Each datagram of a listing holds a few hundred.
+        assert asyncio.run(turns_while_listing(2000)) > 5

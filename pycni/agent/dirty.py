@@ -10,12 +10,15 @@ class Dirty:
     """What the next pass must look at; `is_all` implies the rest, `is_doubtful` a new snapshot.
 
     `keys` are routes, `links` host ends of pods, `is_other` stands for tunnels, their addresses,
-    entries, sysctls and nftables, `is_gate` for a source that may now have been heard completely.
+    sysctls and nftables, `is_neighbour` for the kernel's entries of VXLAN devices (what is wanted
+    of them changes with `is_all` alone), `is_gate` for a source that may now have been heard
+    completely.
     """
 
     keys: set[RouteKey] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
     is_other: bool = False
+    is_neighbour: bool = False
     is_bgp: bool = False
     is_gate: bool = False
     is_all: bool = False
@@ -26,6 +29,7 @@ class Dirty:
         self.keys |= more.keys
         self.links |= more.links
         self.is_other |= more.is_other
+        self.is_neighbour |= more.is_neighbour
         self.is_bgp |= more.is_bgp
         self.is_gate |= more.is_gate
         self.is_all |= more.is_all
@@ -36,6 +40,7 @@ class Dirty:
             self.keys
             or self.links
             or self.is_other
+            or self.is_neighbour
             or self.is_bgp
             or self.is_gate
             or self.is_all

@@ -45,12 +45,10 @@ from pycni.plan.desired import (
     needs_gateway,
     route,
     wanted_addresses,
-    wanted_entries,
     wanted_pod_sysctls,
     wanted_sysctls,
 )
 from pycni.plan.exports import wanted_adj_ribs_out
-from pycni.plan.ground import Ground
 from pycni.plan.overlay import wanted_tunnels
 from pycni.plan.ownership import Ownership, host_veths
 from pycni.plan.peering import wanted_neighbours
@@ -278,13 +276,13 @@ class Reconciler:
         )
 
     def _plan_all(self, have: KernelState) -> Plan:
-        self.want = compute(self.facts.inputs)
+        self.want = compute(self.facts.inputs, ground=self.facts.ground())
         return plan(self.want, have, ownership=self._ownership(have), gate=self.gate())
 
     def _plan_part(self, dirty: Dirty, have: KernelState) -> Plan:
         """Compute and plan the dirty keys only, and the rest only when something of it is dirty."""
         inputs, want = self.facts.inputs, self.want
-        ground = Ground(inputs)
+        ground = self.facts.ground()
         for key in dirty.keys:
             wanted = route(inputs, key, ground=ground)
             if wanted is None:
@@ -294,6 +292,9 @@ class Reconciler:
         ops = self._plan_pod_links(dirty.links, have)
         if dirty.is_other:
             ops += self._plan_other(have)
+        if dirty.is_neighbour:
+            ops += plan_entries(want, have)
+            ops += plan_old_entries(want, have) if self.gate().blocks_ready else []
         result = plan_routes(
             want.routes,
             have,
@@ -325,14 +326,11 @@ class Reconciler:
         want.tunnels = wanted_tunnels(inputs)
         want.addresses = wanted_addresses(inputs)
         want.sysctls = wanted_sysctls(inputs)
-        want.entries = wanted_entries(inputs)
         ops = plan_tunnels(want, have)
         ops += plan_new_addresses(want, have)
         ops += plan_sysctls(want.sysctls, have.sysctls)
-        ops += plan_entries(want, have)
         ops += plan_ruleset(want, have, gate=gate)
         if gate.blocks_ready:
-            ops += plan_old_entries(want, have)
             ops += plan_old_addresses(want, have, ownership=self._ownership(have))
         return ops
 

@@ -131,7 +131,7 @@ class LinuxKernel:
             read = (wire_link.read_address(m.body, name_of=names.name_of) for m in part)
             state.addresses.update(address for address in read if address is not None)
             await asyncio.sleep(0)
-        state.neighbours = list_entries(self._listings, state.links.values(), names=names)
+        state.neighbours = await list_entries(self._listings, state.links.values(), names=names)
         reader = wire_route.RouteReader(names.name_of)
         for family in (AF_INET, AF_INET6):
             await self._read_routes(family, reader=reader, into=state.routes)

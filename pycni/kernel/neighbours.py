@@ -1,5 +1,6 @@
 """Who is behind VXLAN devices: list their permanent entries, write and delete them."""
 
+import asyncio
 import errno
 from collections.abc import Iterable
 
@@ -14,10 +15,13 @@ VXLAN_KIND = "vxlan"
 _ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 
 
-def list_entries(
+async def list_entries(
     socket: NetlinkSocket, links: Iterable[Link], *, names: LinkIndexes
 ) -> dict[EntryKey, LinkLayerEntry]:
-    """Return the permanent entries of all VXLAN devices among these links."""
+    """Return the permanent entries of all VXLAN devices among these links.
+
+    Other tasks have their turn every few milliseconds.
+    """
     found: dict[EntryKey, LinkLayerEntry] = {}
     for link in links:
         if link.kind != VXLAN_KIND:
@@ -29,6 +33,7 @@ def list_entries(
                     read = wire_neighbour.read_entry(message.body, name_of=names.name_of)
                     if read is not None and read[1] and read[0].ifname == link.name:
                         found[read[0].key] = read[0]
+                await asyncio.sleep(0)
     return found
 
 

@@ -57,9 +57,9 @@ class Desired:
     ruleset: Ruleset | None = None
 
 
-def compute(inputs: Inputs) -> Desired:
+def compute(inputs: Inputs, *, ground: Ground | None = None) -> Desired:
     """Compute everything that is wanted in the kernel."""
-    ground = Ground(inputs)
+    ground = ground or Ground(inputs)
     return Desired(
         tunnels=wanted_tunnels(inputs),
         entries=wanted_entries(inputs, ground=ground),

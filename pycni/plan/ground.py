@@ -29,15 +29,21 @@ class Underlay:
     is_ignored: bool
 
 
-class Ground:
-    """Works each thing out once, when it is first asked for."""
+FarEnds = dict[TunnelKind, dict[str, FarEnd | str]]
 
-    def __init__(self, inputs: Inputs) -> None:
+
+class Ground:
+    """Works each thing out once, when it is first asked for.
+
+    Of `ends`, what was found for a moment before, whoever keeps them answers that they hold still.
+    """
+
+    def __init__(self, inputs: Inputs, *, ends: FarEnds | None = None) -> None:
         self.inputs = inputs
         self._sessions: dict[IPAddress, Session] = {}
         self._underlays: dict[int, Underlay | None] = {}
         self._own: dict[IPNetwork, str] | None = None
-        self._ends: dict[TunnelKind, dict[str, FarEnd | str]] = {}
+        self._ends: FarEnds = {} if ends is None else ends
         self._unusable: dict[TunnelKind, str | None] = {}
         self._ends6: frozenset[IPNetwork] | None = None
         self._services = ranges_of(inputs).all

@@ -84,11 +84,12 @@ def apply_event(state: KernelState, event: KernelEvent) -> Effect:
         case LinkChanged():
             return _link_changed(state, event)
         case LinkGone():
-            state.links.pop(event.name, None)
+            link = state.links.pop(event.name, None)
             state.gateways.discard(event.name)
             state.lost_gateways.discard(event.name)
-            for key in [k for k, e in state.neighbours.items() if e.ifname == event.name]:
-                del state.neighbours[key]
+            # Only devices of VXLAN have entries here, and most links that go are pods'.
+            if link is None or link.vxlan is not None:
+                _drop_entries_of(state, event.name)
             return Effect(keys=_drop_routes_by(state, event.name), link=event.name)
         case AddressChanged():
             return _address_changed(state, event)
@@ -99,6 +100,11 @@ def apply_event(state: KernelState, event: KernelEvent) -> Effect:
             return Effect(is_ruleset=True)
         case _:
             assert_never(event)
+
+
+def _drop_entries_of(state: KernelState, name: str) -> None:
+    for key in [k for k, entry in state.neighbours.items() if entry.ifname == name]:
+        del state.neighbours[key]
 
 
 def _is_link_local(address: IPAddress) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -269,5 +270,43 @@ def test_an_agent_that_restarts_while_a_pool_changes_keeps_what_leads_to_late_no
             await made.settle(LINGER_S)
             assert late not in await node.routes()
             assert node.kernel.link("tunl0") is None
+
+    run(story())
+
+
+class Counting(dict[str, Node]):
+    """Nodes that count how often somebody walks over all of them."""
+
+    walks = 0
+
+    def values(self) -> Any:  # noqa: ANN401 - dict_values has no name.
+        self.walks += 1
+        return super().values()
+
+
+def test_pods_and_others_devices_cost_no_walk_over_the_nodes(tmp_path: Path) -> None:
+    """What is wanted behind the tunnel is worked out when nodes, pools or books change."""
+
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, node):
+            assert node.reconciler is not None
+            health = node.reconciler.health
+            await node.add("default/first")  # the block is the node's from now on
+            node.kernel.add_link("flannel.1", kind="vxlan")
+            await made.settle()
+            node.facts.inputs.nodes = nodes = Counting(node.facts.inputs.nodes)
+            full_passes = health.full_passes
+
+            await node.add("default/second")
+            await made.settle()
+            passes = health.passes
+            node.kernel.set_neighbour(FdbEntry("flannel.1", MAC, ip_address("10.10.0.99")))
+            await made.settle()
+            assert health.passes == passes
+            delete_entries(node)
+            await made.settle()
+
+            assert {REMOTE, NEIGHBOUR} <= set(node.kernel.neighbours())
+            assert (nodes.walks, health.full_passes) == (0, full_passes)
 
     run(story())

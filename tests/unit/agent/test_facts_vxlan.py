@@ -39,8 +39,14 @@ def test_an_entry_that_somebody_changes_is_looked_at() -> None:
     came = KernelTold(NeighbourChanged(ENTRY, is_present=True))
     made = facts()
 
-    assert made.feed(came, now=0.0) == Dirty(is_other=True)
+    assert made.feed(came, now=0.0) == Dirty(is_neighbour=True)
     assert not made.feed(came, now=0.0)
+
+
+def test_an_entry_of_anothers_device_is_not() -> None:
+    theirs = replace(ENTRY, ifname="flannel.1")
+
+    assert not dirty(KernelTold(NeighbourChanged(theirs, is_present=True)))
 
 
 def test_the_new_block_of_an_end_that_moves_concerns_everything_and_ends_the_move() -> None:
