@@ -311,6 +311,8 @@ class FakeKernel:
                 self._create_tunnel(tunnel)
             case SetLink(name=name, mtu=mtu):
                 self._tables.require_link(name)
+                if op.tunnel is not None:
+                    self._tables.change_tunnel(op.tunnel)
                 self.change_link(name, is_up=True, mtu=mtu)
             case DeleteLink(name=name):
                 if name in self._tables.links:

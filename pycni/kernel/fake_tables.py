@@ -24,6 +24,7 @@ from pycni.model.network import (
     RouteChanged,
     RouteKey,
     Scope,
+    Tunnel,
 )
 
 _IPV6 = 6
@@ -88,6 +89,16 @@ class FakeTables:
         if link.is_up and not before.is_up:
             for address in self._addresses_of(link.name):
                 self._connect(address)
+
+    def change_tunnel(self, wanted: Tunnel) -> None:
+        """Give a VXLAN device other addresses; those behind it are forgotten with its own MAC."""
+        link = self.links[wanted.name]
+        if link.vxlan is None or wanted.vxlan is None or link.vxlan.vni != wanted.vxlan.vni:
+            raise Refused(errno.EOPNOTSUPP, "cannot change VNI")
+        vxlan = replace(wanted.vxlan, port=link.vxlan.port)
+        self.change_link(replace(link, mac=wanted.mac or link.mac, vxlan=vxlan))
+        if wanted.mac:
+            self._drop_neighbours_of(link.name, keeps_fdb=True)
 
     def rename_link(self, name: str, *, to: str) -> None:
         """Rename a link; what refers to it is by index, and so goes along."""

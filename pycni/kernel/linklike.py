@@ -1,6 +1,7 @@
 """Why an interface can't be made or taken for a tunnel, in words; pure."""
 
 from pycni.model.network import Link, Tunnel
+from pycni.plan.overlay import can_serve
 
 
 def no_such_kind(wanted: Tunnel) -> str:
@@ -27,7 +28,7 @@ def unlike(link: Link, wanted: Tunnel) -> str | None:
     """Say why the interface of a tunnel's name can't serve as it, None where it can."""
     if link.kind != wanted.kind:
         return f"it exists and is of kind {link.kind!r}"
-    if wanted.vxlan is None or link.vxlan == wanted.vxlan:
+    if can_serve(link, wanted):  # what it lacks is mended when its event comes
         return None
     return (
         f"it exists, and is another's: {link.vxlan} with MAC address {link.mac}; delete it by"

@@ -213,6 +213,8 @@ class LinuxKernel:
             case CreateTunnel(tunnel=wanted):
                 self._create_tunnel(wanted)
             case SetLink(name=name, mtu=mtu):
+                if op.tunnel is not None:
+                    self._call(wire_link.change_tunnel(op.tunnel))
                 self._call(wire_link.set_link(name=name, is_up=True, mtu=mtu))
             case DeleteLink(name=name):
                 self._call(wire_link.delete_link(name=name), accept={errno.ENODEV})

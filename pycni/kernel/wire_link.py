@@ -110,18 +110,32 @@ def create_veth(
 
 def create_tunnel(tunnel: Tunnel) -> Request:
     """Make a tunnel device that takes packets from and sends to any address."""
-    kind = attribute(_IFLA_INFO_KIND, tunnel.kind.encode())
-    parameters = b"" if tunnel.vxlan is None else _vxlan_parameters(tunnel.vxlan)
-    body = _link_body(
-        text(_IFLA_IFNAME, tunnel.name),
-        attribute(_IFLA_ADDRESS, bytes.fromhex(tunnel.mac.replace(":", ""))) if tunnel.mac else b"",
-        u32(_IFLA_MTU, tunnel.mtu),
-        nested(_IFLA_LINKINFO, kind, parameters),
-    )
+    body = _tunnel_body(tunnel, is_new=True)
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
-def _vxlan_parameters(vxlan: Vxlan) -> bytes:
+def change_tunnel(tunnel: Tunnel) -> Request:
+    """Give a VXLAN device other addresses in place, or another wish to learn.
+
+    An empty MAC address stays as it is.  The kernel refuses any word of its port, and of the MTU in
+    the same breath.
+    """
+    return Request(RTM_NEWLINK, 0, _tunnel_body(tunnel, is_new=False))
+
+
+def _tunnel_body(tunnel: Tunnel, *, is_new: bool) -> bytes:
+    kind = attribute(_IFLA_INFO_KIND, tunnel.kind.encode())
+    vxlan = tunnel.vxlan
+    parameters = b"" if vxlan is None else _vxlan_parameters(vxlan, is_new=is_new)
+    return _link_body(
+        text(_IFLA_IFNAME, tunnel.name),
+        attribute(_IFLA_ADDRESS, bytes.fromhex(tunnel.mac.replace(":", ""))) if tunnel.mac else b"",
+        u32(_IFLA_MTU, tunnel.mtu) if is_new else b"",
+        nested(_IFLA_LINKINFO, kind, parameters),
+    )
+
+
+def _vxlan_parameters(vxlan: Vxlan, *, is_new: bool) -> bytes:
     local = b""
     if vxlan.local is not None:
         kind = _VXLAN_LOCAL if vxlan.local.version == 4 else _VXLAN_LOCAL6
@@ -131,7 +145,7 @@ def _vxlan_parameters(vxlan: Vxlan) -> bytes:
         u32(_VXLAN_ID, vxlan.vni),
         local,
         attribute(_VXLAN_LEARNING, bytes([vxlan.is_learning])),
-        attribute(_VXLAN_PORT, vxlan.port.to_bytes(2, "big")),
+        attribute(_VXLAN_PORT, vxlan.port.to_bytes(2, "big")) if is_new else b"",
     )
 
 

@@ -226,10 +226,11 @@ class CreateTunnel:
 
 @dataclass(frozen=True, slots=True)
 class SetLink:
-    """Set an interface up and give it this MTU."""
+    """Set an interface up and give it this MTU; `tunnel`: also that VXLAN device's addresses."""
 
     name: str
     mtu: int
+    tunnel: Tunnel | None = None
 
 
 @dataclass(frozen=True, slots=True)

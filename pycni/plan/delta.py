@@ -7,7 +7,7 @@ has been heard completely.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pycni.model.endpoints import GATEWAY_V6
 from pycni.model.network import (
@@ -34,7 +34,7 @@ from pycni.model.network import (
 )
 from pycni.model.tunnels import VXLAN_DEVICES
 from pycni.plan.desired import Desired
-from pycni.plan.overlay import IPIP_KIND, can_serve, has_our_network, is_as_made
+from pycni.plan.overlay import IPIP_KIND, can_be_changed, can_serve, has_our_network, is_as_made
 from pycni.plan.ownership import Ownership
 
 
@@ -156,14 +156,18 @@ def plan_tunnels(want: Desired, have: KernelState) -> list[Op]:
         if link is not None and not can_serve(link, tunnel):
             ops.append(CreateTunnel(tunnel))
             continue
-        if link is not None and not is_as_made(link, tunnel):
-            # Most of a VXLAN device's parameters are settled when it is made.
+        is_as_it_is_to_be = link is not None and is_as_made(link, tunnel)
+        if link is not None and not is_as_it_is_to_be and not can_be_changed(link, tunnel):
             ops.append(DeleteLink(name))
             link = None
         if link is None:
-            ops.append(CreateTunnel(tunnel))
-        if link is None or not link.is_up or link.mtu != tunnel.mtu:
-            ops.append(SetLink(name, mtu=tunnel.mtu))
+            ops += [CreateTunnel(tunnel), SetLink(name, tunnel.mtu)]
+        elif not is_as_it_is_to_be:
+            # With any word of its MAC address, even the same, the kernel forgets its neighbours.
+            change = tunnel if link.mac != tunnel.mac else replace(tunnel, mac="")
+            ops.append(SetLink(name, tunnel.mtu, change))
+        elif not link.is_up or link.mtu != tunnel.mtu:
+            ops.append(SetLink(name, tunnel.mtu))
     return ops
 
 

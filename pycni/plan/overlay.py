@@ -72,6 +72,21 @@ def is_as_made(link: Link, wanted: Tunnel) -> bool:
     return wanted.vxlan is None or (link.vxlan, link.mac) == (wanted.vxlan, wanted.mac)
 
 
+def can_be_changed(link: Link, wanted: Tunnel) -> bool:
+    """Tell whether a device of VXLAN becomes as wanted in place, and needn't be made anew.
+
+    The kernel changes MAC address, local address and learning, but neither network, port nor IP
+    version (vxlan_nl2conf of drivers/net/vxlan).
+    """
+    return _fixed(link.vxlan) is not None and _fixed(link.vxlan) == _fixed(wanted.vxlan)
+
+
+def _fixed(vxlan: Vxlan | None) -> tuple[int, int, int] | None:
+    if vxlan is None or vxlan.local is None:
+        return None
+    return (vxlan.vni, vxlan.port, vxlan.local.version)
+
+
 def is_foreign(inputs: Inputs, kind: TunnelKind) -> bool:
     """Tell whether somebody else's interface has the name of our VXLAN device."""
     link = inputs.links.get(VXLAN_DEVICES[kind])
@@ -103,7 +118,8 @@ def far_ends(inputs: Inputs, kind: TunnelKind) -> dict[str, FarEnd | str]:
     }
     own = inputs.node
     claimed = {} if own is None else {mac_of(own, kind): own.name}
-    # Whose MAC address it is by his name has it; nobody can take another's by stating it.
+    # Whose MAC address it is by his name has it: nobody takes that by stating it.  Of one that is
+    # stated by several and nobody's by name, the first by name has it.
     for end in sorted(
         (end for end in ends.values() if isinstance(end, FarEnd)),
         key=lambda end: (end.mac != usual_mac(end.node, version=kind.version), end.node),

@@ -72,14 +72,53 @@ def test_a_device_has_what_it_was_made_with(vtep: World) -> None:
 
 
 def test_a_device_is_made_once_and_not_over_another_of_its_name(vtep: World) -> None:
-    other = replace(DEVICE, vxlan=Vxlan(42, 4789, ip_address("10.0.0.1")))
+    network = Vxlan(42, 4789, ip_address("10.0.0.1"))
+    other = replace(DEVICE, mac="66:00:00:00:00:42", vxlan=network)
 
     assert apply(vtep, CreateTunnel(DEVICE)) == []
-    (failure,) = apply(vtep, CreateTunnel(other))
+    assert apply(vtep, DeleteLink(NAME), CreateTunnel(other)) == []
+    (failure,) = apply(vtep, CreateTunnel(DEVICE))
 
     assert failure.errno == errno.EEXIST
     assert "it exists, and is another's" in failure.message
-    assert vtep.snapshot().links[NAME].vxlan == DEVICE.vxlan
+    assert vtep.snapshot().links[NAME].vxlan == other.vxlan
+
+
+def test_one_that_has_come_meanwhile_and_can_serve_is_taken_and_changed_in_place(
+    vtep: World,
+) -> None:
+    """Entries stay as far as they don't hang on the MAC address."""
+    network = Vxlan(4096, 4789, ip_address("10.0.0.7"))
+    wanted = replace(DEVICE, mac="66:00:00:00:00:08", vxlan=network)
+    assert apply(vtep, SetNeighbour(REMOTE), SetNeighbour(NEIGHBOUR)) == []
+    index = vtep.snapshot().links[NAME].index
+
+    assert apply(vtep, CreateTunnel(wanted), SetLink(NAME, 1400, wanted)) == []
+
+    link = vtep.snapshot().links[NAME]
+    found = (link.index, link.mac, link.vxlan, link.mtu, link.is_up)
+    assert found == (index, wanted.mac, network, 1400, True)
+    assert entries(vtep) == {REMOTE}
+
+
+@pytest.mark.parametrize("is_learning", [True, False])
+def test_learning_and_the_local_address_change_in_place(vtep: World, *, is_learning: bool) -> None:
+    networks = [Vxlan(4096, 4789, ip_address(f"10.0.0.{n}"), is_learning) for n in (1, 7)]
+    assert apply(vtep, *map(SetNeighbour, ENTRIES)) == []
+
+    for network in networks:
+        change = replace(DEVICE, mac="", vxlan=network)
+        assert apply(vtep, SetLink(NAME, 1450, change)) == []
+        link = vtep.snapshot().links[NAME]
+        assert (link.mac, link.vxlan) == (DEVICE.mac, network)
+
+    assert entries(vtep) == set(ENTRIES)
+
+
+def test_a_network_can_not_be_changed_in_place(vtep: World) -> None:
+    other = replace(DEVICE, vxlan=Vxlan(42, 4789, ip_address("10.0.0.1")))
+
+    assert codes(apply(vtep, SetLink(NAME, 1450, other))) == [errno.EOPNOTSUPP]
 
 
 def test_two_devices_can_not_have_one_network(vtep: World) -> None:

@@ -25,6 +25,8 @@ def test_a_device_serves_if_it_is_as_wanted() -> None:
     assert unlike(Link("tunl0", 3, "ipip"), IPIP) is None
     assert unlike(Link("vxlan.calico", 3, "vxlan", vxlan=PARAMETERS), VXLAN) is None
     assert unlike(Link("tunl0", 3, "veth"), IPIP) == "it exists and is of kind 'veth'"
+    elsewhere = Vxlan(4096, 4789, ip_address("10.0.0.2"))
+    assert unlike(Link("vxlan.calico", 3, "vxlan", vxlan=elsewhere), VXLAN) is None
     others = unlike(Link("vxlan.calico", 3, "vxlan", vxlan=Vxlan(42, 4789, None)), VXLAN)
     assert others is not None
     assert others.startswith("it exists, and is another's: ")

@@ -69,15 +69,29 @@ def test_a_device_that_is_down_or_of_another_size_is_set(fields: dict[str, objec
 @pytest.mark.parametrize(
     "wrong",
     [
-        replace(LINK, mac="66:00:00:00:00:01"),
         replace(LINK, vxlan=replace(PARAMETERS, port=8472)),
         replace(LINK, vxlan=replace(PARAMETERS, local=None)),
-        replace(LINK, vxlan=replace(PARAMETERS, is_learning=True)),
+        replace(LINK, vxlan=replace(PARAMETERS, local=ip_address("fd00::1"))),
         replace(LINK, vxlan=replace(PARAMETERS, vni=42)),
     ],
 )
 def test_a_device_of_ours_that_is_wrong_is_made_anew(wrong: Link) -> None:
     assert planned(wrong) == [DeleteLink(NAME), CreateTunnel(TUNNEL), SetLink(NAME, 1450)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(LINK, mac="66:00:00:00:00:01"),
+        replace(LINK, vxlan=replace(PARAMETERS, local=ip_address("10.10.7.99"))),
+        replace(LINK, vxlan=replace(PARAMETERS, is_learning=True), is_up=False),
+    ],
+)
+def test_what_can_be_changed_of_a_device_is_changed_in_place(wrong: Link) -> None:
+    # An empty MAC address stays as it is.
+    change = replace(TUNNEL, mac=MAC if wrong.mac != MAC else "")
+
+    assert planned(wrong) == [SetLink(NAME, 1450, change)]
 
 
 @pytest.mark.parametrize(
