@@ -7,14 +7,12 @@ from pycni.check.findings import Finding, Severity
 from pycni.check.host import route_to
 from pycni.model.network import IPAddress, KernelState
 from pycni.model.resources import Node
-from pycni.model.tunnels import OVERHEADS, VXLAN_DEVICES, TunnelKind
+from pycni.model.tunnels import OVERHEADS, VXLAN_DEVICES, TunnelKind, address_in
 from pycni.model.vxlan import PORT
 
-_IPV4_HEADERS = 28
-"""Of IPv4 and UDP: what a datagram has beside its payload."""
-_PING_HEADERS = 28
+_HEADERS = {4: 28, 6: 48}
+"""Of IP and UDP: what a datagram has beside its payload; ping's of ICMP are as long."""
 _SMALL = 36
-_VXLAN = VXLAN_DEVICES[TunnelKind.VXLAN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +29,15 @@ class Way:
     @property
     def payloads(self) -> tuple[int, int]:
         """Return the payload of a small datagram and of one of full size."""
-        return _SMALL, self.mtu - _IPV4_HEADERS
+        return _SMALL, self.mtu - _HEADERS[self.address.version]
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another node: the way to its own address and, where that is how pods get there, by tunnel."""
+    """Another node: the way to its own address and, where that is how pods get there, by tunnel.
+
+    It is one of each IP version: what passes in one may be dropped in the other.
+    """
 
     name: str
     underlay: Way
@@ -55,17 +56,23 @@ def peers_of(nodes: Iterable[Node], *, own: str, kernel: KernelState, tunnel: st
     """Return the ways to all other nodes, as this node's routes lead there now."""
     peers = []
     for node in nodes:
-        if node.name == own or node.ipv4 is None:
+        if node.name == own:
             continue
-        underlay = _way(kernel, node.ipv4.ip)
-        if underlay is None:
-            continue
-        inside = (
-            _way(kernel, node.ipip_tunnel_address, oif=tunnel, kind=TunnelKind.IPIP),
-            _way(kernel, node.vxlan.address, oif=_VXLAN, kind=TunnelKind.VXLAN),
-        )
-        peers.append(Peer(node.name, underlay, next(filter(None, inside), None)))
+        four = None if node.ipv4 is None else _way(kernel, node.ipv4.ip)
+        if four is not None:
+            kinds = (TunnelKind.IPIP, TunnelKind.VXLAN)
+            inside = (_inside(kernel, node, kind, tunnel=tunnel) for kind in kinds)
+            peers.append(Peer(node.name, four, next(filter(None, inside), None)))
+        six = None if node.ipv6 is None else _way(kernel, node.ipv6.ip)
+        inside6 = _inside(kernel, node, TunnelKind.VXLAN_V6, tunnel=tunnel)
+        if six is not None and inside6 is not None:
+            peers.append(Peer(node.name, six, inside6))
     return peers
+
+
+def _inside(kernel: KernelState, node: Node, kind: TunnelKind, *, tunnel: str) -> Way | None:
+    device = VXLAN_DEVICES.get(kind, tunnel)
+    return _way(kernel, address_in(node, kind), oif=device, kind=kind)
 
 
 def _way(
@@ -101,7 +108,7 @@ def judge(peer: Peer, *, underlay: Passed, tunnel: Passed | None, is_alive: bool
         return []
     if tunnel.small:
         return [_narrow(peer, peer.tunnel)]
-    return [_no_vxlan(peer) if peer.tunnel.kind is TunnelKind.VXLAN else _no_tunnel(peer)]
+    return [_no_tunnel(peer) if peer.tunnel.kind is TunnelKind.IPIP else _no_vxlan(peer)]
 
 
 def _silent(peer: Peer) -> Finding:
@@ -115,8 +122,13 @@ def _silent(peer: Peer) -> Finding:
     )
 
 
+def _firewall_of(address: IPAddress) -> str:
+    return "iptables" if address.version == 4 else "ip6tables"
+
+
 def _unprobed(peer: Peer) -> Finding:
     address = peer.underlay.address
+    program = _firewall_of(address)
     return Finding(
         "probes",
         Severity.WARNING,
@@ -124,15 +136,16 @@ def _unprobed(peer: Peer) -> Finding:
         "whether tunnelled and full-size packets of pods get there can't be seen, and what drops"
         " ICMP breaks the discovery of path MTUs",
         "let UDP port 179 of the nodes pass to it and ICMP back, there:"
-        "  iptables -I INPUT -p udp --dport 179 -s SUBNET -j ACCEPT",
+        f"  {program} -I INPUT -p udp --dport 179 -s SUBNET -j ACCEPT",
     )
 
 
 def _narrow(peer: Peer, way: Way) -> Finding:
     kind = "" if way.kind is None else "tunnelled "
     inner = peer.tunnel.kind if peer.tunnel is not None else None
-    # Beside what ping counts as its size: 28 of its headers, and the tunnel's own.
-    more = _PING_HEADERS - (OVERHEADS[inner or TunnelKind.IPIP] if way.kind is None else 0)
+    # Beside what ping counts as its size: its headers, and the tunnel's own.
+    more = _HEADERS[way.address.version]
+    more -= OVERHEADS[inner or TunnelKind.IPIP] if way.kind is None else 0
     return Finding(
         "packet-size",
         Severity.ERROR,
@@ -159,11 +172,12 @@ def _no_tunnel(peer: Peer) -> Finding:
 
 def _no_vxlan(peer: Peer) -> Finding:
     address = peer.underlay.address
+    program = _firewall_of(address)
     return Finding(
         "vxlan-port",
         Severity.ERROR,
         f"no tunnelled packet (UDP port {PORT}) reaches {peer.name} ({address}), and others do",
         "pods of the two nodes can't talk: a firewall drops VXLAN, or the node doesn't take it",
         f"let UDP port {PORT} pass between the nodes in the cloud's firewall, and on both nodes:"
-        f"  iptables -I INPUT -p udp --dport {PORT} -s {address} -j ACCEPT",
+        f"  {program} -I INPUT -p udp --dport {PORT} -s {address} -j ACCEPT",
     )

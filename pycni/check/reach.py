@@ -24,7 +24,8 @@ AT_ONCE = 32
 _DNS_PORT = 53
 # linux/in.h; the module `socket` has no name for them.
 _IP_MTU_DISCOVER = 10
-_IP_PMTUDISC_PROBE = 3
+_IPV6_MTU_DISCOVER = 23
+_PMTUDISC_PROBE = 3
 
 
 async def try_peers(peers: Sequence[Peer]) -> list[Finding]:
@@ -50,7 +51,7 @@ async def _try(way: Way) -> Passed:
 
 async def _answers_tcp(address: IPAddress) -> bool:
     """Tell whether BGP's port is open, or refused by somebody."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+    with socket.socket(_family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             async with asyncio.timeout(ATTEMPTS * PATIENCE_S):
                 await asyncio.get_running_loop().sock_connect(probe, (str(address), PORT))
@@ -64,9 +65,13 @@ async def _answers_tcp(address: IPAddress) -> bool:
 async def passes(address: IPAddress, *, payload: int) -> bool:
     """Tell whether a datagram of just that size, never in fragments, is answered."""
     for _ in range(ATTEMPTS):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
+        with socket.socket(_family(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
             # Whatever the kernel has learned of the path: it may have been mended since.
-            probe.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
+            if address.version == 4:
+                probe.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+            else:
+                probe.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 1)
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     probe.connect((str(address), PORT))
@@ -82,6 +87,10 @@ async def passes(address: IPAddress, *, payload: int) -> bool:
                 continue
             return True  # somebody listens, and answered
     return False
+
+
+def _family(address: IPAddress) -> socket.AddressFamily:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
 
 
 async def resolves(server: str, *, port: int = _DNS_PORT) -> bool:

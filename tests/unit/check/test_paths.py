@@ -1,7 +1,7 @@
 """Ways between nodes: which there are, and what it means that some packets don't come."""
 
 from dataclasses import replace
-from ipaddress import IPv4Interface, ip_address, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_network
 
 import pytest
 
@@ -143,3 +143,41 @@ def test_what_drops_vxlan_is_a_port_and_its_headers_are_more() -> None:
     assert "--dport 4789 -s 10.0.0.2 " in dropped.repair
     assert plain.repair.endswith("SIZE - 22")
     assert tunnelled.repair.endswith("SIZE + 28")
+
+
+UNDERLAY6 = Way(ip_address("fd00:10::2"), 1500)
+VXLAN6 = Peer("node-1", UNDERLAY6, Way(ip_address("fd00:1::40"), 1430, TunnelKind.VXLAN_V6))
+
+
+def test_a_node_is_tried_in_each_ip_version_by_which_it_is_tunnelled_to() -> None:
+    kernel = state(**{"eth0": "10.0.0.0/24", "vxlan-v6.calico": "fd00:1::40/128"})
+    key = RouteKey(ip_network("fd00:10::/64"))
+    kernel.routes[key] = (Route(key, next_hops=frozenset({NextHop("eth0")})),)
+    kernel.links["vxlan-v6.calico"] = Link("vxlan-v6.calico", 3, mtu=1430)
+    inside = VxlanEnd(ip_address("fd00:1::40"))
+    plain = replace(node("node-1", tunnel=None), ipv6=IPv6Interface("fd00:10::2/64"))
+    other = replace(plain, vxlan6=inside)
+
+    def peers(one: Node) -> list[Peer]:
+        return peers_of([one], own="node-0", kernel=kernel, tunnel="tunl0")
+
+    assert peers(other) == [replace(PEER, tunnel=None), VXLAN6]
+    assert peers(replace(other, ipv4=None)) == [VXLAN6]
+    # Not tunnelled, or its address out of reach: nothing to say of IPv6.
+    assert peers(plain) == [replace(PEER, tunnel=None)]
+    del kernel.routes[key]
+    assert peers(other) == [replace(PEER, tunnel=None)]
+
+
+def test_headers_and_firewall_of_ipv6_are_its_own() -> None:
+    (dropped,) = judge(VXLAN6, underlay=ALL, tunnel=NONE, is_alive=True)
+    (plain,) = judge(VXLAN6, underlay=SMALL, tunnel=SMALL, is_alive=True)
+    (tunnelled,) = judge(VXLAN6, underlay=ALL, tunnel=SMALL, is_alive=True)
+    (unprobed,) = judge(VXLAN6, underlay=NONE, tunnel=NONE, is_alive=True)
+
+    assert dropped.check == "vxlan-port"
+    assert "  ip6tables -I INPUT -p udp --dport 4789 -s fd00:10::2 " in dropped.repair
+    assert "  ip6tables -I INPUT -p udp --dport 179 " in unprobed.repair
+    assert plain.repair.endswith("SIZE - 22")
+    assert tunnelled.repair.endswith("SIZE + 48")
+    assert UNDERLAY6.payloads == (36, 1452)

@@ -10,20 +10,25 @@ import pytest
 
 from pycni.check import reach
 from pycni.check.paths import Peer, Way
+from pycni.model.network import IPAddress
 
-LOOPBACK = ip_address("127.0.0.1")
-
-
-def test_a_kernel_on_which_nobody_listens_answers() -> None:
-    assert asyncio.run(reach.passes(LOOPBACK, payload=1000))
+LOOPBACK, LOOPBACK6 = ip_address("127.0.0.1"), ip_address("::1")
+BOTH = pytest.mark.parametrize("address", [LOOPBACK, LOOPBACK6], ids=str)
 
 
-def test_what_no_packet_can_hold_does_not_pass() -> None:
-    assert not asyncio.run(reach.passes(LOOPBACK, payload=65536))
+@BOTH
+def test_a_kernel_on_which_nobody_listens_answers(address: IPAddress) -> None:
+    assert asyncio.run(reach.passes(address, payload=1000))
 
 
-def test_a_healthy_peer_leaves_no_finding() -> None:
-    way = Way(LOOPBACK, 1500)
+@BOTH
+def test_what_no_packet_can_hold_does_not_pass(address: IPAddress) -> None:
+    assert not asyncio.run(reach.passes(address, payload=65536))
+
+
+@BOTH
+def test_a_healthy_peer_leaves_no_finding(address: IPAddress) -> None:
+    way = Way(address, 1500)
 
     assert asyncio.run(reach.try_peers([Peer("a", way), Peer("b", way, way)])) == []
 
