@@ -127,6 +127,11 @@ def test_agents_that_die_and_come_back_lose_no_packet(cluster: Cluster) -> None:
         "bridge fdb replace $(mac) dev vxlan.calico dst 10.10.7.99 self permanent",
         "ip neigh delete 192.168.247.0 dev vxlan.calico",
         "ip neigh replace 192.168.247.0 lladdr 66:00:00:00:00:01 dev vxlan.calico nud permanent",
+        # What is not permanent would be learned away sooner or later.
+        "bridge fdb replace $(mac) dev vxlan.calico dst 10.10.7.99 self dynamic",
+        "ip neigh replace 192.168.247.0 lladdr 66:00:00:00:00:01 dev vxlan.calico nud reachable",
+        "ip neigh replace 192.168.247.0 lladdr 66:00:00:00:00:01 dev vxlan.calico nud stale",
+        "ip neigh change 192.168.247.0 dev vxlan.calico nud failed",
         "ip -6 neigh delete fd00:192:168::f700 dev vxlan-v6.calico",
         "ip -6 route delete fd00:192:168::f700/128 dev vxlan-v6.calico",
     ],

@@ -2,8 +2,9 @@
 
 Half of what the kernel tells of a new pod are routes of its own `local` table, and the link-local
 address and route that it gives every interface with IPv6 (that an address goes may matter: one
-of them is a pod's gateway); neighbours that traffic finds matter as little.  A program of the
-classic packet filter on the event socket drops these.  It judges the one message of each event by
+of them is a pod's gateway); neighbours that traffic finds matter as little, but for those of our
+VXLAN devices, where nobody is to be found but by us.  A program of the classic packet filter on the
+event socket drops these.  It judges the one message of each event by
 fixed offsets; where a message looks different, it lets it pass, and readers leave out the rest of
 what doesn't matter.
 """
@@ -11,6 +12,7 @@ what doesn't matter.
 import socket
 import struct
 from array import array
+from collections.abc import Collection
 
 from pycni.kernel.wire_link import RTM_NEWADDR
 from pycni.kernel.wire_neighbour import NUD_FAILED, NUD_PERMANENT, RTM_NEWNEIGH
@@ -34,7 +36,7 @@ _ROUTE_LENGTH, _ROUTE_TABLE = 17, 20
 # Of an IPv6 route RTA_DST comes second, behind RTA_TABLE, and holds all 16 bytes.
 _ROUTE_DST_HEADER, _ROUTE_DST = 36, 40
 _DST_HEADER = struct.pack("=HH", 4 + 16, 1)
-_NEIGHBOUR_STATE = 24  # two bytes in the host's order
+_NEIGHBOUR_INDEX, _NEIGHBOUR_STATE = 20, 24  # four and two bytes in the host's order
 _LINK_LOCAL, _LINK_LOCAL_LENGTH, _LINK_LOCAL_MASK = 0xFE80, 10, 0xFFC0
 
 
@@ -70,15 +72,21 @@ _WHAT_MATTERS: _Program = (
     ("", _JUMP_IF_EQUAL, socket.AF_INET6, "", "pass"),
     ("", _LOAD_8, _ADDRESS_SCOPE, "", ""),
     ("", _JUMP_IF_EQUAL, Scope.LINK, "drop", "pass"),
-    ("neighbour", _LOAD_16, _NEIGHBOUR_STATE, "", ""),
+    ("neighbour", _LOAD_32, _NEIGHBOUR_INDEX, "", ""),
+)
+_NEIGHBOURS_THAT_STAY: _Program = (
+    ("", _LOAD_16, _NEIGHBOUR_STATE, "", ""),
     ("", _JUMP_IF_ANY, socket.htons(NUD_PERMANENT | NUD_FAILED), "pass", "drop"),
-    *_VERDICTS,
 )
 
 
-def hear_what_matters(raw: socket.socket) -> None:
-    """Let the kernel drop what nobody looks at from a socket that is subscribed to its events."""
-    _attach(raw, _WHAT_MATTERS)
+def hear_what_matters(raw: socket.socket, *, devices: Collection[int] = ()) -> None:
+    """Let the kernel drop what nobody looks at from a socket that is subscribed to its events.
+
+    `devices` are the indexes of interfaces whose neighbours all matter.
+    """
+    ours = tuple(("", _JUMP_IF_EQUAL, socket.htonl(index), "pass", "") for index in sorted(devices))
+    _attach(raw, (*_WHAT_MATTERS, *ours, *_NEIGHBOURS_THAT_STAY, *_VERDICTS))
 
 
 def hear_only(raw: socket.socket, kind: int) -> None:

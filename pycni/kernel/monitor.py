@@ -35,6 +35,7 @@ from pycni.model.network import (
     RouteChanged,
     RulesetChanged,
 )
+from pycni.model.tunnels import VXLAN_DEVICES
 
 # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 _GROUPS = (1, 5, 7, 9, 11)
@@ -193,9 +194,9 @@ class KernelEvents:
         read = wire_neighbour.read_entry(message.body, name_of=self._names.name_of)
         if read is None:
             return ()
-        entry, is_permanent = read
+        entry, has_place = read
         # A deletion is told as a failed entry first.
-        is_present = message.type == wire_neighbour.RTM_NEWNEIGH and is_permanent
+        is_present = message.type == wire_neighbour.RTM_NEWNEIGH and has_place
         return (NeighbourChanged(entry, is_present),)
 
     def _link(self, message: Message) -> Sequence[KernelEvent]:
@@ -207,13 +208,21 @@ class KernelEvents:
             return ()
         self._links[link.index] = link
         self._names.learn(link.index, name=link.name)
-        if link.kind == VXLAN_KIND and not self._hears_neighbours:
-            self._hears_neighbours = True
-            join_group(self._raw, _NEIGHBOURS)
+        if link.kind == VXLAN_KIND:
+            self._hear_neighbours()
         if before is None or before.name == link.name:
             return (LinkChanged(link),)
         self._routes = wire_route.RouteReader(self._names.name_of)
         return (LinkGone(before.name), LinkChanged(link))
+
+    def _hear_neighbours(self) -> None:
+        """Hear of entries that are there to stay, and of all of the devices that may be ours."""
+        ours = VXLAN_DEVICES.values()
+        devices = {link.index for link in self._links.values() if link.name in ours}
+        hear_what_matters(self._raw, devices=devices)
+        if not self._hears_neighbours:
+            self._hears_neighbours = True
+            join_group(self._raw, _NEIGHBOURS)
 
     def _link_gone(self, message: Message) -> Sequence[KernelEvent]:
         index = wire_link.gone_index(message.body)

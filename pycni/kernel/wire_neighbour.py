@@ -81,10 +81,12 @@ def _encode(entry: LinkLayerEntry, *, index: int) -> bytes:
 def read_entry(
     body: bytes, *, name_of: Callable[[int], str | None]
 ) -> tuple[LinkLayerEntry, bool] | None:
-    """Decode an entry, and tell whether it is permanent and valid.
+    """Decode an entry, and tell whether it has a place in a `KernelState`.
 
-    None for what has no place in a `KernelState`: a bridge's own forwarding entries, an interface
-    that is gone.  One that is being deleted may have lost its MAC address already.
+    A neighbour has if it is permanent and valid.  A forwarding entry has in any case, and is
+    another's where it isn't permanent: what we write over that doesn't become so.  None for what
+    never has: a bridge's own forwarding entries, an interface that is gone.  One that is being
+    deleted may have lost its MAC address already.
     """
     family, index, state, flags, _ = _NDMSG.unpack_from(body)
     found = attributes(body, start=_NDMSG.size)
@@ -92,14 +94,15 @@ def read_entry(
     destination, mac = found.get(_NDA_DST, b""), found.get(_NDA_LLADDR, b"")
     if name is None or family not in FAMILIES or not destination:
         return None
-    is_ours = bool(flags & _NTF_EXT_LEARNED)
+    is_permanent = bool(state & NUD_PERMANENT)
+    is_ours = is_permanent and bool(flags & _NTF_EXT_LEARNED)
     address = _address(destination)
     entry: LinkLayerEntry
     if family == AF_BRIDGE:
         entry = FdbEntry(name, mac.hex(":"), address, is_ours)
     else:
         entry = NeighbourEntry(name, address, mac.hex(":"), is_ours)
-    return entry, bool(state & NUD_PERMANENT) and len(mac) == _MAC_LENGTH
+    return entry, (is_permanent or family == AF_BRIDGE) and len(mac) == _MAC_LENGTH
 
 
 def read_index(body: bytes) -> int:

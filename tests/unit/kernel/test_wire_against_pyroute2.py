@@ -1,5 +1,7 @@
 """Our bytes against pyroute2, which encodes and decodes the same messages on its own."""
 
+import sys
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 from typing import Literal
 
@@ -258,6 +260,21 @@ def test_pyroute2_reads_our_forwarding_entries(remote: str) -> None:
     assert seen.get_attr("NDA_LLADDR") == entry.mac
     assert wire_neighbour.read_entry(request.body, name_of=NAMES.get) == (entry, True)
     assert wire_neighbour.read_index(request.body) == 3
+
+
+@pytest.mark.parametrize("address", ["192.168.0.64", ""])
+def test_of_what_is_not_permanent_forwarding_entries_alone_count_as_anothers(address: str) -> None:
+    """A neighbour is written over as if it weren't there; such an entry has to go before."""
+    mac = "66:00:00:00:00:02"
+    neighbour = NeighbourEntry("tunl0", ip_address(address), mac) if address else None
+    entry = neighbour or FdbEntry("tunl0", mac, ip_address("10.0.0.2"))
+    body = bytearray(wire_neighbour.set_request(entry, index=3).body)
+    reachable = 0x02
+    body[8:10] = reachable.to_bytes(2, sys.byteorder)
+
+    read = wire_neighbour.read_entry(bytes(body), name_of=NAMES.get)
+
+    assert read == (replace(entry, is_ours=False), not address)
 
 
 def test_entries_of_a_bridge_and_of_an_interface_that_is_gone_are_left_out() -> None:
