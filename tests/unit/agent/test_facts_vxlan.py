@@ -6,8 +6,19 @@ from ipaddress import ip_address
 from pycni.agent.dirty import Dirty
 from pycni.agent.messages import KernelTold
 from pycni.model.linklayer import FdbEntry, Vxlan
-from pycni.model.network import Link, LinkChanged, LinkGone, NeighbourChanged
+from pycni.model.network import (
+    CreateTunnel,
+    Failure,
+    Link,
+    LinkChanged,
+    LinkGone,
+    NeighbourChanged,
+    SetLink,
+    Tunnel,
+)
+from pycni.model.tunnels import TunnelKind
 from pycni.model.vxlan import VxlanEnd
+from pycni.plan.overlay import FarEnd
 from tests.unit.agent.node_facts import dirty, facts, keys, told_of
 from tests.unit.plan.samples import affinity, node
 
@@ -62,3 +73,31 @@ def test_the_new_block_of_an_end_that_moves_concerns_everything_and_ends_the_mov
     assert made.inputs.former_ends == {}
     made = facts(told_of(affinity(BLOCK, "node-3")), claim, told_of(there), told_of(elsewhere))
     assert made.inputs.former_ends == {}
+
+
+def test_a_device_that_can_not_be_made_is_remembered_until_it_can() -> None:
+    made = facts()
+    op = CreateTunnel(Tunnel("vxlan.calico", "vxlan", 1450, vxlan=DEVICE.vxlan))
+    up = SetLink("vxlan.calico", 1450)
+
+    made.learn_outcome([op, up], [Failure(op, 17, "no"), Failure(up, 19, "no")])
+    assert made.inputs.refused_devices == {"vxlan.calico"}
+    made.learn_outcome([up], [])
+    assert made.inputs.refused_devices == {"vxlan.calico"}
+    made.learn_outcome([op, up], [])
+    assert made.inputs.refused_devices == set()
+
+
+def test_far_ends_are_found_once_until_nodes_or_their_books_change() -> None:
+    other = node("node-3", "10.10.7.30/20")
+    behind = replace(other, vxlan=VxlanEnd(ip_address("192.168.9.0")))
+    made = facts(told_of(behind))
+    kind = TunnelKind.VXLAN
+
+    found = made.ground().far_ends(kind)
+    made.feed(told_of(affinity("192.168.200.0/26", "node-3")), now=0.0)
+    assert made.ground().far_ends(kind) is found
+
+    made.feed(told_of(affinity(BLOCK, "node-3")), now=0.0)
+
+    assert isinstance(made.ground().far_ends(kind)["node-3"], FarEnd)

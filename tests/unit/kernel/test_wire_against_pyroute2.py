@@ -225,6 +225,19 @@ def test_pyroute2_reads_our_vxlan_device_and_we_read_it_as_a_link(
     )
 
 
+def test_a_change_in_place_says_nothing_of_what_the_kernel_refuses() -> None:
+    parameters = Vxlan(4096, 4789, ip_address("10.0.0.7"))
+    tunnel = Tunnel("vxlan.calico", "vxlan", 1450, vxlan=parameters)
+
+    seen = ifinfmsg(wire_link.change_tunnel(tunnel).packed(1))
+    seen.decode()
+
+    assert (seen.get_attr("IFLA_ADDRESS"), seen.get_attr("IFLA_MTU")) == (None, None)
+    told = seen.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+    assert (told.get_attr("IFLA_VXLAN_ID"), told.get_attr("IFLA_VXLAN_PORT")) == (4096, None)
+    assert told.get_attr("IFLA_VXLAN_LOCAL") == "10.0.0.7"
+
+
 def test_a_vxlan_device_that_is_told_without_parameters_has_none() -> None:
     (message,) = messages(wire_link.create_tunnel(Tunnel("vxlan7", "vxlan", 1450)).packed(1))
 
