@@ -171,7 +171,7 @@ def test_an_interface_that_bgp_ignores_has_no_address_of_the_nodes(tmp_path: Pat
 def test_nothing_is_chosen_before_it_is_known_what_bgp_ignores(tmp_path: Path) -> None:
     async def story() -> None:
         machine = Machine(tmp_path, ipv4="first-found")
-        machine.facts.snapshot(await machine.kernel.snapshot([]))
+        machine.facts.snapshot(await machine.kernel.snapshot([]), now=0.0)
         inputs, node = machine.facts.inputs, Node("node-0")
 
         before = machine.autodetection.look(inputs, node, knows_ignored=False)
