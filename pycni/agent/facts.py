@@ -52,8 +52,9 @@ from pycni.model.services import (
 )
 from pycni.model.tunnels import VXLAN_DEVICES
 from pycni.plan.ground import FarEnds, Ground
-from pycni.plan.inputs import Inputs, borrowed_in, host_prefix, is_confirmed, route_key
+from pycni.plan.inputs import Inputs, is_confirmed
 from pycni.plan.mirror import NOTHING, Effect, apply_event, leave_out_link_local
+from pycni.plan.prefixes import borrowed_in, host_prefix, route_key
 
 _VXLAN = frozenset(VXLAN_DEVICES.values())
 

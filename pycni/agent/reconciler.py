@@ -6,6 +6,7 @@ anew and everything is computed, by the same functions.  There is no second repa
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -113,7 +114,9 @@ class Reconciler:
         self._on_pass = on_pass
         self._clock = clock or asyncio.get_running_loop().time
         self._started = self._clock()
-        self._queue: asyncio.Queue[Message] = asyncio.Queue()
+        # A bare one: what comes in bursts of thousands waits in it, and only one task takes it out.
+        self._messages: deque[Message] = deque()
+        self._has_come = asyncio.Event()
         self._repairs = Repairs()
         self._retry_at = inf
         self._retry_s = 0.0
@@ -125,7 +128,8 @@ class Reconciler:
     def post(self, message: Message) -> None:
         """Hand over one message; it is dealt with in the order of arrival."""
         self._idle.clear()
-        self._queue.put_nowait(message)
+        self._messages.append(message)
+        self._has_come.set()
 
     async def settled(self) -> None:
         """Wait until everything posted so far has been acted upon."""
@@ -140,7 +144,7 @@ class Reconciler:
             except (PycniError, OSError) as exc:
                 _log.warning("a pass failed, it will be repeated", extra={"reason": str(exc)})
                 self._plan_retry()
-            if self._queue.empty():
+            if not self._messages:
                 self._idle.set()
 
     # --- when -----------------------------------------------------------------------------------
@@ -152,19 +156,23 @@ class Reconciler:
             timeout = self._next_time() - self._clock()
             try:
                 async with asyncio.timeout(max(timeout, 0.0) if timeout < inf else None):
-                    dirty.merge(self._feed(await self._queue.get()))
+                    await self._has_come.wait()
             except TimeoutError:
                 dirty.merge(self._timers())
             is_series = self._clock() - self._last_pass_at < SERIES_S
             await asyncio.sleep(BUSY_GATHER_S if is_series else GATHER_S)
-            while not self._queue.empty():
-                dirty.merge(self._feed(self._queue.get_nowait()))
+            dirty.merge(self._feed_all())
             if not dirty:
                 self._idle.set()
         return dirty
 
-    def _feed(self, message: Message) -> Dirty:
-        return self.facts.feed(message, now=self._clock())
+    def _feed_all(self) -> Dirty:
+        """Learn everything that has come."""
+        dirty, now = Dirty(), self._clock()
+        while self._messages:
+            dirty.merge(self.facts.feed(self._messages.popleft(), now=now))
+        self._has_come.clear()
+        return dirty
 
     def _next_time(self) -> float:
         now = self._clock()

@@ -17,7 +17,7 @@ from pycni.lab.layout import pod_place
 from pycni.model.network import IPAddress
 from pycni.model.tunnels import TunnelKind
 from pycni.model.vxlan import PORT, VNI
-from pycni.plan.inputs import host_prefix
+from pycni.plan.prefixes import host_prefix
 from pycni.topology.model import TopologyPod, addresses_of
 from pycni.topology.predict import Prediction
 

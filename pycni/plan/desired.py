@@ -23,7 +23,7 @@ from pycni.model.tunnels import TunnelKind, address_in
 from pycni.model.vxlan import PORT
 from pycni.plan.ground import Ground
 from pycni.plan.imports import Rejected, judge_prefix
-from pycni.plan.inputs import Inputs, is_usual, route_key
+from pycni.plan.inputs import Inputs
 from pycni.plan.nat import NatInputs, render
 from pycni.plan.overlay import (
     FarEnd,
@@ -35,6 +35,7 @@ from pycni.plan.overlay import (
 from pycni.plan.peering import close_peers
 from pycni.plan.podroute import pod_route
 from pycni.plan.podsysctls import host_veth_sysctls, interface_sysctl
+from pycni.plan.prefixes import is_usual, route_key
 from pycni.plan.services import ranges_of
 
 _IPV6_LENGTH = 128

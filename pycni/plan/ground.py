@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pycni.ipam.pools import holds
 from pycni.model.network import IPAddress, IPNetwork, NextHop
 from pycni.model.tunnels import TunnelKind
-from pycni.plan.inputs import Inputs, host_prefix
+from pycni.plan.inputs import Inputs
 from pycni.plan.overlay import FarEnd, far_ends, usable_kinds, why_unusable
 from pycni.plan.peering import Session, session_with
+from pycni.plan.prefixes import host_prefix
 from pycni.plan.services import ranges_of
 
 

@@ -16,8 +16,9 @@ from pycni.model.network import IPNetwork, NextHop, Route
 from pycni.model.resources import IPPool, Node
 from pycni.plan.filters import kept_out
 from pycni.plan.ground import Ground
-from pycni.plan.inputs import Inputs, is_confirmed, route_key
+from pycni.plan.inputs import Inputs, is_confirmed
 from pycni.plan.peering import Session, own_as
+from pycni.plan.prefixes import route_key
 from pycni.plan.ways import way_out
 
 

@@ -14,8 +14,6 @@ from pycni.ipam.pools import holds
 from pycni.model.bgp import BGP_PORT, Path
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import (
-    IPV6_DEFAULT_PRIORITY,
-    MAIN_TABLE,
     PROTOCOL_BIRD,
     PROTOCOL_BOOT,
     Address,
@@ -23,14 +21,12 @@ from pycni.model.network import (
     IPInterface,
     IPNetwork,
     Link,
-    RouteKey,
 )
-from pycni.model.prefix import known_address, known_key
+from pycni.model.prefix import known_address
 from pycni.model.resources import (
     BLOCK_SIZES,
     DEFAULT_BLOCK_SIZE,
     AffinityState,
-    Block,
     BlockAffinity,
     IPPool,
     Node,
@@ -39,6 +35,7 @@ from pycni.model.resources import (
 from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.model.services import EndpointSlice, Service
 from pycni.model.tunnels import TunnelKind, address_in, tunnel_of
+from pycni.plan.prefixes import host_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,41 +376,3 @@ def _host_prefix_of(interface: IPInterface) -> IPNetwork:
 def is_confirmed(affinity: BlockAffinity) -> bool:
     """Tell whether a claim counts: pending ones may still lose, dying ones are on their way out."""
     return affinity.state is AffinityState.CONFIRMED and not affinity.is_deleted
-
-
-def route_key(prefix: IPNetwork) -> RouteKey:
-    """Return the key under which we write a prefix: main table, the kernel's default priority."""
-    return known_key(prefix, MAIN_TABLE, 0, _priority(prefix))
-
-
-def is_usual(key: RouteKey) -> bool:
-    """Tell whether a key is one under which we write."""
-    return key.priority == _priority(key.dst) and key.table == MAIN_TABLE and not key.tos
-
-
-def _priority(prefix: IPNetwork) -> int:
-    return IPV6_DEFAULT_PRIORITY if prefix.version == 6 else 0
-
-
-def host_prefix(address: IPAddress) -> IPNetwork:
-    """Return an address as a prefix of full length (/32 or /128)."""
-    return ip_network(address)
-
-
-def borrowed_in(block: Block) -> dict[IPNetwork, str]:
-    """Return the addresses of a block that nodes other than its owner hold, and which."""
-    usual = ("node", block.affinity)
-    owners = {
-        index: owner
-        for index, attribute in enumerate(block.attributes)
-        # Each new version of a block comes here, and nearly all hold nothing borrowed.
-        if usual not in attribute.secondary
-        and (owner := dict(attribute.secondary).get("node")) is not None
-    }
-    if not owners:
-        return {}
-    return {
-        host_prefix(block.cidr[ordinal]): owners[index]
-        for ordinal, index in enumerate(block.allocations)
-        if index in owners
-    }

@@ -14,7 +14,8 @@ from pycni.model.network import IPNetwork
 from pycni.model.resources import IPPool, PoolUse
 from pycni.model.service_ranges import ServiceRanges
 from pycni.model.services import EndpointSlice, Service
-from pycni.plan.inputs import Inputs, host_prefix
+from pycni.plan.inputs import Inputs
+from pycni.plan.prefixes import host_prefix
 
 _OF_NODES = frozenset({PoolUse.WORKLOAD, PoolUse.TUNNEL})
 EXCLUDING_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"

@@ -18,8 +18,9 @@ from pycni.model.services import (
     SlicesListed,
 )
 from pycni.plan.exports import wanted_adj_ribs_out, withheld
-from pycni.plan.inputs import Inputs, Settings, host_prefix
+from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.peering import passes_on, wanted_neighbours
+from pycni.plan.prefixes import host_prefix
 from pycni.plan.services import (
     EXCLUDING_LABEL,
     announced_services,

@@ -14,8 +14,9 @@ from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import Block, BlockAffinity, IPPool, Node, Resource
 from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
 from pycni.plan.exports import wanted_adj_ribs_out
-from pycni.plan.inputs import Inputs, Settings, borrowed_in
+from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.peering import wanted_neighbours
+from pycni.plan.prefixes import borrowed_in
 from pycni.ports import Datastore
 
 T = TypeVar("T", bound=Resource)

@@ -31,10 +31,11 @@ from pycni.model.resources import (
 from pycni.model.tunnels import with_address
 from pycni.plan.desired import compute
 from pycni.plan.exports import wanted_adj_ribs_out
-from pycni.plan.inputs import Inputs, Settings, route_key
+from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import ip_route_lines
 from pycni.plan.mtu import pod_mtu
 from pycni.plan.peering import wanted_neighbours
+from pycni.plan.prefixes import route_key
 from pycni.ports import Datastore
 from pycni.topology import routers
 from pycni.topology.model import UNDERLAY, Topology, TopologyNode, TopologyPod, addresses_of

@@ -35,9 +35,10 @@ from pycni.model.network import (
 )
 from pycni.model.resources import IPPool, Resource, TunnelMode, resource_name
 from pycni.model.tunnels import TunnelKind
-from pycni.plan.inputs import Inputs, Settings, route_key
+from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import ip_route_lines
 from pycni.plan.mtu import pod_mtu
+from pycni.plan.prefixes import route_key
 
 if TYPE_CHECKING:
     from pycni.ports import Datastore

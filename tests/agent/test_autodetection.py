@@ -25,7 +25,8 @@ from pycni.model.network import Address, IPAddress, NextHop, Route
 from pycni.model.resources import Node
 from pycni.model.resources_bgp import BGPConfiguration
 from pycni.plan.candidates import PATIENCE_S
-from pycni.plan.inputs import Inputs, Settings, host_prefix, route_key
+from pycni.plan.inputs import Inputs, Settings
+from pycni.plan.prefixes import host_prefix, route_key
 from tests.virtual_time import run
 
 SETTINGS = {4: "ip_autodetection_method", 6: "ip6_autodetection_method"}

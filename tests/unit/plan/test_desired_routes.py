@@ -8,7 +8,7 @@ from pycni.model.endpoints import EndpointState
 from pycni.model.network import Address, RouteKey
 from pycni.model.resources import AffinityState
 from pycni.plan import desired
-from pycni.plan.inputs import route_key
+from pycni.plan.prefixes import route_key
 from tests.unit.plan.samples import OWN, THEIRS, affinity, inputs, learn, lines, path, pod, with_pod
 
 

@@ -36,9 +36,9 @@ from pycni.model.network import (
     SetRuleset,
     SetSysctl,
 )
-from pycni.plan.inputs import route_key
 from pycni.plan.iproute import route_text
 from pycni.plan.mirror import NOTHING, Effect, apply_event, apply_op, leave_out_link_local
+from pycni.plan.prefixes import route_key
 from tests.unit.plan.test_delta import RULESET, UP, blackhole, have, learned, pod_route
 
 FOREIGN = learned(dev="eth0", protocol=4)
