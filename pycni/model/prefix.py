@@ -12,8 +12,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_netw
 
 from pycni.model.network import IPAddress, IPNetwork, RouteKey
 
-# As many as a node may learn from a large cluster.
-_KNOWN = 1 << 17
+# More than a node learns from a large cluster, and what a peer that makes prefixes up can take is
+# bounded: some 40 MB.
+_KNOWN = 1 << 16
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _USUAL = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}/(?:[12]?[0-9]|3[0-2])", re.ASCII)
 
@@ -95,4 +96,5 @@ def known_address(address: IPAddress) -> IPAddress:
 @lru_cache(maxsize=_KNOWN)
 def known_key(dst: IPNetwork, table: int, tos: int, priority: int) -> RouteKey:
     """Return the one object of a route's key."""
-    return RouteKey(dst, table, tos, priority)
+    # Whoever asks first may have read the prefix in another way.
+    return RouteKey(known_prefix(dst), table, tos, priority)

@@ -7,11 +7,12 @@ setting which we would not honour is never silently ignored.
 import re
 from collections.abc import Mapping
 from enum import Enum
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
 from typing import TypeVar
 
 from pycni.errors import InvalidInput
 from pycni.model.network import IPAddress, IPInterface, IPNetwork
+from pycni.model.prefix import read_prefix
 from pycni.model.selector import selector
 from pycni.model.vxlan import parse_mac
 
@@ -208,7 +209,7 @@ def parse_network(text: object, *, path: str) -> IPNetwork:
         # Numbers would be addresses, too.
         if not isinstance(text, str) or "%" in text:
             raise ValueError("a text without zone is needed")
-        return ip_network(text)
+        return read_prefix(text)
     except ValueError as exc:
         raise InvalidInput(f"{path}: {text!r} is no CIDR: {exc}") from exc
 

@@ -95,7 +95,8 @@ def test_an_address_of_bits_is_no_other() -> None:
 
 
 def test_a_routes_key_is_one_object() -> None:
-    one = known_key(read_prefix("10.0.0.0/26"), MAIN_TABLE, 0, 0)
-    assert one is known_key(IPv4Network("10.0.0.0/26"), MAIN_TABLE, 0, 0)
-    assert one == RouteKey(IPv4Network("10.0.0.0/26"))
-    assert one != known_key(read_prefix("10.0.0.0/26"), MAIN_TABLE, 0, 1)
+    one = known_key(IPv4Network("10.7.0.0/26"), MAIN_TABLE, 0, 0)
+    assert one is known_key(read_prefix("10.7.0.0/26"), MAIN_TABLE, 0, 0)
+    assert one.dst is read_prefix("10.7.0.0/26")
+    assert one == RouteKey(IPv4Network("10.7.0.0/26"))
+    assert one != known_key(read_prefix("10.7.0.0/26"), MAIN_TABLE, 0, 1)
