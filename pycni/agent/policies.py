@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from pycni.errors import EventsLost, PycniError
+from pycni.agent.following import follow
+from pycni.errors import PycniError
 from pycni.ipam.retries import Sleep, asyncio_sleep
 from pycni.ports_cluster import Cluster
 
 _log = logging.getLogger(__name__)
 
+_WHAT = "network policies"
 REASON = "NetworkPolicyNotEnforced"
 SETTLING_S = 2.0
 """One `kubectl apply` makes several objects, and is one change."""
@@ -48,17 +50,13 @@ class Policies:
             group.create_task(self._tell(), name="policies-tell")
 
     async def _follow(self) -> None:
-        while True:
-            try:
-                async for known in self._cluster.policies():
-                    self._known = known
-                    self._report("network policies", sentence_of(known))
-                    self._changed.set()
-            except EventsLost:
-                continue
-            except PycniError as exc:
-                self._report("network policies", f"{exc}: is deploy/rbac.yaml applied?")
-                await self._sleep(RETRY_S)
+        source, report = self._cluster.policies, self._report
+        await follow(_WHAT, source, heed=self._heed, report=report, sleep=self._sleep)
+
+    def _heed(self, known: frozenset[str]) -> None:
+        self._known = known
+        self._report(_WHAT, sentence_of(known))
+        self._changed.set()
 
     async def _tell(self) -> None:
         told: frozenset[str] = frozenset()

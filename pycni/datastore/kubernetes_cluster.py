@@ -6,7 +6,14 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from pycni.check.findings import Report, bounded, read_report, report_document
-from pycni.datastore.kubernetes_api import MERGE_PATCH, METADATA, METADATA_LIST, Api, Refused
+from pycni.datastore.kubernetes_api import (
+    MERGE_PATCH,
+    METADATA,
+    METADATA_LIST,
+    Api,
+    Refused,
+    hinting,
+)
 from pycni.datastore.kubernetes_objects import PATHS, Document, place
 from pycni.datastore.kubernetes_watch import events
 from pycni.errors import InvalidInput
@@ -76,7 +83,8 @@ class KubernetesCluster:
     async def policies(self) -> AsyncIterator[frozenset[str]]:
         """Follow which NetworkPolicy objects there are."""
         try:
-            documents, version = await self._api.pages(POLICIES, accept=METADATA_LIST)
+            with hinting("deploy/rbac.yaml"):
+                documents, version = await self._api.pages(POLICIES, accept=METADATA_LIST)
         except Refused as exc:
             raise InvalidInput(f"cannot list NetworkPolicy objects: {exc}") from exc
         known = {_full_name(one) for one in documents}

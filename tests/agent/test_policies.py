@@ -80,8 +80,17 @@ def test_many_changes_are_a_few_events_and_the_last_is_told_in_the_end() -> None
 def test_who_may_not_look_says_so_and_looks_again() -> None:
     said, warned = told([TryAgain("the API server denies it"), ONE])
 
-    assert said[0] == "the API server denies it: is deploy/rbac.yaml applied?"
+    assert said[0] == "the API server denies it"
     assert counts(warned) == ["1"]
+
+
+def test_an_answer_that_cannot_be_read_is_not_the_last() -> None:
+    said, warned = told([ONE, ValueError("no JSON"), TWO])
+
+    assert said[1].endswith(
+        "cannot make sense of what the source of network policies says: no JSON"
+    )
+    assert counts(warned) == ["1", "2"]
 
 
 @pytest.mark.parametrize("times", [1, 3])

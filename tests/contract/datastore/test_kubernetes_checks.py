@@ -16,7 +16,7 @@ from pycni.datastore.kubernetes_cluster import (
     KubernetesCluster,
 )
 from pycni.datastore.kubernetes_objects import PATHS
-from pycni.errors import InvalidInput
+from pycni.errors import InvalidInput, TryAgain
 from pycni.model.resources import Node
 from tests.kube.apiserver import ApiServer
 
@@ -168,6 +168,27 @@ def test_policies_are_followed_and_a_change_of_one_is_none(api: ApiServer) -> No
         await policies.aclose()  # type: ignore[attr-defined]
 
     told(api, story)
+
+
+def test_without_the_right_to_see_policies_the_file_that_gives_it_is_named(api: ApiServer) -> None:
+    where = "/apis/rbac.authorization.k8s.io/v1/clusterroles/pycni-agent"
+    before = api.ask("GET", where)
+    others = [r for r in before["rules"] if "networkpolicies" not in r.get("resources", ())]
+    del before["metadata"]["resourceVersion"]
+
+    async def story(cluster: KubernetesCluster) -> None:
+        async def ask_on() -> None:
+            while True:  # the server takes a moment to know the new role
+                await anext(cluster.policies())
+
+        with pytest.raises(TryAgain, match=r"is deploy/rbac.yaml applied\?"):
+            await ask_on()
+
+    api.ask("PUT", where, {**before, "rules": others})
+    try:
+        told(api, story)
+    finally:
+        api.ask("PUT", where, before)
 
 
 def test_a_policy_that_is_nested_without_measure_is_one_as_any_other(api: ApiServer) -> None:
