@@ -8,7 +8,7 @@ import pytest
 
 from cluster import DNSUTILS, Cluster, eventually, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.netns, pytest.mark.long, pytest.mark.timeout(240)]
 
 NODES = ("node-0", "node-1", "node-2")
 FAR = "192.168.247.10"
@@ -59,7 +59,7 @@ def test_the_first_vxlan_of_a_cluster_loses_no_packet(cold: Cluster, mode: str) 
         change(cold, vxlanMode=mode)
 
     assert losses[0].missing == (), cold.news()
-    assert " dev vxlan.calico " in way(cold)
+    has_way_by(cold, "vxlan.calico")
 
 
 @pytest.mark.parametrize("after_s", [0.2, 2.0, 6.0])
