@@ -117,7 +117,7 @@ fill_context() {
     printf '%s\n' 'root:x:0:0:root:/root:/usr/sbin/nologin' \
         "pycni-bgp:x:$IMAGE_BGP_ID:$IMAGE_BGP_ID::/nonexistent:/usr/sbin/nologin" >"$1/passwd"
     printf '%s\n' 'root:x:0:' "pycni-bgp:x:$IMAGE_BGP_ID:" >"$1/group"
-    script pycni.agent.daemon >"$1/bin/pycni-agent"
+    script pycni.agent.command >"$1/bin/pycni-agent"
     script pycni.agent.hostfiles >"$1/bin/pycni-install"
     script pycni.ctl.main >"$1/bin/pycnictl"
     chmod -R go=u,go-w "$1"

@@ -59,7 +59,7 @@ remove() {
     if $dry; then return 0; fi
     case $_was in
         kubernetes) note "removed; the cluster keeps pycni's definitions and rights (deploy/crds.yaml, rbac.yaml," \
-            "admission.yaml, and load-balancer.yaml where that was applied): see docs/kubernetes.md" ;;
+            "admission.yaml, and load-balancer.yaml and bgp-passwords.yaml where those were applied): see docs/kubernetes.md" ;;
         *)
             # Without an agent's start or a pool there never was one.
             if [ -d "$prefix/var/lib/pycni" ]; then

@@ -23,7 +23,7 @@ from pathlib import Path
 from cluster import eventually
 from killing import Ran, kill_at, run, run_killed, start
 from plugin_host import ADDRESS, PluginHost, Pod, Said, serves
-from pycni.agent import daemon
+from pycni.agent import command
 from pycni.cni import local, service
 from pycni.datastore import sqlite_file
 from pycni.datastore.sqlite import open_sqlite
@@ -185,7 +185,7 @@ class FaultyHost:
         )
         pid = start(
             lambda: setns(self.installed.namespace.fd),
-            lambda: daemon.main(["--config", str(settings)]),
+            lambda: command.main(["--config", str(settings)]),
         )
         try:
             eventually(lambda: serves(self.installed), within_s=30)

@@ -27,7 +27,9 @@ pytestmark = [
     pytest.mark.kubeadm, *is_possible, pytest.mark.alone, pytest.mark.timeout(1200),
 ]  # fmt: skip
 
-ROUTER = Router("router", "10.10.0.1", 65000, hops=1)
+PASSWORD = "of-the-router"  # noqa: S105 - an example.
+ROUTER = Router("router", "10.10.0.1", 65000, hops=1, password=PASSWORD)
+IN_SECRET = {"secretKeyRef": {"name": "bgp-passwords", "key": "router"}}
 OUTSIDE = "203.0.113.10"
 LOCAL, EXTERNAL, CLUSTER_IP = "198.51.100.7", "192.0.2.9", "10.96.77.7"
 POOL = {"cidr": "198.51.100.0/24", "blockSize": 28, "allowedUses": ["LoadBalancer"]}
@@ -102,10 +104,13 @@ def cluster() -> Iterator[Cluster]:
         routers.start(Places(lab.name), "bird", ROUTER)
         for node, gateway in GATEWAYS.items():
             own = {"node": node, "peerIP": gateway, "asNumber": 65000, "ttlSecurity": 1}
+            own["password"] = IN_SECRET
             have(cluster, "crd.projectcalico.org/v1", "BGPPeer", node, spec=own)
         have(cluster, "crd.projectcalico.org/v1", "BGPConfiguration", "default", spec=RANGES)
-        rights = (CLONE / "deploy" / "load-balancer.yaml").read_text(encoding="utf-8")
-        cluster.lab.feed(rights, "kubectl", "apply", "--filename=-")
+        for name in ("load-balancer.yaml", "bgp-passwords.yaml"):
+            rights = (CLONE / "deploy" / name).read_text(encoding="utf-8")
+            cluster.lab.feed(rights, "kubectl", "apply", "--filename=-")
+        have_password(cluster)
         have(cluster, "crd.projectcalico.org/v1", "IPPool", "balanced", spec=POOL)
         for node in ("node-1", "node-2"):
             have(cluster, "apps/v1", "Deployment", f"shop-{node}", spec=deployment(node))
@@ -123,6 +128,14 @@ def cluster() -> Iterator[Cluster]:
             have(cluster, "v1", "Service", name, spec=spec, asks=ASKED if name == "local" else {})
         rolled_out(cluster, "node-1", "node-2")
         yield cluster
+
+
+def have_password(cluster: Cluster) -> None:
+    """Keep the router's password where agents may read it."""
+    place = {"name": "bgp-passwords", "namespace": "kube-system"}
+    document = {"apiVersion": "v1", "kind": "Secret", "metadata": place}
+    document["stringData"] = {"router": PASSWORD}
+    cluster.lab.feed(yaml.safe_dump(document), "kubectl", "apply", "--filename=-")
 
 
 def have(

@@ -86,6 +86,13 @@ class Cluster(Protocol):
         """
         ...
 
+    def secret(self, name: str) -> AsyncIterator[Mapping[str, bytes] | None]:
+        """Yield what a Secret beside the agents holds, now and whenever that changes.
+
+        None where there is none.  Raises `EventsLost` when changes may have been missed.
+        """
+        ...
+
     async def warn(self, node: str, *, reason: str, message: str) -> None:
         """Make a warning Event about a node."""
         ...

@@ -2,6 +2,6 @@
 
 import sys
 
-from pycni.agent.daemon import main
+from pycni.agent.command import main
 
 sys.exit(main())

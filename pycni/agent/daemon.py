@@ -4,15 +4,12 @@ No networking decision is made here.  SIGTERM leaves the kernel and the peers as
 reads everything again.
 """
 
-import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from pycni.agent import bgp_settings, history, report, watchers
 from pycni.agent.autodetection import Autodetection
 from pycni.agent.balancer import balancer_of
 from pycni.agent.checks import Checks
-from pycni.agent.claim import claim_run_dir
 from pycni.agent.cni_child import CniChild
 from pycni.agent.control import ControlServer
 from pycni.agent.departure import Departure
@@ -36,29 +32,26 @@ from pycni.agent.policies import Policies
 from pycni.agent.prober import Prober
 from pycni.agent.reconciler import Reconciler
 from pycni.agent.registration import Registration
+from pycni.agent.secrets import SecretWatch
 from pycni.agent.services import ServiceWatch
 from pycni.bgp.child import ChildSettings
 from pycni.bgp.speaker import ExaBgpSpeaker
 from pycni.check.findings import Report
 from pycni.check.probes import rp_filters
 from pycni.check.survey import place_of, survey, survey_ways
-from pycni.cni.defaults import own_name
-from pycni.collector import spare_collector
-from pycni.config import DEFAULT_CONFIG, AgentConfig, load_config, with_environment
+from pycni.config import AgentConfig
 from pycni.datastore.opening import (
     OpenDatastore,
     cluster_of,
-    open_datastore,
     pod_subnets_of,
     service_sources_of,
 )
 from pycni.endpoints import FileEndpoints
-from pycni.errors import InvalidInput, PycniError, TryAgain
+from pycni.errors import TryAgain
 from pycni.files import put
 from pycni.ipam.allocator import Allocator
 from pycni.kernel.linux import LinuxKernel
 from pycni.leaving import LeaveWish
-from pycni.logs import configure_logging
 from pycni.model.network import IPAddress
 from pycni.model.resources import IPPool
 from pycni.model.resources_bgp import BGPConfiguration
@@ -66,7 +59,7 @@ from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import protocol_number
 from pycni.plan.mtu import pod_mtu
 from pycni.plan.overlay import serving
-from pycni.plan.peering import wanted_neighbours
+from pycni.plan.peering import wanted_neighbours, wanted_secrets
 from pycni.ports_cluster import Cluster
 
 _log = logging.getLogger(__name__)
@@ -133,6 +126,9 @@ class Agent:
             service_sources_of(datastore, services_file=config.services_file),
             post=self.reconciler.post,
             report=self.report,
+        )
+        self.secrets = SecretWatch(
+            cluster_of(datastore), post=self.reconciler.post, report=self.report
         )
         self.balancer = balancer_of(datastore, node=node, report=self.report)
         self.cni = self._make_cni()
@@ -212,6 +208,7 @@ class Agent:
         inputs = self.facts.inputs
         self._tell_mtu()
         self.services.look(bool(inputs.bgp.services.all))
+        self.secrets.look(wanted_secrets(inputs))
         if self.balancer is not None and self.facts.has_datastore:
             self.balancer.look(inputs)
         is_known = BGPConfiguration in self.facts.listed
@@ -299,6 +296,7 @@ class Agent:
             "registration": self.registration.run(),
             "autodetection": self.autodetection.run(),
             "services": self.services.run(),
+            "secrets": self.secrets.run(),
             "prober": Prober(down_peers=self._down_peers, returned=self.speaker.nudge).run(),
             "cni": self.cni.run(),
             "control": self.control.run(),
@@ -355,43 +353,3 @@ class Agent:
                 # The message itself is still on its way to the facts.
                 known = self.facts.inputs.pool_history | history.pools_in(message)
                 history.save(self._history_path, known)
-
-
-async def amain(config: AgentConfig, *, node: str) -> None:
-    """Open the datastore and run the agent."""
-    datastore = await open_datastore(config.datastore_place, kubeconfig=config.kubeconfig)
-    agent = Agent(config, node=node, datastore=datastore)
-    agent.write_nodename()
-    await agent.run()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the agent; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="pycni-agent",
-        description="Program this node's pod routes, exchange them by BGP, serve CNI requests.",
-        epilog="example: pycni-agent --config /etc/pycni/agent.yaml",
-    )
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="configuration (YAML)")
-    parser.add_argument("--version", action="version", version=f"pycni {pycni.__version__}")
-    arguments = parser.parse_args(argv)
-    try:
-        config = with_environment(load_config(arguments.config), os.environ)
-        node = own_name(config.node)
-    except InvalidInput as exc:
-        parser.error(str(exc))
-    configure_logging(config.log_level)
-    if os.geteuid() != 0:
-        parser.error(
-            "the agent programs routes: run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
-        )
-    try:
-        Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = claim_run_dir(Path(config.run_dir))
-        spare_collector()
-        asyncio.run(amain(config, node=node))
-        os.close(lock)
-    except PycniError as exc:
-        _log.error("the agent can't run", extra={"reason": str(exc)})
-        return 1
-    return 0

@@ -19,6 +19,7 @@ from pycni.agent.messages import (
     Listed,
     LookAgain,
     Message,
+    SecretsRead,
     SysctlsRead,
 )
 from pycni.agent.service_facts import ServiceFacts
@@ -54,6 +55,7 @@ from pycni.model.tunnels import VXLAN_DEVICES
 from pycni.plan.ground import FarEnds, Ground
 from pycni.plan.inputs import Inputs, is_confirmed
 from pycni.plan.mirror import NOTHING, Effect, apply_event, leave_out_link_local
+from pycni.plan.peering import wanted_secrets
 from pycni.plan.prefixes import borrowed_in, host_prefix, route_key
 
 _VXLAN = frozenset(VXLAN_DEVICES.values())
@@ -104,6 +106,11 @@ class Facts:
         """Tell whether all Services are known, where any is to be announced."""
         return self._services.is_complete or not self.inputs.bgp.services.all
 
+    @property
+    def has_secrets(self) -> bool:
+        """Tell whether the passwords of all sessions are known."""
+        return wanted_secrets(self.inputs) <= self.inputs.secrets.keys()
+
     def snapshot(self, state: KernelState, *, now: float) -> None:
         """Take a new picture of the kernel."""
         leave_out_link_local(state)
@@ -149,8 +156,8 @@ class Facts:
                 return self._kernel_told(message)
             case BgpTold():
                 return self._bgp_told(message, now=now)
-            case SysctlsRead():
-                return self._sysctls_read(message)
+            case SysctlsRead() | SecretsRead():
+                return self._values_read(message)
             case Leaving():
                 self.inputs.is_leaving = message.is_wanted
                 return Dirty(is_bgp=True)
@@ -364,7 +371,10 @@ class Facts:
                 self.inputs.paths.pop(prefix, None)
         return Dirty(keys={route_key(p) for p in prefixes})
 
-    def _sysctls_read(self, message: SysctlsRead) -> Dirty:
+    def _values_read(self, message: SysctlsRead | SecretsRead) -> Dirty:
+        if isinstance(message, SecretsRead):
+            self.inputs.secrets.update(message.passwords)
+            return Dirty(is_bgp=True, is_gate=True)
         if self.have is None or message.values.items() <= self.have.sysctls.items():
             return Dirty()
         self.have.sysctls.update(message.values)

@@ -1,12 +1,13 @@
 """What the shells tell the reconciler: one value for each thing that can happen."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pycni.model.bgp import BgpEvent
 from pycni.model.endpoints import EndpointKey, WorkloadEndpoint
 from pycni.model.network import KernelEvent, RouteKey
 from pycni.model.resources import Resource
+from pycni.model.resources_bgp import SecretKey
 from pycni.model.services import ServiceNews
 
 
@@ -40,6 +41,13 @@ class EndpointsListed:
     """All endpoint records."""
 
     endpoints: Sequence[WorkloadEndpoint]
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsRead:
+    """Passwords as a cluster keeps them now; those that aren't here stay what they were."""
+
+    passwords: Mapping[SecretKey, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,7 @@ Message = (
     | KernelTold
     | BgpTold
     | SysctlsRead
+    | SecretsRead
     | LookAgain
     | Leaving
     | ServiceNews

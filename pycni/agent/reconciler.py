@@ -208,7 +208,7 @@ class Reconciler:
 
     def _knows_own_routes(self) -> bool:
         facts = self.facts
-        is_known = facts.has_endpoints and facts.has_services
+        is_known = facts.has_endpoints and facts.has_services and facts.has_secrets
         return facts.has_datastore and (is_known or self._clock() >= self._records_deadline())
 
     def gate(self) -> Gate:
@@ -259,7 +259,7 @@ class Reconciler:
         dirty.merge(facts.keep_peers([n.peer for n in neighbours]))
         if not self._has_heard_peers:
             is_late = self._clock() >= self._gate_deadline()
-            is_known = facts.inputs.own_interface(4) is not None
+            is_known = facts.inputs.own_interface(4) is not None and facts.has_secrets
             self._has_heard_peers = is_late or (is_known and facts.rib.has_heard_all(neighbours))
             dirty.is_all |= self._has_heard_peers
         return neighbours

@@ -5,13 +5,14 @@ The rules of what may be written are in `pycni.model`; nothing is decided here.
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pycni.ctl.files import read_input, source_name
 from pycni.ctl.output import add_output_argument, command, list_of, print_documents, print_table
 from pycni.ctl.store import add_datastore_arguments, open_datastore
 from pycni.ctl.usage import WrongUsage
+from pycni.datastore.opening import cluster_of
 from pycni.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from pycni.ipam import block as arithmetic
 from pycni.ipam.books import corruption_of
@@ -30,7 +31,7 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
-from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer, SecretKey
 from pycni.model.schema import KIND_NAMES
 from pycni.model.schema_config import Config
 from pycni.model.schema_rules import merged, mistakes_of
@@ -231,6 +232,8 @@ async def _apply(args: argparse.Namespace) -> int:
         )
     datastore = await open_datastore(args)
     try:
+        if cluster_of(datastore) is None:
+            _refuse_secrets(manifest.value for manifest in manifests)
         existing = await _existing(datastore)
         mistakes = mistakes_of(manifests, existing=[stored.value for stored in existing.values()])
         if mistakes:
@@ -243,6 +246,15 @@ async def _apply(args: argparse.Namespace) -> int:
     finally:
         await datastore.close()
     return 0
+
+
+def _refuse_secrets(values: Iterable[Config]) -> None:
+    for value in values:
+        if isinstance(getattr(value, "password", getattr(value, "mesh_password", None)), SecretKey):
+            raise InvalidInput(
+                f"{KIND_NAMES[type(value)]} {value.name}: secretKeyRef names a Secret of a cluster,"
+                " and the embedded datastore is in none: write the password itself"
+            )
 
 
 async def _existing(datastore: Datastore) -> dict[tuple[type[object], str], Stored[Any]]:

@@ -1,5 +1,6 @@
 """What a cluster says and is told beside its objects; see `pycni.ports_cluster.Cluster`."""
 
+import base64
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ CHECK_ANNOTATION = "pycni.io/check"
 """Of a Node: what its agent has found, as `pycnictl check -o json` spells it."""
 EVENTS = "/api/v1/namespaces/default/events"
 """Where events about what has no namespace are, such as nodes."""
+SECRETS = "/api/v1/namespaces/kube-system/secrets"
 POLICIES = "/apis/networking.k8s.io/v1/networkpolicies"
 _SILENT = Report(
     unchecked=("its agent has published nothing: does it run? (pycnictl status on that node)",)
@@ -98,6 +100,18 @@ class KubernetesCluster:
             if len(known) != before:
                 yield frozenset(known)
 
+    async def secret(self, name: str) -> AsyncIterator[Mapping[str, bytes] | None]:
+        """Follow one Secret of the namespace that the agents' account is in."""
+        only = {"fieldSelector": f"metadata.name={name}"}
+        try:
+            with hinting("deploy/bgp-passwords.yaml"):
+                documents, version = await self._api.pages(SECRETS, query=only)
+        except Refused as exc:
+            raise InvalidInput(f"cannot read Secret {name}: {exc}") from exc
+        yield _data(documents[0]) if documents else None
+        async for event in events(self._api, SECRETS, after=Cursor(version), query=only):
+            yield None if event["type"] == "DELETED" else _data(event["object"])
+
     async def warn(self, node: str, *, reason: str, message: str) -> None:
         """Make an Event; `kubectl describe node` finds it by the uid, the name as the kubelet's."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -137,3 +151,8 @@ def _report_of(document: Document) -> Report:
     except (ValueError, RecursionError):
         report = None
     return report or Report(unchecked=(f"cannot read its annotation {CHECK_ANNOTATION}",))
+
+
+def _data(document: Document) -> Mapping[str, bytes]:
+    data = document.get("data") or {}
+    return {key: base64.b64decode(text) for key, text in data.items()}

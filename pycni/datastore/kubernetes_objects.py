@@ -21,7 +21,7 @@ from pycni.model.resources import (
     Resource,
     resource_name,
 )
-from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer, Password
 from pycni.model.schema import KIND_NAMES, decode_document, to_stored
 from pycni.model.schema_config import node_annotations
 from pycni.ports import Revision, Stored
@@ -81,16 +81,16 @@ def creation(value: Resource, *, own: Document | None) -> Document:
 
 
 def _refuse_password(value: Resource) -> None:
-    password = None
+    password: Password | None = None
     if isinstance(value, BGPPeer):
         password = value.password
     elif isinstance(value, BGPConfiguration):
         password = value.mesh_password
-    if password is not None:
+    if isinstance(password, str):
         raise InvalidInput(
             f"cannot keep the password of {KIND_NAMES[type(value)]} {resource_name(value)} in the"
-            " cluster's objects, which many may read: sessions with passwords need the embedded"
-            " datastore"
+            " cluster's objects, which many may read: keep it in a Secret, and write"
+            " {secretKeyRef: {name: …, key: …}} (docs/bgp.md, Passwords)"
         )
 
 

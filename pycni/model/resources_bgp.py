@@ -16,6 +16,20 @@ DEFAULT_AS_NUMBER = 64512
 _OF_NODE = "node."
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class SecretKey:
+    """Where a cluster keeps a password: a Secret beside the agents, and a key of its data."""
+
+    secret: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.secret}/{self.key}"
+
+
+Password = str | SecretKey
+
+
 @dataclass(frozen=True, slots=True)
 class BGPPeer:
     """A peering beside the mesh.
@@ -34,7 +48,7 @@ class BGPPeer:
     as_number: int | None = None
     node: str | None = None
     port: int | None = None
-    password: str | None = None
+    password: Password | None = None
     node_selector: str | None = None
     peer_selector: str | None = None
     local_as: int | None = None
@@ -166,7 +180,7 @@ class BGPConfiguration:
     listen_port: int | None = None
     communities: tuple[tuple[str, str], ...] = ()
     prefix_advertisements: tuple[PrefixAdvertisement, ...] = ()
-    mesh_password: str | None = None
+    mesh_password: Password | None = None
     mesh_restart_time_s: int | None = None
     services: ServiceRanges = field(default_factory=ServiceRanges)
     ignored_interfaces: tuple[str, ...] = ()

@@ -13,7 +13,9 @@ from pycni.model.resources_bgp import (
     BGPConfiguration,
     BGPPeer,
     LogSeverity,
+    Password,
     PrefixAdvertisement,
+    SecretKey,
     node_of,
 )
 from pycni.model.schema_fields import (
@@ -38,6 +40,7 @@ _COMMUNITY_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}", re.ASCII)
 _INTERFACES = re.compile(r"[a-zA-Z0-9_.*-]{1,15}", re.ASCII)
 _NEXT_HOP_MODES = ("Auto", "Self", "Keep")
 _REVERSE_PEERING = ("Auto", "Manual")
+_SECRETS_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _BIND_MODES = ("NodeIP", "None")
 # Loopback, link-local and multicast (RFC 6890, RFC 4291).
 _NO_SERVICES = tuple(
@@ -133,14 +136,30 @@ def _choice(spec: Fields, name: str, known: tuple[str, ...]) -> str | None:
     return text
 
 
-def _password(spec: Fields, name: str) -> str | None:
+def _password(spec: Fields, name: str) -> Password | None:
+    """Read a password: where a cluster keeps it, as Calico has it, or the text itself."""
     if isinstance(spec.get(name), dict):
-        raise InvalidInput(
-            f"{spec.at(name)}: references to secrets (secretKeyRef) are not supported, because"
-            " agents may read no secrets; the embedded datastore takes the text itself"
-        )
+        reader = spec.child(name)
+        place = reader.child("secretKeyRef")
+        found = SecretKey(check_name(place.need("name"), path=place.at("name")), place.need("key"))
+        if not _SECRETS_KEY.fullmatch(found.key):
+            raise InvalidInput(
+                f"{place.at('key')}: {found.key!r} is no key of a Secret: write up to 253 letters,"
+                " digits, '-', '_' and '.'"
+            )
+        # Whether there has to be one is not a Secret's reader's to say: there is no other password.
+        place.skip("optional")
+        place.finish()
+        reader.finish()
+        return found
     text = spec.text(name)
     return None if text is None else check_password(text, path=spec.at(name))
+
+
+def _password_spec(password: Password | None) -> object:
+    if isinstance(password, SecretKey):
+        return {"secretKeyRef": {"name": password.secret, "key": password.key}}
+    return password
 
 
 def _seconds(spec: Fields, name: str) -> int | None:
@@ -166,7 +185,7 @@ def peer_spec(peer: BGPPeer) -> dict[str, Any]:
         "asNumber": peer.as_number,
         "node": peer.node,
         "nodeSelector": peer.node_selector,
-        "password": peer.password,
+        "password": _password_spec(peer.password),
         "localASNumber": peer.local_as,
         "maxRestartTime": None if restart is None else f"{restart}s",
         "numAllowedLocalASNumbers": peer.allowed_own_as or None,
@@ -314,7 +333,7 @@ def bgp_configuration_spec(value: BGPConfiguration) -> dict[str, Any]:
         "listenPort": value.listen_port,
         "communities": communities or None,
         "prefixAdvertisements": prefixes or None,
-        "nodeMeshPassword": value.mesh_password,
+        "nodeMeshPassword": _password_spec(value.mesh_password),
         "nodeMeshMaxRestartTime": None if restart is None else f"{restart}s",
         "logSeverityScreen": None if value.log_severity is None else value.log_severity.value,
         "bindMode": None if value.is_bound_to_node_ip else "None",

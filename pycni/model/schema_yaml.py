@@ -146,5 +146,5 @@ def to_document(value: Resource) -> dict[str, Any]:
         metadata["labels"] = dict(value.labels)
     if isinstance(value, IPAMConfig):
         kind = "IPAMConfiguration"
-    spec |= {name: HIDDEN_PASSWORD for name in _PASSWORDS if name in spec}
+    spec |= {name: HIDDEN_PASSWORD for name in _PASSWORDS if isinstance(spec.get(name), str)}
     return {"apiVersion": VERSION, "kind": kind, "metadata": metadata, "spec": spec}

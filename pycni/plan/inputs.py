@@ -32,7 +32,7 @@ from pycni.model.resources import (
     Node,
     TunnelMode,
 )
-from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer, SecretKey
 from pycni.model.services import EndpointSlice, Service
 from pycni.model.tunnels import TunnelKind, address_in, tunnel_of
 from pycni.plan.prefixes import host_prefix
@@ -79,6 +79,7 @@ class Inputs:
     `formers` are pools as they were before they took another tunnel, while that may not lead
     everywhere yet; a kind that `tunnel_phases` doesn't name is settled.  `refused_devices` are
     names of tunnels' devices that the kernel refused to make when it was asked last.
+    `secrets` are the passwords that a cluster keeps for sessions, as far as they are known.
     `bgp` are the settings of all nodes, and `nodes_bgp` what nodes have of their own.
     `former_ends` are other nodes' addresses inside a tunnel of VXLAN before the present ones, while
     nobody has heard yet whose those are.
@@ -109,6 +110,7 @@ class Inputs:
     is_leaving: bool = False
     services: dict[str, Service] = field(default_factory=dict)
     slices: dict[str, dict[str, EndpointSlice]] = field(default_factory=dict)
+    secrets: dict[SecretKey, str] = field(default_factory=dict, repr=False)
     _end_blocks: set[IPNetwork] | None = field(default=None, init=False, repr=False)
 
     @property

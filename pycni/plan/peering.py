@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pycni.model.bgp import BGP_PORT, Family, Neighbour
 from pycni.model.network import IPAddress
 from pycni.model.resources import Node
-from pycni.model.resources_bgp import BGPPeer
+from pycni.model.resources_bgp import BGPConfiguration, BGPPeer, Password, SecretKey
 from pycni.model.selector import selector
 from pycni.plan.inputs import Inputs
 
@@ -70,7 +70,9 @@ def wanted_neighbours(inputs: Inputs) -> tuple[Neighbour, ...]:
                 restart_time_s=inputs.settings.restart_time_s,
                 families=_families(inputs, call),
             )
-            wanted[call.address] = _as_configured(neighbour, call, inputs)
+            configured = _as_configured(neighbour, call, inputs)
+            if configured is not None:
+                wanted[call.address] = configured
     return tuple(wanted[address] for address in sorted(wanted, key=lambda a: (a.version, int(a))))
 
 
@@ -90,8 +92,27 @@ def close_peers(inputs: Inputs) -> frozenset[tuple[IPAddress, int, int]]:
     return frozenset((n.peer, n.port, n.least_ttl) for n in wanted if n.least_ttl is not None)
 
 
-def _as_configured(neighbour: Neighbour, call: _Call, inputs: Inputs) -> Neighbour:
+def wanted_secrets(inputs: Inputs) -> frozenset[SecretKey]:
+    """Return where the passwords of this node's sessions are kept, known ones and others."""
+    bgp, node = inputs.bgp, inputs.node
+    # Who is called is worked out for a whole mesh, and hardly ever has one a password.
+    passwords = (bgp.mesh_password, *(peering.password for peering in inputs.peers.values()))
+    if node is None or not any(isinstance(one, SecretKey) for one in passwords):
+        return frozenset()
+    found = {call.address: _password(call, bgp) for call in _calls(inputs, node)}
+    return frozenset(one for one in found.values() if isinstance(one, SecretKey))
+
+
+def _password(call: _Call, bgp: BGPConfiguration) -> Password | None:
+    return bgp.mesh_password if call.peering is None else call.peering.password
+
+
+def _as_configured(neighbour: Neighbour, call: _Call, inputs: Inputs) -> Neighbour | None:
+    """Return a session as its peering has it; None while nobody knows its password."""
     peering, bgp = call.peering, inputs.bgp
+    password = _password(call, bgp)
+    if isinstance(password, SecretKey) and (password := inputs.secrets.get(password)) is None:
+        return None
     restart = bgp.mesh_restart_time_s if peering is None else peering.restart_time_s
     return replace(
         neighbour,
@@ -99,7 +120,7 @@ def _as_configured(neighbour: Neighbour, call: _Call, inputs: Inputs) -> Neighbo
         local_as=_local_as(inputs, call),
         peer_as=_peer_as(inputs, call),
         restart_time_s=neighbour.restart_time_s if restart is None else restart,
-        password=bgp.mesh_password if peering is None else peering.password,
+        password=password,
         hops=None if peering is None else peering.hops,
     )
 

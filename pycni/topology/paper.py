@@ -12,7 +12,7 @@ from typing import TypeVar
 from pycni.model.bgp import Advertisement, Family, Neighbour, Path
 from pycni.model.network import IPAddress, IPNetwork
 from pycni.model.resources import Block, BlockAffinity, IPPool, Node, Resource
-from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer, SecretKey
 from pycni.plan.exports import wanted_adj_ribs_out
 from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.peering import wanted_neighbours
@@ -47,6 +47,10 @@ class Cluster:
         inputs.filters = {one.name: one for one in self.filters}
         for one in self.bgp:
             inputs.set_bgp(one.node, one)
+        # On paper nobody reads a Secret: two ends have the same password where they name one place.
+        passwords = (one.password for one in self.peers), (one.mesh_password for one in self.bgp)
+        places = (one for some in passwords for one in some if isinstance(one, SecretKey))
+        inputs.secrets = {place: str(place) for place in places}
         for node in self.nodes:
             inputs.set_node(node.name, node)
         inputs.affinities = {one.cidr: one for one in self.affinities}

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from pycni.agent.claim import claim_run_dir
-from pycni.agent.daemon import Agent, main
+from pycni.agent.command import main
+from pycni.agent.daemon import Agent
 from pycni.cni.defaults import own_name
 from pycni.config import AgentConfig
 from pycni.ctl import main as ctl

@@ -9,6 +9,8 @@ from pycni.ports_cluster import Greeting
 
 Story = frozenset[str] | Exception
 """What `policies` yields next, or raises."""
+Held = Mapping[str, bytes] | Exception | None
+"""What `secret` yields next, or raises."""
 
 
 GREETING = Greeting(0.0, 0.01, "Thu, 01 Jan 1970 00:00:00 GMT")
@@ -22,6 +24,7 @@ class ToldCluster:
     missing: Sequence[str] = ()
     stories: "asyncio.Queue[Story]" = field(default_factory=asyncio.Queue)
     refusals: list[Exception] = field(default_factory=list)
+    secrets: dict[str, "asyncio.Queue[Held]"] = field(default_factory=dict)
     published: list[tuple[str, Report | None]] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
 
@@ -43,6 +46,13 @@ class ToldCluster:
     async def policies(self) -> AsyncIterator[frozenset[str]]:
         while True:
             story = await self.stories.get()
+            if isinstance(story, Exception):
+                raise story
+            yield story
+
+    async def secret(self, name: str) -> AsyncIterator[Mapping[str, bytes] | None]:
+        while True:
+            story = await self.secrets.setdefault(name, asyncio.Queue()).get()
             if isinstance(story, Exception):
                 raise story
             yield story

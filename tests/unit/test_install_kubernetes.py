@@ -191,7 +191,13 @@ def test_what_stays_in_the_cluster_is_named(tmp_path: Path) -> None:
 
     assert ran.returncode == 0, ran.stderr
     last = ran.stderr.splitlines()[-1]
-    for name in ("crds.yaml", "rbac.yaml", "admission.yaml", "load-balancer.yaml"):
+    for name in (
+        "crds.yaml",
+        "rbac.yaml",
+        "admission.yaml",
+        "load-balancer.yaml",
+        "bgp-passwords.yaml",
+    ):
         assert name in last
 
 

@@ -1,9 +1,11 @@
 """What an agent may ask and tell a real cluster beside its objects, with an agent's rights."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
+from urllib.error import HTTPError
 
 import pytest
 
@@ -13,6 +15,7 @@ from pycni.datastore.kubernetes_api import Access
 from pycni.datastore.kubernetes_cluster import (
     CHECK_ANNOTATION,
     EVENTS,
+    SECRETS,
     KubernetesCluster,
 )
 from pycni.datastore.kubernetes_objects import PATHS
@@ -209,6 +212,50 @@ def test_a_policy_that_is_nested_without_measure_is_one_as_any_other(api: ApiSer
         await policies.aclose()  # type: ignore[attr-defined]
 
     told(api, story)
+
+
+def test_a_secret_is_followed_where_that_is_allowed_and_no_other(api: ApiServer) -> None:
+    def put(name: str, **data: str) -> None:
+        api.ask("POST", SECRETS, {"metadata": {"name": name}, "stringData": data})
+
+    async def story(cluster: KubernetesCluster) -> None:
+        with pytest.raises(TryAgain, match=r"is deploy/bgp-passwords.yaml applied\?"):
+            await anext(cluster.secret("bgp-passwords"))
+        api.apply("bgp-passwords.yaml")
+        held = await allowed(cluster, "bgp-passwords")
+        assert await anext(held) is None
+        put("others", tor="three")
+        put("bgp-passwords", tor="one", mesh="two")
+        assert await anext(held) == {"tor": b"one", "mesh": b"two"}
+        assert await anext(cluster.secret("bgp-passwords")) == {"tor": b"one", "mesh": b"two"}
+        api.ask("DELETE", f"{SECRETS}/bgp-passwords")
+        assert await anext(held) is None
+        with pytest.raises(TryAgain, match=r"bgp-passwords\.yaml"):
+            await anext(cluster.secret("others"))
+        await held.aclose()  # type: ignore[attr-defined]
+
+    try:
+        told(api, story)
+    finally:
+        for name in ("others", "bgp-passwords"):
+            with contextlib.suppress(HTTPError):
+                api.ask("DELETE", f"{SECRETS}/{name}")
+        api.remove("bgp-passwords.yaml")
+
+
+async def allowed(
+    cluster: KubernetesCluster, name: str
+) -> AsyncIterator[Mapping[str, bytes] | None]:
+    """Wait until the server knows of the right."""
+    while True:
+        held = cluster.secret(name)
+        try:
+            await anext(held)
+        except TryAgain:
+            await asyncio.sleep(0.1)
+            continue
+        await held.aclose()  # type: ignore[attr-defined]
+        return cluster.secret(name)
 
 
 def test_an_event_names_the_node_as_kubectl_looks_for_it(api: ApiServer) -> None:

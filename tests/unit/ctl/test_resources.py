@@ -101,6 +101,30 @@ def test_apply_writes_nothing_of_a_file_with_a_mistake(
     assert capsys.readouterr().out == "NAME  PEER  PORT  AS  NODE  PASSWORD  FILTERS\n"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        """
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: tor}
+spec: {peerIP: 10.0.0.1, asNumber: 1, password: {secretKeyRef: {name: a, key: b}}}
+""",
+        """
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {nodeMeshPassword: {secretKeyRef: {name: a, key: b}}}
+""",
+    ],
+)
+def test_apply_refuses_a_clusters_secret_where_there_is_none(
+    apply: Callable[[str], int], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert apply(text) == 1
+    assert "secretKeyRef names a Secret of a cluster" in capsys.readouterr().err
+
+
 def test_apply_reads_stdin(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,7 +133,47 @@ from tests.unit.model.written import document
         ),
         (
             document("BGPPeer", peerIP="10.0.0.1", asNumber=1, password={"secretKeyRef": {}}),
-            r"spec.password: references to secrets \(secretKeyRef\) are not supported",
+            "spec.password.secretKeyRef.name: is missing",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumber=1, password={"text": "x"}),
+            "spec.password.secretKeyRef.name: is missing",
+        ),
+        (
+            document(
+                "BGPPeer",
+                peerIP="10.0.0.1",
+                asNumber=1,
+                password={"secretKeyRef": {"name": "a", "key": "b"}, "text": "x"},
+            ),
+            "spec.password.text: unknown or unsupported field",
+        ),
+        (
+            document(
+                "BGPPeer",
+                peerIP="10.0.0.1",
+                asNumber=1,
+                password={"secretKeyRef": {"name": "a", "key": "b", "namespace": "c"}},
+            ),
+            "spec.password.secretKeyRef.namespace: unknown",
+        ),
+        (
+            document(
+                "BGPPeer",
+                peerIP="10.0.0.1",
+                asNumber=1,
+                password={"secretKeyRef": {"name": "a/b", "key": "b"}},
+            ),
+            "spec.password.secretKeyRef.name: 'a/b' is no valid name",
+        ),
+        (
+            document(
+                "BGPPeer",
+                peerIP="10.0.0.1",
+                asNumber=1,
+                password={"secretKeyRef": {"name": "a", "key": "b/c"}},
+            ),
+            "spec.password.secretKeyRef.key: 'b/c' is no key of a Secret",
         ),
         (document("Node", bgp={"ipv4Address": "fd00::1/64"}), "is no IPv4 address"),
         (document("Node", bgp={"ipv4Address": "10.0.0.1/99"}), "spec.bgp.ipv4Address: "),
@@ -146,7 +186,7 @@ from tests.unit.model.written import document
         (document("BGPConfiguration"), "the name must be default"),
         (
             document("BGPConfiguration", name="default", nodeMeshPassword={"secretKeyRef": {}}),
-            r"spec.nodeMeshPassword: references to secrets \(secretKeyRef\) are not supported",
+            "spec.nodeMeshPassword.secretKeyRef.name: is missing",
         ),
         (
             document("BGPConfiguration", name="default", nodeMeshPassword="a b"),

@@ -27,7 +27,13 @@ from pycni.model.resources import (
     Resource,
     TunnelMode,
 )
-from pycni.model.resources_bgp import BGPConfiguration, BGPPeer, LogSeverity, PrefixAdvertisement
+from pycni.model.resources_bgp import (
+    BGPConfiguration,
+    BGPPeer,
+    LogSeverity,
+    PrefixAdvertisement,
+    SecretKey,
+)
 from pycni.model.schema_config import Config
 from pycni.model.schema_yaml import Manifest, parse_document, parse_manifests, to_document
 from pycni.model.service_ranges import ServiceRanges
@@ -106,6 +112,7 @@ def test_broken_yaml_is_refused(text: str, words: str) -> None:
         parse_manifests(text, source="f")
 
 
+IN_SECRET = {"secretKeyRef": {"name": "bgp-passwords", "key": "tor"}}
 ACCEPTED: list[tuple[dict[str, Any], Config]] = [
     (
         document("IPPool", cidr="fd00::/48", blockSize=124, allowedUses=["Tunnel"], disabled=True),
@@ -129,6 +136,18 @@ ACCEPTED: list[tuple[dict[str, Any], Config]] = [
     (
         document("BGPPeer", peerIP="10.0.0.1", asNumber="65000"),
         BGPPeer("x", IPv4Address("10.0.0.1"), 65000),
+    ),
+    (
+        document("BGPPeer", peerIP="10.0.0.1", asNumber=1, password=IN_SECRET),
+        BGPPeer("x", IPv4Address("10.0.0.1"), 1, password=SecretKey("bgp-passwords", "tor")),
+    ),
+    (
+        document(
+            "BGPConfiguration",
+            name="default",
+            nodeMeshPassword={"secretKeyRef": IN_SECRET["secretKeyRef"] | {"optional": False}},
+        ),
+        BGPConfiguration(mesh_password=SecretKey("bgp-passwords", "tor")),
     ),
     (
         document("BGPPeer", peerIP="10.0.0.1:1790", asNumber="1.1", node="n", password="a+B/c=1"),  # noqa: S106 - sample data.
@@ -292,7 +311,8 @@ def test_what_is_written_becomes_this_value(text: dict[str, Any], value: Config)
 def test_what_is_shown_can_be_applied_again(value: Config) -> None:
     shown = to_document(value)
 
-    hidden = {"password", "nodeMeshPassword"} & shown["spec"].keys()
+    passwords = {"password", "nodeMeshPassword"} & shown["spec"].keys()
+    hidden = {name for name in passwords if isinstance(shown["spec"][name], str)}
     if hidden:
         assert {shown["spec"][name] for name in hidden} == {"********"}
         with pytest.raises(InvalidInput, match=r"stars stand for a hidden password"):

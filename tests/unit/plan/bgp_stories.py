@@ -21,7 +21,7 @@ import yaml
 from pycni.model.bgp import Neighbour, Path
 from pycni.model.network import Address, IPAddress, IPNetwork, Link
 from pycni.model.resources import BlockAffinity, IPPool, Node
-from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
+from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer, SecretKey
 from pycni.model.schema import from_stored, to_stored
 from pycni.model.schema_service import parse_service, parse_slice
 from pycni.model.schema_yaml import parse_document
@@ -95,6 +95,8 @@ def facts(given: Mapping[str, Any], *, node: str) -> Inputs:
             one = pod(address, veth=body["interface"], container=body["interface"])
             made.set_endpoint(one.key, one)
     _learn_services(made, given.get("services", ()))
+    for place, password in given.get("secrets", {}).items():
+        made.secrets[SecretKey(*place.split("/"))] = password
     own = made.node
     interfaces = (own.ipv4, own.ipv6) if own is not None else ()
     made.addresses = {Address("eth0", one) for one in interfaces if one is not None}

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from pycni.model.resources import TunnelMode
-from pycni.model.resources_bgp import BGPPeer
+from pycni.model.resources_bgp import BGPPeer, SecretKey
 from pycni.plan.desired import wanted_ruleset
 from pycni.plan.imports import Rejected, judge, judge_prefix
-from pycni.plan.inputs import Inputs
-from pycni.plan.peering import peering_with, wanted_neighbours
+from pycni.plan.inputs import Inputs, Settings
+from pycni.plan.peering import peering_with, wanted_neighbours, wanted_secrets
 from tests.unit.plan.samples import OWN, THEIRS, inputs, lines, path
 
 ROUTER = "10.10.0.1"
@@ -290,3 +290,39 @@ def test_as_numbers_of_nodes_tell_external_peers() -> None:
 def routes_of_mesh(made: Inputs, via: str) -> list[str]:
     made.paths[ip_network(NEAR)] = (path(NEAR, via, as_path=(65011,)),)
     return lines(judge_prefix(made, ip_network(NEAR)).route)
+
+
+def test_passwords_that_a_cluster_keeps_are_wanted_for_our_own_sessions_alone() -> None:
+    tor, mesh = SecretKey("bgp-passwords", "tor"), SecretKey("bgp-passwords", "mesh")
+    made = without_mesh(
+        router("ours", "10.10.0.1", password=tor),
+        router("others", "10.10.0.2", password=SecretKey("bgp-passwords", "x"), node="node-1"),
+    )
+    made.bgp = replace(made.bgp, mesh_password=mesh)
+
+    assert wanted_secrets(made) == {tor}
+    assert called(made) == []
+
+    made.bgp = replace(made.bgp, is_node_mesh_enabled=True)
+    made.secrets = {mesh: "two"}
+
+    assert wanted_secrets(made) == {tor, mesh}
+    assert {n.password for n in wanted_neighbours(made)} == {"two"}
+    assert "10.10.0.1 as 65001" not in called(made)
+
+    made.secrets[tor] = "one"
+
+    assert {str(n.peer): n.password for n in wanted_neighbours(made)}["10.10.0.1"] == "one"
+
+
+def test_passwords_in_objects_are_no_secrets_to_be_read() -> None:
+    made = without_mesh(router(password="x"))  # noqa: S106 - an example.
+
+    assert wanted_secrets(made) == frozenset()
+
+
+def test_before_its_own_node_is_known_an_agent_wants_no_secret() -> None:
+    made = Inputs(Settings("node-0"))
+    made.peers = {"router": router(password=SecretKey("bgp-passwords", "tor"))}
+
+    assert wanted_secrets(made) == frozenset()
