@@ -45,7 +45,7 @@ async def events(
     """
     position = parse_cursor(after)
     while True:
-        await _require_known(api, path, position)
+        await _require_known(api, path, position, query or {})
         asked = {**(query or {}), **_watching(position)}
         async for event in _watched(api, path, asked, accept=accept):
             version = int(event["object"]["metadata"]["resourceVersion"])
@@ -101,14 +101,14 @@ def _change(kind: type[T], event: str, document: Document, gone: set[str]) -> Ch
     return Change(name, objects.stored_of(kind, document), cursor)
 
 
-async def _require_known(api: Api, path: str, position: int) -> None:
+async def _require_known(api: Api, path: str, position: int, query: Mapping[str, str]) -> None:
     """Raise `EventsLost` when the server has not come as far as a position.
 
     It was restored from a backup then, and a watch from there would silently leave out what
-    happens until it comes as far again.
+    happens until it comes as far again.  With the `query`: there may be a right to no more.
     """
     try:
-        page = await api.call("GET", path, query={"limit": "1"})
+        page = await api.call("GET", path, query={**query, "limit": "1"})
     except Refused as exc:
         raise DatastoreUnusable(f"cannot list {path}: {exc}") from exc
     head = int(page["metadata"]["resourceVersion"])
