@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pycni.agent import bgp_report
 from pycni.agent.http import Page
+from pycni.bgp.reasons import in_words
 from pycni.bgp.rib import MAX_PATHS, Rib
 from pycni.errors import TryAgain
 from pycni.kernel.netns import is_gone
@@ -243,6 +244,7 @@ def _down_sessions(agent: "Agent") -> list[str]:
     """Name the sessions that have been down for longer than a restart of the peer takes."""
     now = agent.clock()
     names = agent.facts.inputs.nodes_by_address
+    known = agent.facts.rib.peers
     ports = {one.peer: one.port for one in wanted_neighbours(agent.facts.inputs)}
     return [
         down_session_text(
@@ -250,6 +252,7 @@ def _down_sessions(agent: "Agent") -> list[str]:
             node=names[peer].name if peer in names else "",
             port=ports[peer],
             down_s=now - since,
+            last_error=known[peer].last_error if peer in known else "",
             one_way=peering.name if (peering := unanswered(agent.facts.inputs, peer)) else "",
         )
         for peer, since in sorted(agent.down_since.items(), key=lambda item: str(item[0]))
@@ -257,7 +260,9 @@ def _down_sessions(agent: "Agent") -> list[str]:
     ]
 
 
-def down_session_text(peer: str, *, node: str, port: int, down_s: float, one_way: str = "") -> str:
+def down_session_text(
+    peer: str, *, node: str, port: int, down_s: float, one_way: str = "", last_error: str = ""
+) -> str:
     """Say that a session is down, and where to look: at a node's agent or at a router ("").
 
     `one_way` names the BGPPeer of a session that the other node does not have.
@@ -268,10 +273,16 @@ def down_session_text(peer: str, *, node: str, port: int, down_s: float, one_way
             f"the BGP session with {who} is down for {down_s:.0f} s: BGPPeer {one_way} has"
             f" reversePeering Manual, and none of {node} leads back: make one, or write Auto"
         )
-    runs = "that agent runs" if node else "that router runs and has this node as its neighbour"
+    runs = (
+        "that agent runs"
+        if node
+        else "that router runs and has this node as its neighbour, with the same AS numbers,"
+        " password and ttlSecurity"
+    )
+    why = f" ({in_words(last_error)})" if last_error else ""
     return (
-        f"the BGP session with {who} is down for {down_s:.0f} s: look whether {runs}, and whether"
-        f" TCP port {port} gets there"
+        f"the BGP session with {who} is down for {down_s:.0f} s{why}: look whether {runs}, and"
+        f" whether TCP port {port} gets there"
     )
 
 

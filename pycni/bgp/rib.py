@@ -167,9 +167,10 @@ class Rib:
 
     def _down(self, event: PeerDown, *, now: float) -> set[IPNetwork]:
         peer = self.peers.get(event.peer)
-        # A failed attempt to connect says nothing about the last session, nor does the end of one
-        # whose peer we have forgotten.
+        # A failed attempt to connect says nothing about the last session's paths, nor does the end
+        # of one whose peer we have forgotten.
         if peer is None or not peer.is_up:
+            self._note_failure(event)
             return set()
         peer.is_up, peer.since = False, now
         peer.last_error = event.reason
@@ -188,6 +189,13 @@ class Rib:
         # up: that is no restart, and the wait goes on as it was.
         peer.is_own_restart = False
         return touched | self._mark_stale(event.peer, until=peer.back_until)
+
+    def _note_failure(self, event: PeerDown) -> None:
+        """Keep why no session comes up: what one end tells the other says most, and stays."""
+        is_told = event.reason.startswith("notification")
+        peer = self._peer(event.peer) if is_told else self.peers.get(event.peer)
+        if peer is not None and (is_told or not peer.last_error):
+            peer.last_error = event.reason
 
     def _speaker_lost(self, event: SpeakerLost, *, now: float) -> set[IPNetwork]:
         touched: set[IPNetwork] = set()

@@ -24,7 +24,7 @@ from pycni.model.endpoints import (
 )
 from pycni.model.network import Address, IPNetwork
 from pycni.plan.inputs import Inputs, Settings
-from pycni.topology.explain import Part, Standing, standings
+from pycni.topology.explain import UNDERLAY, Part, Standing, standings
 from pycni.topology.explain_services import (
     Served,
     concerns_services,
@@ -34,8 +34,6 @@ from pycni.topology.explain_services import (
 )
 from pycni.topology.paper import Cluster, exchange, read_cluster
 
-UNDERLAY = "underlay"
-"""How a node's interface is called here: its name is known on that node alone."""
 NAMED = 8
 
 

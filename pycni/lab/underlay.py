@@ -152,6 +152,8 @@ def sysctls(topology: Topology, place: str) -> dict[str, str]:
         wanted["net.ipv4.ip_forward"] = "1"
         if has_ipv6(topology):
             wanted["net.ipv6.conf.all.forwarding"] = "1"
+            # A cable that is out for a while costs a port none of its addresses, as with IPv4.
+            wanted["net.ipv6.conf.all.keep_addr_on_down"] = "1"
             # Subnets that share a segment are to stay apart: no short cuts.
             wanted["net.ipv4.conf.all.send_redirects"] = "0"
             wanted["net.ipv4.conf.default.send_redirects"] = "0"

@@ -25,6 +25,9 @@ _USUAL = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}/(?:[12]?[0-9]|3[0-2])", re.AS
 class _Address4(IPv4Address):
     __slots__ = ("_hash",)
 
+    def __repr__(self) -> str:
+        return f"IPv4Address({str(self)!r})"
+
     def __init__(self, address: object) -> None:
         super().__init__(address)
         self._hash = super().__hash__()
@@ -34,6 +37,9 @@ class _Address4(IPv4Address):
 
 
 class _Prefix4(IPv4Network):
+    def __repr__(self) -> str:
+        return f"IPv4Network({str(self)!r})"
+
     def __init__(self, address: object) -> None:
         super().__init__(address)
         self._hash = super().__hash__()
@@ -43,6 +49,9 @@ class _Prefix4(IPv4Network):
 
 
 class _Prefix6(IPv6Network):
+    def __repr__(self) -> str:
+        return f"IPv6Network({str(self)!r})"
+
     def __init__(self, address: object) -> None:
         super().__init__(address)
         self._hash = super().__hash__()
@@ -73,7 +82,9 @@ def read_prefix(text: str) -> IPNetwork:
 
 
 def known_prefix(prefix: IPNetwork) -> IPNetwork:
-    """Return the one object of a prefix."""
+    """Return the one object of a prefix; one with a zone stays what it is."""
+    if prefix.version == 6 and "%" in str(prefix):
+        return prefix
     make = prefix4 if prefix.version == 4 else prefix6
     return make(int(prefix.network_address), prefix.prefixlen)
 

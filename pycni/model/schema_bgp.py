@@ -130,10 +130,12 @@ def _check_next_hop(spec: Fields) -> None:
 
 
 def _choice(spec: Fields, name: str, known: tuple[str, ...]) -> str | None:
-    text = spec.text(name)
-    if text is not None and text not in known:
-        raise InvalidInput(f"{spec.at(name)}: {text!r} is none of {', '.join(known)}")
-    return text
+    value = spec.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in known:
+        raise InvalidInput(f"{spec.at(name)}: {value!r:.60} is none of {', '.join(known)}")
+    return value
 
 
 def _password(spec: Fields, name: str) -> Password | None:

@@ -117,7 +117,8 @@ def _with_wishes(
         try:
             pools[version] = _texts(annotations, f"ipv{version}pools")
         except InvalidInput as exc:
-            faults.append((version, str(exc)))
+            # Whoever asks for addresses is given these, whatever pool they are of.
+            faults += [] if addresses else [(version, str(exc))]
     return replace(
         asks,
         ipv4_pools=pools.get(4, ()),

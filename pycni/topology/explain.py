@@ -12,8 +12,13 @@ from pycni.model.network import IPAddress, IPNetwork, Route
 from pycni.plan.exports import wanted_adj_ribs_out, wanted_advertisements, withheld
 from pycni.plan.imports import judge_prefix
 from pycni.plan.inputs import Inputs, is_confirmed
-from pycni.plan.peering import peering_with, wanted_neighbours
+from pycni.plan.peering import passes_on, peering_with, wanted_neighbours
 from pycni.topology.paper import Sessions, is_answered, wanted_sessions
+
+UNDERLAY = "underlay"
+"""How a node's interface is called on paper: its name is known on that node alone."""
+NAMED = 3
+"""How many routers are named, of those that may tell a node."""
 
 
 class Part(Enum):
@@ -22,6 +27,7 @@ class Part(Enum):
     ANNOUNCES = "announces it"
     KEEPS = "keeps it"
     ROUTES = "has a route"
+    DEPENDS = "may have a route"
     LACKS = "has no route"
 
 
@@ -110,15 +116,27 @@ def _hearing(
     verdict = judge_prefix(inputs, prefix)
     if verdict.route is not None:
         return Standing(name, Part.ROUTES, _way(verdict.route))
+    holders = {one.settings.node for one in telling}
+    relays = [
+        called
+        for one in wanted_neighbours(inputs)
+        if _relays(inputs, one) and (called := peer_name(inputs, one)) not in holders
+    ]
     if verdict.rejected:
         why = "; ".join(f"from {one.path.peer}: {one.reason}" for one in verdict.rejected)
-        return Standing(name, Part.LACKS, f"rejected {why}")
-    reasons = [*_silences(prefix, inputs, telling, sessions), *_routers(inputs)]
+        reasons = [f"rejected {why}"]
+    else:
+        reasons = [*_silences(prefix, inputs, telling, sessions)]
+    if telling and relays:
+        return Standing(name, Part.DEPENDS, "; ".join([_depends(relays), *reasons]))
     return Standing(name, Part.LACKS, "; ".join(reasons) or "no node has it")
 
 
 def _way(route: Route) -> str:
-    hops = sorted(f"by {hop.gateway} dev {hop.oif}" for hop in route.next_hops)
+    hops = sorted(
+        f"by {hop.gateway}" + (f" dev {hop.oif}" if hop.oif != UNDERLAY else "")
+        for hop in route.next_hops
+    )
     return " and ".join(hops)
 
 
@@ -157,8 +175,13 @@ def _no_session(
     return ""
 
 
-def _routers(inputs: Inputs) -> Iterator[str]:
-    """Yield the routers that may tell this node: what they pass on, the datastore doesn't know."""
-    for neighbour in wanted_neighbours(inputs):
-        if neighbour.peer not in inputs.nodes_by_address:
-            yield f"{peer_name(inputs, neighbour)} may tell it: see  pycnictl bgp routes  there"
+def _relays(inputs: Inputs, neighbour: Neighbour) -> bool:
+    """Tell whether a peer may pass on what others announce."""
+    return neighbour.peer not in inputs.nodes_by_address or passes_on(inputs, neighbour.peer)
+
+
+def _depends(relays: list[str]) -> str:
+    """Say on whom a route hangs: what routers and reflectors pass on, the datastore doesn't say."""
+    more = f" and {len(relays) - NAMED} more" if len(relays) > NAMED else ""
+    verb = "pass" if len(relays) > 1 else "passes"
+    return f"if {', '.join(relays[:NAMED])}{more} {verb} it on: see  pycnictl bgp routes  there"

@@ -166,7 +166,8 @@ def _hearers(prefix: IPNetwork, inputs: Inputs) -> Iterator[str]:
         for one in sent.to(neighbour.peer)
         if one.nlri == prefix and one.family in neighbour.families
     ]
-    yield f"to {', '.join(told)}" if told else "to nobody: no router or reflector is its peer"
+    nobody = "no session carries it" if neighbours else "no router or reflector is its peer"
+    yield f"to {', '.join(told)}" if told else f"to nobody: {nobody}"
     for back in withheld(inputs, neighbours):
         if back.nlri == prefix:
             yield f"not to {back.peer}: {back.reason}"

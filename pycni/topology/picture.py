@@ -94,8 +94,9 @@ def _node_text(node: TopologyNode, prediction: Prediction) -> list[str]:
 def _route_text(route: Route) -> str:
     if route.type is RouteType.BLACKHOLE:
         return f"{route.key.dst} is here"
-    gateways = sorted(str(hop.gateway) for hop in route.next_hops)
-    return f"{route.key.dst} by {' and '.join(gateways)}, {' '.join(sorted(route.oifs))}"
+    gateways = sorted(str(hop.gateway) for hop in route.next_hops if hop.gateway is not None)
+    way = f"by {' and '.join(gateways)}" if gateways else "directly"
+    return f"{route.key.dst} {way}, {' '.join(sorted(route.oifs))}"
 
 
 def _as_number(inputs: Inputs) -> int:

@@ -30,8 +30,17 @@ def test_a_session_that_leads_one_way_names_the_peering() -> None:
 def test_a_router_whose_session_is_down_is_no_agent() -> None:
     assert down_session_text("10.10.0.1", node="", port=1179, down_s=40) == (
         "the BGP session with 10.10.0.1 is down for 40 s: look whether that router runs and has"
-        " this node as its neighbour, and whether TCP port 1179 gets there"
+        " this node as its neighbour, with the same AS numbers, password and ttlSecurity, and"
+        " whether TCP port 1179 gets there"
     )
+
+
+def test_what_the_ends_said_is_part_of_it() -> None:
+    said = down_session_text(
+        "10.10.0.1", node="", port=179, down_s=40, last_error="notification sent (2,2)"
+    )
+
+    assert "is down for 40 s (we sent OPEN Message Error: Bad Peer AS (2,2)): look" in said
 
 
 def test_annotations_that_can_not_be_read_are_named_with_the_way_out() -> None:

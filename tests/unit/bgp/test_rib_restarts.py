@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from pycni.bgp.rib import MAX_RESTART_TIME_S
+from pycni.bgp.rib import MAX_RESTART_TIME_S, Rib
 from pycni.model.bgp import Family, PeerDown, PeerUp, SpeakerUp
 from tests.unit.bgp.ribs import (
     BLOCK,
@@ -19,6 +19,7 @@ from tests.unit.bgp.ribs import (
     opened,
     path,
     shown,
+    told,
 )
 
 
@@ -190,6 +191,30 @@ def test_the_reason_of_the_last_end_is_remembered() -> None:
 
     assert rib.peers[A].last_error == "notification received (6,2)"
     assert not rib.peers[A].is_up
+
+
+def test_why_no_session_comes_up_is_remembered() -> None:
+    rib = Rib()
+
+    # A connection that only ends says nothing of a peer that was never there.
+    rib.feed(PeerDown(A, reason="closing connection", is_graceful=True), now=0.0)
+    assert A not in rib.peers
+
+    for reason, kept in (
+        ("notification sent (2,2)", "notification sent (2,2)"),
+        ("closing connection", "notification sent (2,2)"),
+        ("notification received (2,2)", "notification received (2,2)"),
+    ):
+        assert rib.feed(PeerDown(A, reason=reason, is_graceful=False), now=0.0) == set()
+        assert rib.peers[A].last_error == kept
+
+
+def test_an_end_without_a_word_is_remembered_until_there_is_more_to_say() -> None:
+    rib = told(opened())
+
+    rib.feed(PeerDown(A, reason="closing connection", is_graceful=True), now=0.0)
+
+    assert rib.peers[A].last_error == "closing connection"
 
 
 def test_our_own_restart_keeps_everything_as_stale() -> None:

@@ -25,7 +25,7 @@ def test_a_prefix_is_the_librarys_and_one_object(text: str) -> None:
     assert ours == usual
     assert usual == ours
     assert hash(ours) == hash(usual)
-    assert str(ours) == text
+    assert (str(ours), repr(ours)) == (text, repr(usual))
     assert isinstance(ours, type(usual))
     assert {usual: 1}[ours] == {ours: 1}[usual] == 1
     assert read_prefix(text) is known_prefix(usual) is ours
@@ -36,7 +36,7 @@ def test_an_address_is_the_librarys_and_one_object(text: str) -> None:
     usual, ours = ip_address(text), read_address(text)
     assert ours == usual
     assert hash(ours) == hash(usual)
-    assert str(ours) == text
+    assert (str(ours), repr(ours)) == (text, repr(usual))
     assert isinstance(ours, type(usual))
     assert read_address(text) is ours
     assert known_address(ours) is ours
@@ -79,6 +79,10 @@ def test_what_the_library_refuses_is_refused(text: str) -> None:
         ip_network(text)
     with pytest.raises(ValueError, match=r"\S"):
         read_prefix(text)
+
+
+def test_a_zone_stays() -> None:
+    assert str(read_prefix("fe80::%eth0/64")) == "fe80::%eth0/64"
 
 
 def test_by_number() -> None:

@@ -176,6 +176,10 @@ from tests.unit.model.written import document
             "spec.password.secretKeyRef.key: 'b/c' is no key of a Secret",
         ),
         (document("Node", bgp={"ipv4Address": "fd00::1/64"}), "is no IPv4 address"),
+        (
+            document("BGPConfiguration", name="default", serviceLoadBalancerAggregation=True),
+            "spec.serviceLoadBalancerAggregation: True is none of Enabled, Disabled",
+        ),
         (document("Node", bgp={"ipv4Address": "10.0.0.1/99"}), "spec.bgp.ipv4Address: "),
         (document("Node", bgp={"routeReflectorClusterID": "1"}), "spec.bgp.routeReflector"),
         (

@@ -246,6 +246,18 @@ def test_one_may_require_both_ip_versions(policy: object, requires_all: bool) ->
     assert balanced(ipFamilyPolicy=policy).requires_all is requires_all
 
 
+def test_pools_play_no_part_where_addresses_are_asked_for() -> None:
+    wishes: dict[str, object] = {
+        "projectcalico.org/loadBalancerIPs": '["198.51.100.7"]',
+        "projectcalico.org/ipv4pools": "four",
+    }
+
+    made = balanced(wishes)
+
+    assert [str(one) for one in made.addresses] == ["198.51.100.7"]
+    assert (made.pool_faults, made.ipv4_pools) == ((), ())
+
+
 def test_pools_of_an_ip_version_that_it_does_not_have_are_not_read() -> None:
     made = balanced({"projectcalico.org/ipv6pools": "[7]"})
 
