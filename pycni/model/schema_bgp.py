@@ -73,10 +73,11 @@ def parse_peer(name: str, spec: Fields) -> BGPPeer:
     if address is None and peer_selector is None:
         raise InvalidInput(
             f"{spec.at('peerIP')}: is missing; name a peer, or nodes by peerSelector"
+            f"{spec.hint('peerIP')}"
         )
     as_number = spec.as_number("asNumber")
     if address is not None and as_number is None:
-        raise InvalidInput(f"{spec.at('asNumber')}: is missing")
+        raise InvalidInput(f"{spec.at('asNumber')}: is missing{spec.hint('asNumber')}")
     _check_next_hop(spec)
     spec.expect("sourceAddress", "UseNodeIP")
     return BGPPeer(

@@ -5,7 +5,8 @@ setting which we would not honour is never silently ignored.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from enum import Enum
 from ipaddress import ip_address, ip_interface
 from typing import TypeVar
@@ -47,6 +48,10 @@ def check_password(text: str, *, path: str) -> str:
     return text
 
 
+def _nearest(name: str, others: Iterable[object]) -> str | None:
+    return next(iter(get_close_matches(name, sorted(map(str, others)), n=1, cutoff=0.75)), None)
+
+
 class Fields:
     """One mapping of a document, read field by field."""
 
@@ -76,7 +81,9 @@ class Fields:
         """Raise `InvalidInput` for the first field that nobody asked for."""
         for name in self._mapping:
             if name not in self._asked:
-                raise InvalidInput(f"{self.at(str(name))}: unknown or unsupported field; remove it")
+                meant = _nearest(str(name), self._asked - self._mapping.keys())
+                advice = f"did you mean {meant}?" if meant else "remove it"
+                raise InvalidInput(f"{self.at(str(name))}: unknown or unsupported field; {advice}")
 
     def child(self, name: str) -> "Fields":
         """Return a reader of a mapping inside; an absent one reads as empty."""
@@ -107,8 +114,13 @@ class Fields:
         """Return a string that must be there and not empty."""
         value = self.text(name)
         if not value:
-            raise InvalidInput(f"{self.at(name)}: is missing")
+            raise InvalidInput(f"{self.at(name)}: is missing{self.hint(name)}")
         return value
+
+    def hint(self, name: str) -> str:
+        """Return what to say of a missing field where another may be a slip of the pen for it."""
+        written = _nearest(name, self._mapping.keys() - self._asked)
+        return f"; did you mean it by {written}?" if written else ""
 
     def name(self, name: str) -> str | None:
         """Return the name of an object, or None."""

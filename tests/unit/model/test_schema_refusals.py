@@ -175,6 +175,21 @@ from tests.unit.model.written import document
             ),
             "spec.password.secretKeyRef.key: 'b/c' is no key of a Secret",
         ),
+        (
+            document("BGPPeer", peerIp="10.0.0.1", asNumber=1),
+            r"spec.peerIP: is missing; .* did you mean it by peerIp\?",
+        ),
+        (
+            document("BGPPeer", peerIP="10.0.0.1", asNumbr=1),
+            r"spec.asNumber: is missing; did you mean it by asNumbr\?",
+        ),
+        (
+            document("BGPConfiguration", name="default", nodeToNodeMeshEnable=False),
+            (
+                r"spec.nodeToNodeMeshEnable: unknown or unsupported field; did you mean"
+                r" nodeToNodeMeshEnabled\?"
+            ),
+        ),
         (document("Node", bgp={"ipv4Address": "fd00::1/64"}), "is no IPv4 address"),
         (
             document("BGPConfiguration", name="default", serviceLoadBalancerAggregation=True),
