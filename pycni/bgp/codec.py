@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from pycni.errors import InvalidInput
 from pycni.model.bgp import (
-    BGP_PORT,
     MAX_TTL,
     Advertisement,
     BgpEvent,
@@ -274,8 +273,8 @@ def _neighbor_block(neighbour: Neighbour, *, nudge: int) -> str:
     ]
     if neighbour.has_extended_next_hop:
         lines.append(f"nexthop {{ {Family.IPV4.value} ipv6; }}")
-    if neighbour.port != BGP_PORT:
-        lines.append(f"connect {neighbour.port:d};")
+    # Without it ExaBGP calls the port that it listens on itself, which need not be the peer's.
+    lines.append(f"connect {neighbour.port:d};")
     if neighbour.least_ttl is not None:
         lines += [f"outgoing-ttl {MAX_TTL:d};", f"incoming-ttl {neighbour.least_ttl:d};"]
     if neighbour.password is not None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -54,10 +54,10 @@ class Side:
         common = Neighbour(peers[0], own[0], 64512, 64512, router_id=own[0], port=port)
         neighbours = [
             replace(common, peer=peer, local=local, families=frozenset({family}))
-            for local, peer, family in zip(own, peers, Family, strict=True)
+            for local, peer, family in zip(own, peers, Family, strict=False)
         ]
         blocks = ("192.168.1.0/26", "fd00:1::/122")
-        adverts = {Advertisement(ip_network(b), o) for b, o in zip(blocks, own, strict=True)}
+        adverts = {Advertisement(ip_network(b), o) for b, o in zip(blocks, own, strict=False)}
         self.speaker.configure(neighbours=neighbours, advertisements=AdjRibsOut(frozenset(adverts)))
 
     async def listen(self) -> None:
@@ -84,6 +84,21 @@ async def side(directory: Path, own: tuple[IPAddress, ...]) -> AsyncIterator[Sid
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def router(called: list[int]) -> AsyncIterator[None]:
+    """Note on which ports the other address is called."""
+
+    def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.append(writer.get_extra_info("sockname")[1])
+        writer.close()
+
+    async with AsyncExitStack() as servers:
+        for port in (179, 1179):
+            server = await asyncio.start_server(note, str(TWO[0]), port)
+            servers.callback(server.close)
+        yield
 
 
 async def until(condition: Callable[[], bool], *, within_s: float = 20) -> None:
@@ -195,5 +210,18 @@ def test_sessions_are_accepted_on_the_port_that_is_stated(tmp_path: Path) -> Non
             two.configure(TWO, ONE, port=1179)
 
             await until(lambda: len(two.learned()) == 2)
+
+    play(story, *ONE, *TWO)
+
+
+def test_a_peer_is_called_on_its_own_port_whatever_ours_is(tmp_path: Path) -> None:
+    async def story() -> None:
+        called: list[int] = []
+        async with side(tmp_path / "one", ()) as one, router(called):
+            one.speaker.listen_on(ONE[:1], port=1179)
+            one.configure(ONE[:1], TWO[:1])
+            await until(lambda: called != [])
+
+        assert called[0] == 179
 
     play(story, *ONE, *TWO)

@@ -50,6 +50,7 @@ neighbor 10.10.24.89 {
   capability { asn4 enable; route-refresh enable; graceful-restart 120; }
   api { processes [ agent ]; neighbor-changes; \
 receive { parsed; open; update; notification; refresh; } send { parsed; update; } }
+  connect 179;
 }
 
 neighbor 10.10.0.1 {
@@ -120,7 +121,7 @@ def test_a_password_that_is_accepted_stays_in_its_quotes(password: str) -> None:
 
     changed = CONFIGURATION.partition("\n\nneighbor 10.10.24.89")[0]
     assert text.startswith(changed)
-    assert text.count("\n") == CONFIGURATION.count("\n") - 16
+    assert text.count("\n") == CONFIGURATION.count("\n") - 17
     assert f'  md5-password "{password}";\n' in text
 
 
