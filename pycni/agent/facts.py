@@ -212,7 +212,8 @@ class Facts:
         return Dirty(
             keys={route_key(p) for p in touched},
             links={e.host_veth for e in ends if e is not None and e.has_interface},
-            is_bgp=not self.inputs.borrowed.keys().isdisjoint(touched),
+            # Of a node that leaves, the last pod has kept all announcements.
+            is_bgp=self.inputs.is_leaving or not self.inputs.borrowed.keys().isdisjoint(touched),
         )
 
     def _listed(self, message: Listed) -> Dirty:

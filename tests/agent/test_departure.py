@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pycni.agent.departure import WITHDRAW_TIMEOUT_S
+from pycni.agent.messages import Leaving
 from pycni.datastore.faulty import Call, FaultyDatastore
 from pycni.datastore.memory import MemoryDatastore
 from pycni.errors import InvalidInput
@@ -76,6 +77,22 @@ def test_nothing_happens_while_pods_are_here(tmp_path: Path) -> None:
             assert (member.state(), member.wish.is_there()) == ("member", False)
             assert await under(made, "node-0") == before
             assert await agent.add("default/another")
+
+    run(story())
+
+
+def test_the_last_pod_of_a_node_that_leaves_takes_its_announcements_along(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with exercise(tmp_path) as (made, agent):
+            agent.post(Leaving(is_wanted=True))  # and a pod was let in before the engine knew
+            await made.settle(1)
+            early = learned(await made.nodes["node-1"].routes())
+
+            await empty(agent)
+            await made.settle(2)
+
+            assert early == ["192.168.39.192/26", "192.168.247.0/26"]
+            assert learned(await made.nodes["node-1"].routes()) == ["192.168.247.0/26"]
 
     run(story())
 

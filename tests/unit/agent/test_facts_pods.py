@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pycni.agent.dirty import Dirty
-from pycni.agent.messages import EndpointChanged, EndpointsListed
+from pycni.agent.messages import EndpointChanged, EndpointsListed, Leaving
 from pycni.model.endpoints import EndpointState
 from tests.unit.agent.node_facts import POD, dirty, facts, keys
 from tests.unit.plan.samples import pod
@@ -21,6 +21,13 @@ def test_a_pod_that_is_gone_concerns_what_it_had() -> None:
     assert dirty(EndpointChanged(POD.key, None)) == Dirty(
         keys=keys("192.168.39.193/32"), links={"cali1"}
     )
+
+
+def test_a_pod_of_a_node_that_leaves_concerns_announcements_as_well() -> None:
+    leaving = Leaving(is_wanted=True)
+
+    assert dirty(EndpointChanged(POD.key, None), leaving).is_bgp
+    assert dirty(EndpointsListed([]), leaving).is_bgp
 
 
 def test_a_pod_in_the_making_concerns_nobody_before_it_is_there() -> None:
