@@ -33,12 +33,16 @@ from pycni.kernel.wire_link import RTM_DELLINK, RTM_NEWLINK
 from pycni.model.linklayer import FdbEntry, Vxlan
 from pycni.model.network import (
     CreateTunnel,
+    Failure,
+    Op,
     Ruleset,
     SetNeighbour,
     SetRuleset,
     SetSysctl,
     Tunnel,
 )
+from pycni.plan.delta import plan_tunnels
+from pycni.plan.desired import Desired
 from pycni.plan.nat import COUNTERS, NatInputs, render
 from pycni.plan.podsysctls import IPV4_CONF
 
@@ -340,6 +344,32 @@ def test_a_read_only_proc_sys_is_no_obstacle_where_values_are_right(
     assert told in ran.stderr
     assert bool(ran.returncode) is bool(told)
     assert ("cali0" in host.sh("ip link")) is not bool(told)
+
+
+@pytest.mark.parametrize("bound", ["dev va", "remote 10.0.0.2"])
+def test_a_device_bound_to_the_interface_before_is_made_anew(
+    netns: Callable[[], Namespace], bound: str
+) -> None:
+    """As Calico makes it (`dev`): the kernel would refuse it the MTU of another interface."""
+    host = netns()
+    host.sh("ip link add va mtu 1500 type veth; ip link set va up; ip addr add 10.0.0.1/24 dev va")
+    host.sh("ip link add vb mtu 9000 type veth; ip link set vb up; ip addr add 10.1.0.1/24 dev vb")
+    parameters = f"id 4096 dstport 4789 nolearning local 10.0.0.1 {bound}"
+    host.sh(f"ip link add vxlan.calico up type vxlan {parameters}")
+    after = Vxlan(4096, 4789, ip_address("10.1.0.1"))
+    tunnel = Tunnel("vxlan.calico", "vxlan", 8950, "66:00:00:00:00:01", after)
+
+    async def pass_over() -> tuple[list[Op], list[Failure]]:
+        kernel = LinuxKernel()
+        ops = plan_tunnels(Desired(tunnels={tunnel.name: tunnel}), await kernel.snapshot([]))
+        failures = list(await kernel.apply(ops))
+        kernel.close()
+        return ops, failures
+
+    with host.entered():
+        assert asyncio.run(pass_over())[1] == []
+        assert asyncio.run(pass_over()) == ([], [])
+    assert bound not in host.sh("ip -d link show vxlan.calico")
 
 
 def test_listing_many_entries_of_a_vxlan_device_lets_others_have_their_turn(

@@ -42,6 +42,7 @@ from pycni.model.network import (
     Route,
     RouteChanged,
     RouteKey,
+    SetLink,
 )
 from pycni.model.resources import Block, BlockAffinity, IPPool, Node, Resource, resource_name
 from pycni.model.resources_bgp import BGPConfiguration, BGPFilter, BGPPeer
@@ -175,10 +176,10 @@ class Facts:
         return dirty
 
     def learn_outcome(self, ops: Iterable[Op], failures: Iterable[Failure]) -> None:
-        """Learn which tunnels' devices the kernel refuses to make."""
+        """Learn which tunnels' devices the kernel refuses to make, or to change in place."""
         refused = {failure.op for failure in failures}
         for op in ops:
-            if isinstance(op, CreateTunnel):
+            if isinstance(op, CreateTunnel | SetLink) and op.tunnel is not None:
                 remember = set.add if op in refused else set.discard
                 remember(self.inputs.refused_devices, op.tunnel.name)
 

@@ -332,6 +332,7 @@ class Reconciler:
     def _plan_other(self, have: KernelState) -> list[Op]:
         inputs, want, gate = self.facts.inputs, self.want, self.gate()
         want.tunnels = wanted_tunnels(inputs)
+        want.refused_devices = frozenset(inputs.refused_devices)
         want.addresses = wanted_addresses(inputs)
         want.sysctls = wanted_sysctls(inputs)
         ops = plan_tunnels(want, have)

@@ -95,7 +95,7 @@ class FakeTables:
         link = self.links[wanted.name]
         if link.vxlan is None or wanted.vxlan is None or link.vxlan.vni != wanted.vxlan.vni:
             raise Refused(errno.EOPNOTSUPP, "cannot change VNI")
-        vxlan = replace(wanted.vxlan, port=link.vxlan.port)
+        vxlan = replace(wanted.vxlan, port=link.vxlan.port, is_bound=link.vxlan.is_bound)
         self.change_link(replace(link, mac=wanted.mac or link.mac, vxlan=vxlan))
         if wanted.mac:
             self._drop_neighbours_of(link.name, keeps_fdb=True)

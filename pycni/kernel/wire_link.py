@@ -49,10 +49,14 @@ _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _VETH_INFO_PEER = 1
 _VXLAN_ID = 1
+_VXLAN_GROUP = 2
+_VXLAN_LINK = 3
 _VXLAN_LOCAL = 4
 _VXLAN_LEARNING = 7
 _VXLAN_PORT = 15
+_VXLAN_GROUP6 = 16
 _VXLAN_LOCAL6 = 17
+_VXLAN_BINDINGS = frozenset({_VXLAN_GROUP, _VXLAN_LINK, _VXLAN_GROUP6})
 _EXT_MASK_SKIP_STATS = 8
 _AF_BRIDGE = 7
 
@@ -164,6 +168,8 @@ def _read_vxlan(linkinfo: dict[int, bytes]) -> Vxlan | None:
         port=int.from_bytes(found.get(_VXLAN_PORT, b""), "big"),
         local=local,
         is_learning=found.get(_VXLAN_LEARNING, b"\0") != b"\0",
+        # The kernel tells of these only where they are set (vxlan_fill_info).
+        is_bound=not _VXLAN_BINDINGS.isdisjoint(found),
     )
 
 

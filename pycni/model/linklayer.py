@@ -3,7 +3,7 @@
 Values only, named as in ip-link(8), ip-neighbour(8) and bridge(8).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 
@@ -12,12 +12,15 @@ class Vxlan:
     """The parameters of a VXLAN device that can't be left to the kernel.
 
     `local` is the source of what it sends; `is_learning`: it believes senders' MAC addresses.
+    `is_bound`: it sends by one interface alone, or to a group (`dev` and `group` of ip-link(8)).
+    Calico makes it so; it serves like another, and nobody asks for it.
     """
 
     vni: int
     port: int
     local: IPv4Address | IPv6Address | None
     is_learning: bool = False
+    is_bound: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

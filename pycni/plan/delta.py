@@ -22,6 +22,7 @@ from pycni.model.network import (
     DeleteRuleset,
     IPNetwork,
     KernelState,
+    Link,
     Op,
     ReplaceRoute,
     Route,
@@ -31,10 +32,18 @@ from pycni.model.network import (
     SetNeighbour,
     SetRuleset,
     SetSysctl,
+    Tunnel,
 )
 from pycni.model.tunnels import VXLAN_DEVICES
 from pycni.plan.desired import Desired
-from pycni.plan.overlay import IPIP_KIND, can_be_changed, can_serve, has_our_network, is_as_made
+from pycni.plan.overlay import (
+    IPIP_KIND,
+    can_be_changed,
+    can_serve,
+    has_our_network,
+    is_as_made,
+    is_too_small,
+)
 from pycni.plan.ownership import Ownership
 
 
@@ -157,7 +166,8 @@ def plan_tunnels(want: Desired, have: KernelState) -> list[Op]:
             ops.append(CreateTunnel(tunnel))
             continue
         is_as_it_is_to_be = link is not None and is_as_made(link, tunnel)
-        if link is not None and not is_as_it_is_to_be and not can_be_changed(link, tunnel):
+        was_refused = name in want.refused_devices
+        if link is not None and must_be_made_anew(link, tunnel, was_refused=was_refused):
             ops.append(DeleteLink(name))
             link = None
         if link is None:
@@ -169,6 +179,13 @@ def plan_tunnels(want: Desired, have: KernelState) -> list[Op]:
         elif not link.is_up or link.mtu != tunnel.mtu:
             ops.append(SetLink(name, tunnel.mtu))
     return ops
+
+
+def must_be_made_anew(link: Link, wanted: Tunnel, *, was_refused: bool) -> bool:
+    """Tell whether a device of ours can't become as wanted in place, or the kernel has said so."""
+    if is_as_made(link, wanted):
+        return is_too_small(link, wanted)
+    return was_refused or not can_be_changed(link, wanted)
 
 
 def plan_entries(want: Desired, have: KernelState) -> list[Op]:

@@ -46,9 +46,11 @@ class Desired:
     """What is wanted: kind → {key: value}; `pod_links` maps pods' host ends to their MTUs.
 
     `gateways` are the host ends that are to have the gateway address of pods with IPv6.
+    `refused_devices` are the tunnels' devices that the kernel refused to make or to change.
     """
 
     tunnels: dict[str, Tunnel] = field(default_factory=dict)
+    refused_devices: frozenset[str] = frozenset()
     entries: dict[EntryKey, LinkLayerEntry] = field(default_factory=dict)
     pod_links: dict[str, int] = field(default_factory=dict)
     gateways: set[str] = field(default_factory=set)
@@ -63,6 +65,7 @@ def compute(inputs: Inputs, *, ground: Ground | None = None) -> Desired:
     ground = ground or Ground(inputs)
     return Desired(
         tunnels=wanted_tunnels(inputs),
+        refused_devices=frozenset(inputs.refused_devices),
         entries=wanted_entries(inputs, ground=ground),
         pod_links=wanted_pod_links(inputs),
         gateways={e.host_veth for e in inputs.pods.values() if needs_gateway(e)},

@@ -78,7 +78,7 @@ class Inputs:
     "namespace/name", and `slices` their endpoints: Service → EndpointSlice by name.
     `formers` are pools as they were before they took another tunnel, while that may not lead
     everywhere yet; a kind that `tunnel_phases` doesn't name is settled.  `refused_devices` are
-    names of tunnels' devices that the kernel refused to make when it was asked last.
+    names of tunnels' devices that the kernel refused to make or change when it was asked last.
     `secrets` are the passwords that a cluster keeps for sessions, as far as they are known.
     `bgp` are the settings of all nodes, and `nodes_bgp` what nodes have of their own.
     `former_ends` are other nodes' addresses inside a tunnel of VXLAN before the present ones, while

@@ -76,9 +76,20 @@ def can_be_changed(link: Link, wanted: Tunnel) -> bool:
     """Tell whether a device of VXLAN becomes as wanted in place, and needn't be made anew.
 
     The kernel changes MAC address, local address and learning, but neither network, port nor IP
-    version (vxlan_nl2conf of drivers/net/vxlan).
+    version (vxlan_nl2conf of drivers/net/vxlan).  One bound to an interface would stay bound to
+    that, whichever has the node's address now.
     """
+    if link.vxlan is None or link.vxlan.is_bound:
+        return False
     return _fixed(link.vxlan) is not None and _fixed(link.vxlan) == _fixed(wanted.vxlan)
+
+
+def is_too_small(link: Link, wanted: Tunnel) -> bool:
+    """Tell whether a device may never have the wanted MTU: it is bound to another interface.
+
+    Such a one gets no more than its interface has (vxlan_change_mtu).
+    """
+    return link.vxlan is not None and link.vxlan.is_bound and link.mtu < wanted.mtu
 
 
 def _fixed(vxlan: Vxlan | None) -> tuple[int, int, int] | None:

@@ -18,6 +18,7 @@ from pycni.model.network import (
 )
 from pycni.model.tunnels import TunnelKind
 from pycni.model.vxlan import VxlanEnd
+from pycni.plan import desired
 from pycni.plan.overlay import FarEnd
 from tests.unit.agent.node_facts import dirty, facts, keys, told_of
 from tests.unit.plan.samples import affinity, node
@@ -86,6 +87,18 @@ def test_a_device_that_can_not_be_made_is_remembered_until_it_can() -> None:
     assert made.inputs.refused_devices == {"vxlan.calico"}
     made.learn_outcome([op, up], [])
     assert made.inputs.refused_devices == set()
+
+
+def test_a_device_that_can_not_be_changed_is_remembered_until_it_is_made_anew() -> None:
+    made = facts()
+    wanted = Tunnel("vxlan.calico", "vxlan", 1450, vxlan=DEVICE.vxlan)
+    op = SetLink(wanted.name, 1450, wanted)
+
+    made.learn_outcome([op], [Failure(op, 22, "no")])
+    assert desired.compute(made.inputs).refused_devices == {wanted.name}
+    made.learn_outcome([CreateTunnel(wanted)], [])
+
+    assert desired.compute(made.inputs).refused_devices == set()
 
 
 def test_far_ends_are_found_once_until_nodes_or_their_books_change() -> None:

@@ -238,6 +238,22 @@ def test_a_change_in_place_says_nothing_of_what_the_kernel_refuses() -> None:
     assert told.get_attr("IFLA_VXLAN_LOCAL") == "10.0.0.7"
 
 
+@pytest.mark.parametrize("kind", ["IFLA_VXLAN_LINK", "IFLA_VXLAN_GROUP", "IFLA_VXLAN_GROUP6"])
+def test_a_vxlan_device_shows_that_it_is_bound(kind: str) -> None:
+    value = {"IFLA_VXLAN_LINK": 2, "IFLA_VXLAN_GROUP": "10.0.0.2"}.get(kind, "ff05::1")
+    message = ifinfmsg()
+    parameters = {"attrs": [("IFLA_VXLAN_ID", 4096), (kind, value)]}
+    kind_and_parameters = [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", parameters)]
+    message["attrs"] = [("IFLA_LINKINFO", {"attrs": kind_and_parameters})]
+    message.encode()
+
+    link = wire_link.read_link(bytes(message.data[16:]))
+
+    assert link is not None
+    assert link.vxlan is not None
+    assert link.vxlan.is_bound
+
+
 def test_a_vxlan_device_that_is_told_without_parameters_has_none() -> None:
     (message,) = messages(wire_link.create_tunnel(Tunnel("vxlan7", "vxlan", 1450)).packed(1))
 

@@ -40,9 +40,11 @@ def planned(
     there: tuple[LinkLayerEntry, ...] = (),
     addresses: tuple[Address, ...] = (),
     gate: Gate | None = None,
+    refused: bool = False,
 ) -> list[Op]:
     wanted = Desired(
         tunnels={} if want is None else {want.name: want},
+        refused_devices=frozenset({NAME} if refused else ()),
         entries={one.key: one for one in entries},
     )
     have = KernelState(
@@ -92,6 +94,38 @@ def test_what_can_be_changed_of_a_device_is_changed_in_place(wrong: Link) -> Non
     change = replace(TUNNEL, mac=MAC if wrong.mac != MAC else "")
 
     assert planned(wrong) == [SetLink(NAME, 1450, change)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(LINK, vxlan=replace(PARAMETERS, is_bound=True, local=ip_address("10.10.7.99"))),
+        replace(LINK, vxlan=replace(PARAMETERS, is_bound=True), mac="66:00:00:00:00:01"),
+        replace(LINK, vxlan=replace(PARAMETERS, is_bound=True), mtu=1400),
+    ],
+)
+def test_a_wrong_device_that_is_bound_to_an_interface_is_made_anew(wrong: Link) -> None:
+    """It would go on sending by that, and gets no larger MTU."""
+    assert planned(wrong) == [DeleteLink(NAME), CreateTunnel(TUNNEL), SetLink(NAME, 1450)]
+
+
+def test_a_bound_device_that_is_otherwise_right_serves_as_it_is() -> None:
+    """As Calico makes it: nothing is lost when pycni takes over."""
+    bound = replace(LINK, vxlan=replace(PARAMETERS, is_bound=True))
+
+    assert planned(bound) == []
+    assert planned(replace(bound, mtu=8950)) == [SetLink(NAME, 1450)]
+
+
+def test_a_device_of_which_a_change_was_refused_is_made_anew() -> None:
+    wrong = replace(LINK, vxlan=replace(PARAMETERS, local=ip_address("10.10.7.99")))
+
+    assert planned(wrong, refused=True) == [
+        DeleteLink(NAME),
+        CreateTunnel(TUNNEL),
+        SetLink(NAME, 1450),
+    ]
+    assert planned(refused=True) == []
 
 
 @pytest.mark.parametrize(
