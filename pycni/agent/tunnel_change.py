@@ -87,7 +87,9 @@ class TunnelChange:
             if kind not in used:
                 self._begin(inputs, kind, TunnelPhase.COMING, until=now + READY_S)
         for kind in TunnelKind:
-            if not need_tunnel(inputs.pools.values(), kind) and _stands(inputs, have, kind):
+            # Its routes are there while others lead elsewhere yet, also without its address.
+            is_there = kind in used or _stands(inputs, have, kind)
+            if is_there and not need_tunnel(inputs.pools.values(), kind):
                 self._begin(inputs, kind, TunnelPhase.GOING, until=now + LINGER_S)
 
     def expire(self, inputs: Inputs, *, now: float) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from pycni.agent.facts import Facts
 from pycni.agent.messages import Listed
 from pycni.agent.tunnel_change import LINGER_S, READY_S
-from pycni.model.network import Address, KernelState, Link, NextHop, Route, RouteKey
+from pycni.model.network import MAIN_TABLE, Address, KernelState, Link, NextHop, Route, RouteKey
 from pycni.model.resources import IPPool, TunnelMode
 from pycni.model.tunnels import TunnelKind, tunnel_of
 from pycni.model.vxlan import VxlanEnd
@@ -176,7 +176,12 @@ CROSSING = replace(VXLAN, vxlan_mode=TunnelMode.CROSS_SUBNET)
 
 
 def restarted(
-    now_pool: IPPool, *devices: str, protocol: int = 12, standing: str = "", is_up: bool = True
+    now_pool: IPPool,
+    *devices: str,
+    protocol: int = 12,
+    table: int = MAIN_TABLE,
+    standing: str = "",
+    is_up: bool = True,
 ) -> Facts:
     """Return what an agent knows that finds routes to blocks by these devices, at second 100.
 
@@ -189,7 +194,7 @@ def restarted(
         addresses={UNDERLAY, Address(standing or "eth0", ip_interface("192.168.39.192/32"))},
     )
     for number, device in enumerate(devices):
-        key = RouteKey(ip_network(f"192.168.{number}.0/26"))
+        key = RouteKey(ip_network(f"192.168.{number}.0/26"), table=table)
         hops = frozenset({BY_DEVICE[device]})
         state.routes[key] = (Route(key, next_hops=hops, protocol=protocol),)
     made.snapshot(state, now=100.0)
@@ -221,8 +226,8 @@ def test_a_restart_finds_in_the_kernel_by_what_a_pool_went(
     kind = tunnel_of(pool_now)
 
     assert made.inputs.formers == ({} if former is None else {pool_now.name: former})
-    coming = {} if kind is None or not is_coming else {kind: TunnelPhase.COMING}
-    assert made.inputs.tunnel_phases == coming
+    coming = set() if kind is None or not is_coming else {kind}
+    assert in_phase(made, TunnelPhase.COMING) == coming
 
 
 def test_what_a_restart_finds_ends_as_if_it_had_been_heard_just_now() -> None:
@@ -235,8 +240,33 @@ def test_what_a_restart_finds_ends_as_if_it_had_been_heard_just_now() -> None:
     assert (made.inputs.formers, made.next_deadline()) == ({}, inf)
 
 
-def test_others_routes_say_nothing() -> None:
-    assert restarted(VXLAN, "tunl0", protocol=4).inputs.formers == {}
+def in_phase(made: Facts, phase: TunnelPhase) -> set[TunnelKind]:
+    return {kind for kind, its in made.inputs.tunnel_phases.items() if its is phase}
+
+
+@pytest.mark.parametrize(
+    ("pool_now", "devices", "going"),
+    [
+        (VXLAN, ["tunl0"], {TunnelKind.IPIP}),
+        (TUNNELLED, ["vxlan.calico", "eth0"], {TunnelKind.VXLAN}),
+        (PLAIN, ["vxlan.calico"], {TunnelKind.VXLAN}),
+        (VXLAN, ["vxlan.calico"], set()),
+        (VXLAN, ["eth0"], set()),
+    ],
+)
+def test_a_tunnel_by_which_a_pools_routes_still_leave_stays_without_its_address(
+    pool_now: IPPool, devices: list[str], going: set[TunnelKind]
+) -> None:
+    made = restarted(pool_now, *devices)
+
+    assert in_phase(made, TunnelPhase.GOING) == going
+    made.expire(now=100.0 + LINGER_S)
+    assert made.inputs.tunnel_phases == {}
+
+
+@pytest.mark.parametrize(("protocol", "table"), [(4, MAIN_TABLE), (12, 100)])
+def test_others_routes_say_nothing(protocol: int, table: int) -> None:
+    assert restarted(VXLAN, "tunl0", protocol=protocol, table=table).inputs.formers == {}
 
 
 def test_it_is_looked_at_once() -> None:
