@@ -114,8 +114,11 @@ class Registration:
 
     async def _turn(self) -> None:
         if self._departure is None or not self._departure.is_wanted:
-            await self.once()
-            self._report("vxlan", self._ends.complaint(now=_now()))
+            try:
+                await self.once()
+            finally:
+                # True also where something else is amiss, as a pool that is full.
+                self._report("vxlan", self._ends.complaint(now=_now()))
             return
         self._kept_until = {}
         await self._departure.give_up()
@@ -132,7 +135,7 @@ class Registration:
             tunnels, lacking = await self._tunnel_addresses()
         except PycniError:
             # Others take a node without object for gone, and this one serves pods all the same.
-            await self._appear(_unchanged)
+            await self._appear(self._without_dead_ends)
             raise
         if await self._appear(self._told(tunnels)):
             tunnels, lacking = await self._tunnel_addresses()
@@ -170,6 +173,10 @@ class Registration:
             return _tunnelled(told)(node)
 
         return change
+
+    def _without_dead_ends(self, node: Node) -> Node:
+        told = {kind: address_in(node, kind) for kind in TunnelKind}
+        return self._told(told)(node)
 
     def _may_tell(self, node: Node, kind: TunnelKind) -> bool:
         if not kind.is_vxlan:
@@ -274,7 +281,3 @@ def _tunnelled(tunnels: _TunnelAddresses) -> _Change:
 def _bare(node: Node) -> Node:
     none: _TunnelAddresses = dict.fromkeys(TunnelKind)
     return _tunnelled(none)(replace(node, ipv4=None, ipv6=None))
-
-
-def _unchanged(node: Node) -> Node:
-    return node

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
+from typing import TypeVar
 
 import pytest
 
@@ -11,16 +12,19 @@ from pycni.agent.registration import Registration
 from pycni.agent.tunnel_change import LINGER_S
 from pycni.agent.tunnel_ends import GRACE_S
 from pycni.datastore.memory import MemoryDatastore
-from pycni.errors import Exhausted
+from pycni.errors import Exhausted, TryAgain
 from pycni.ipam import block as arithmetic
 from pycni.ipam.allocator import Allocator
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.tunnel import tunnel_handle
 from pycni.model.network import IPAddress
-from pycni.model.resources import Block, IPPool, Node, TunnelMode
+from pycni.model.resources import Block, IPPool, Node, Resource, TunnelMode
 from pycni.model.tunnels import TunnelKind, address_in
+from pycni.ports import Listing
 from tests.agent.ipam.allocators import change_pool, held_by, node
 from tests.virtual_time import run
+
+T = TypeVar("T", bound=Resource)
 
 FOUR = IPPool("four", IPv4Network("10.0.0.0/24"), vxlan_mode=TunnelMode.ALWAYS)
 SIX = IPPool("six", IPv6Network("fd10::/64"), 122, vxlan_mode=TunnelMode.CROSS_SUBNET)
@@ -33,6 +37,27 @@ def registration(store: MemoryDatastore) -> Registration:
     )
     made.look_at_devices(dict.fromkeys(POOLS, True))
     return made
+
+
+def reporting(store: MemoryDatastore) -> tuple[Registration, dict[str, str]]:
+    """Return a registration whose VXLAN device is away, and what it reports."""
+    troubles: dict[str, str] = {}
+    made = Registration(
+        store, node(store), node="node-0", addresses=(), report=troubles.__setitem__
+    )
+    made.look_at_devices({TunnelKind.VXLAN: False})
+    return made, troubles
+
+
+class WithoutPools(MemoryDatastore):
+    """A datastore whose pools can't be listed any more once it `has_lost_them`."""
+
+    has_lost_them = False
+
+    async def list(self, kind: type[T]) -> Listing[T]:
+        if self.has_lost_them and kind is IPPool:
+            raise TryAgain("no pools")
+        return await super().list(kind)
 
 
 async def said(store: MemoryDatastore, kind: TunnelKind) -> IPAddress | None:
@@ -144,6 +169,54 @@ def test_the_address_stays_when_the_pool_wants_it_again() -> None:
         await asyncio.sleep(2 * LINGER_S)
 
         assert await said(store, TunnelKind.VXLAN) == address
+        running.cancel()
+
+    run(story())
+
+
+def test_a_device_that_is_away_is_told_though_a_pool_of_another_tunnel_is_full() -> None:
+    kind = TunnelKind.VXLAN
+
+    async def story() -> None:
+        store = MemoryDatastore()
+        full = IPPool("full", IPv4Network("10.7.0.0/26"), ipip_mode=TunnelMode.ALWAYS)
+        await store.create(full)
+        await store.create(FOUR)
+        request = AssignRequest(
+            handle_id="pods", attributes=(("node", "node-9"),), versions=(4,), ipv4_pools=("full",)
+        )
+        for _ in range(64):
+            await Allocator(store, node="node-9").assign(request)
+        made, troubles = reporting(store)
+        running = asyncio.create_task(made.run())
+
+        await asyncio.sleep(GRACE_S + 2)
+
+        assert "full" in troubles["registration"]
+        assert "vxlan.calico can't be used" in troubles["vxlan"]
+        assert await said(store, kind) is None
+        running.cancel()
+
+    run(story())
+
+
+def test_an_end_without_device_is_taken_back_though_no_address_can_be_given() -> None:
+    kind = TunnelKind.VXLAN
+
+    async def story() -> None:
+        store = WithoutPools()
+        await store.create(FOUR)
+        await registration(store).once()
+        assert await said(store, kind) is not None
+        store.has_lost_them = True
+        made, troubles = reporting(store)
+        running = asyncio.create_task(made.run())
+
+        await asyncio.sleep(GRACE_S + 2)
+
+        assert troubles["registration"] == "no pools"
+        assert "vxlan.calico can't be used" in troubles["vxlan"]
+        assert await said(store, kind) is None
         running.cancel()
 
     run(story())
