@@ -60,6 +60,7 @@ KIND_NAMES: dict[type[object], str] = {
     Block: "IPAMBlock",
     Handle: "IPAMHandle",
 }
+_CONFIGURED = (IPPool, IPReservation, IPAMConfig, BGPPeer, BGPFilter, BGPConfiguration)
 
 
 def to_stored(value: Resource) -> dict[str, Any]:
@@ -129,9 +130,15 @@ def _from_text(kind: type[T], text: str | bytes) -> T:
 
 
 def _unreadable(kind: type[object], name: str, what: str) -> DatastoreUnusable:
+    # What people configure is theirs to correct; what IPAM keeps is nobody's to write.
+    step = (
+        "edit or delete that object"
+        if kind in _CONFIGURED
+        else "restore the datastore from a backup"
+    )
     return DatastoreUnusable(
         f"cannot read the stored {KIND_NAMES[kind]} {name}: {what};"
-        " restore the datastore from a backup, or use the version of pycni that wrote it"
+        f" {step}, or use the version of pycni that wrote it"
     )
 
 

@@ -23,6 +23,12 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120)]
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PEER = {"peerIP": "10.0.0.1", "asNumber": 65000}
+OF_ONE_NODE = {
+    "listenPort": 1790,
+    "prefixAdvertisements": [{"cidr": "10.0.0.0/16", "communities": ["1:2"]}],
+    "communities": [{"name": "a", "value": "1:2"}],
+    "logSeverityScreen": "Info",
+}
 LISTS = ("exportV4", "importV4", "exportV6", "importV6")
 
 
@@ -99,6 +105,51 @@ def test_a_rule_that_would_apply_to_more_than_it_says_is_refused_by_name(
     assert f"spec.{rules}[1].{field}: " in said
     assert f"{field} is not supported by pycni; remove it" in said
     assert made(cluster, BGPFilter, "one", {rules: [{"action": "Accept"}] * 1000}) == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("asNumber", 65000),
+        ("nodeToNodeMeshEnabled", False),
+        ("nodeMeshPassword", {"secretKeyRef": {"name": "a", "key": "b"}}),
+        ("nodeMeshMaxRestartTime", "60s"),
+        ("serviceClusterIPs", [{"cidr": "10.96.0.0/16"}]),
+        ("serviceExternalIPs", [{"cidr": "10.96.0.0/16"}]),
+        ("serviceLoadBalancerIPs", [{"cidr": "10.96.0.0/16"}]),
+        ("bindMode", "NodeIP"),
+        ("ignoredInterfaces", ["eth0"]),
+        ("serviceLoadBalancerAggregation", "Disabled"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_holds_for_all_nodes_is_refused_of_one(
+    cluster: ApiServer, field: str, value: object
+) -> None:
+    said = made(cluster, BGPConfiguration, "node.node-0", OF_ONE_NODE | {field: value})
+
+    assert f"spec.{field} belongs into the BGPConfiguration named default" in said
+    assert made(cluster, BGPConfiguration, "default", {field: value}) == ""
+
+
+def test_what_one_node_may_have_of_its_own_is_taken(cluster: ApiServer) -> None:
+    usual = {"serviceLoadBalancerAggregation": "Enabled", "serviceClusterIPs": []}
+
+    assert made(cluster, BGPConfiguration, "node.node-0", OF_ONE_NODE | usual) == ""
+
+
+@pytest.mark.parametrize("name", ["foo", "node", "node-0", "xnode.x"])
+def test_settings_of_a_name_that_means_nothing_are_refused(cluster: ApiServer, name: str) -> None:
+    assert "must be default, or node.NAME" in made(cluster, BGPConfiguration, name, {})
+
+
+@pytest.mark.parametrize("text", ["*", "***", "", "eth0\n", "eth 0", "a234567890123456"])
+def test_what_names_no_interfaces_is_refused(cluster: ApiServer, text: str) -> None:
+    said = made(cluster, BGPConfiguration, "default", {"ignoredInterfaces": ["eth0", text]})
+
+    assert "spec.ignoredInterfaces[1]" in said
+    usual = ["br-*", "*a", "e*h", "a23456789012345", "*.7"]
+    assert made(cluster, BGPConfiguration, "default", {"ignoredInterfaces": usual}) == ""
 
 
 def test_a_password_that_stands_in_the_object_is_refused_by_name(cluster: ApiServer) -> None:
