@@ -260,7 +260,7 @@ class Facts:
         set_or_drop(self.inputs.affinities, cidr, best or next(iter(claims.values()), None))
         is_own = self.inputs.settings.node == subject.node
         is_all = self.inputs.concerns_end(cidr)
-        self.inputs.forget_former_ends()
+        self.inputs.look_at_ends(subject.node)
         return Dirty(keys={route_key(cidr)}, is_bgp=is_own, is_other=is_own, is_all=is_all)
 
     def _block_changed(self, value: Block | None, subject: Block) -> Dirty:
@@ -279,7 +279,8 @@ class Facts:
         self.inputs.borrowed.update(new)
         touched = old.keys() | new.keys()
         is_all = any(self.inputs.concerns_end(prefix) for prefix in touched)
-        self.inputs.forget_former_ends()
+        for name in set(new.values()):
+            self.inputs.look_at_ends(name)
         return Dirty(keys={route_key(p) for p in touched}, is_bgp=True, is_all=is_all)
 
     def _endpoints_listed(self, message: EndpointsListed) -> Dirty:

@@ -81,8 +81,8 @@ class Inputs:
     names of tunnels' devices that the kernel refused to make or change when it was asked last.
     `secrets` are the passwords that a cluster keeps for sessions, as far as they are known.
     `bgp` are the settings of all nodes, and `nodes_bgp` what nodes have of their own.
-    `former_ends` are other nodes' addresses inside a tunnel of VXLAN before the present ones, while
-    nobody has heard yet whose those are.
+    `last_ends` are the addresses inside a tunnel of VXLAN that the books gave to nodes when last
+    looked at: one that has moved is reached there until it is heard whose the new address is.
     `pods`, `host_veths` and `nodes_by_address` are indexes, kept by `set_endpoint` and `set_node`.
     """
 
@@ -105,7 +105,7 @@ class Inputs:
     tunnel_phases: dict[TunnelKind, TunnelPhase] = field(default_factory=dict)
     formers: dict[str, IPPool] = field(default_factory=dict)
     refused_devices: set[str] = field(default_factory=set)
-    former_ends: dict[tuple[str, TunnelKind], IPAddress] = field(default_factory=dict)
+    last_ends: dict[tuple[str, TunnelKind], IPAddress] = field(default_factory=dict)
     addresses: set[Address] = field(default_factory=set)
     is_leaving: bool = False
     services: dict[str, Service] = field(default_factory=dict)
@@ -146,36 +146,28 @@ class Inputs:
 
     def set_node(self, name: str, node: Node | None) -> None:
         """Learn or forget a node, and its underlay addresses."""
+        self.look_at_ends(name)
         old = self.nodes.pop(name, None)
         self._end_blocks = None
         if node is not None:
             self.nodes[name] = node
-        for kind in TunnelKind:
-            if kind.is_vxlan:
-                self._note_end(kind, name, old=old, new=node)
-        self.forget_former_ends()
+        self.look_at_ends(name)
         for address in {*_underlay_addresses(old), *_underlay_addresses(node)}:
             self._index_node(address, old=old, new=node)
 
-    def _note_end(self, kind: TunnelKind, name: str, *, old: Node | None, new: Node | None) -> None:
-        """Keep where a node had its end of a tunnel that has moved, see `forget_former_ends`.
+    def look_at_ends(self, name: str) -> None:
+        """Keep where the books give a node its ends of VXLAN tunnels, for when they move.
 
-        What it sends and takes goes by its MAC address: the address inside serves as long as the
-        books give it to nobody else.
+        What a node sends and takes goes by its MAC address: an address inside that was its own
+        serves as long as the books give it to nobody else.  An end that it takes back is no end.
         """
-        before = address_in(old, kind) if old is not None else None
-        now = address_in(new, kind) if new is not None else None
-        if now is None:
-            self.former_ends.pop((name, kind), None)
-        elif before is not None and before != now and self.holder_of(before) == name:
-            self.former_ends[name, kind] = before
-
-    def forget_former_ends(self) -> None:
-        """Drop where ends of tunnels were of which it is known now whose the present ones are."""
-        for name, kind in list(self.former_ends):
-            now = address_in(self.nodes[name], kind)
-            if now is None or self.holder_of(now) is not None:
-                del self.former_ends[name, kind]
+        node = self.nodes.get(name)
+        for kind in TunnelKind:
+            address = address_in(node, kind) if node is not None and kind.is_vxlan else None
+            if address is None:
+                self.last_ends.pop((name, kind), None)
+            elif self.holder_of(address) == name:
+                self.last_ends[name, kind] = address
 
     def _index_node(self, address: IPAddress, *, old: Node | None, new: Node | None) -> None:
         """Keep the index true; of two nodes that claim an address, the first by name has it.
@@ -338,8 +330,8 @@ class Inputs:
                 for kind in TunnelKind
                 if kind.is_vxlan
             )
-            known = (end for end in (*ends, *self.former_ends.values()) if end is not None)
-            found = (_blocks_with(end) for end in known)
+            known = {*ends, *self.last_ends.values()}
+            found = (_blocks_with(end) for end in known if end is not None)
             self._end_blocks = {block for blocks in found for block in blocks}
         return prefix in self._end_blocks
 

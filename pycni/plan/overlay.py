@@ -129,6 +129,7 @@ def far_ends(inputs: Inputs, kind: TunnelKind) -> dict[str, FarEnd | str]:
     }
     own = inputs.node
     claimed = {} if own is None else {mac_of(own, kind): own.name}
+    places: dict[IPAddress, str] = {}
     # Whose MAC address it is by his name has it: nobody takes that by stating it.  Of one that is
     # stated by several and nobody's by name, the first by name has it.
     for end in sorted(
@@ -138,6 +139,11 @@ def far_ends(inputs: Inputs, kind: TunnelKind) -> dict[str, FarEnd | str]:
         holder = claimed.setdefault(end.mac, end.node)
         if holder != end.node:
             ends[end.node] = f"its VXLAN MAC address {end.mac} is that of {holder}"
+            continue
+        # Two that have moved may have had one address, one after the other.
+        other = places.setdefault(end.address, end.node)
+        if other != end.node:
+            ends[end.node] = f"it has moved from {end.address}, by which {other} is reached (yet)"
     return ends
 
 
@@ -151,11 +157,11 @@ def _far_end(inputs: Inputs, node: Node, kind: TunnelKind) -> FarEnd | str:
     if address is None:
         return "it has no address inside the VXLAN tunnel (yet)"
     holder = inputs.holder_of(address)
-    before = inputs.former_ends.get((node.name, kind))
-    if holder is None and before is not None and inputs.holder_of(before) in (None, node.name):
-        # It has moved, and whose the new block is comes by another watch.
-        return FarEnd(node.name, before, mac_of(node, kind), underlay.ip)
     if holder is None:
+        before = inputs.last_ends.get((node.name, kind), address)
+        if before != address and inputs.holder_of(before) in (None, node.name):
+            # It has moved, and whose the new block is comes by another watch.
+            return FarEnd(node.name, before, mac_of(node, kind), underlay.ip)
         return f"no block affinity covers its address inside the VXLAN tunnel, {address} (yet)"
     if holder != node.name:
         return f"its address inside the VXLAN tunnel, {address}, is held by {holder}"
