@@ -1,4 +1,4 @@
-"""Who is behind VXLAN devices: list their permanent entries, write and delete them."""
+"""Who is behind VXLAN devices: list their entries, write and delete them."""
 
 import asyncio
 import errno
@@ -18,8 +18,9 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENODEV, errno.EINVAL})
 async def list_entries(
     socket: NetlinkSocket, links: Iterable[Link], *, names: LinkIndexes
 ) -> dict[EntryKey, LinkLayerEntry]:
-    """Return the permanent entries of all VXLAN devices among these links.
+    """Return the entries of all VXLAN devices among these links.
 
+    Neighbours as far as they are permanent, forwarding entries in any case (`read_entry`).
     Other tasks have their turn every few milliseconds.
     """
     found: dict[EntryKey, LinkLayerEntry] = {}

@@ -46,9 +46,9 @@ class NeighbourEntry:
 
 @dataclass(frozen=True, slots=True)
 class FdbEntry:
-    """A permanent entry of a VXLAN device's forwarding database: whither frames to a MAC go.
+    """An entry of a VXLAN device's forwarding database: whither frames to a MAC go.
 
-    `is_ours` as of a neighbour.
+    `is_ours` as of a neighbour; one that is not permanent is another's.
     """
 
     ifname: str
