@@ -152,6 +152,36 @@ def test_what_names_no_interfaces_is_refused(cluster: ApiServer, text: str) -> N
     assert made(cluster, BGPConfiguration, "default", {"ignoredInterfaces": usual}) == ""
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("nodeMeshMaxRestartTime", "soon"),
+        ("nodeMeshMaxRestartTime", "1.5s"),
+        ("nodeMeshMaxRestartTime", ""),
+        ("communities", [{"name": "pods"}]),
+        ("communities", [{"value": "1:2"}]),
+        ("communities", [{"name": "my pods", "value": "1:2"}]),
+        ("communities", [{"name": "pods", "value": "no-export"}]),
+        ("prefixAdvertisements", [{"cidr": "10.0.0.0/8"}]),
+        ("prefixAdvertisements", [{"communities": ["1:2"]}]),
+        ("prefixAdvertisements", [{"cidr": "10.0.0.0/8", "communities": []}]),
+    ],
+    ids=str,
+)
+def test_a_value_that_no_agent_can_read_is_refused(
+    cluster: ApiServer, field: str, value: object
+) -> None:
+    assert f"spec.{field}" in made(cluster, BGPConfiguration, "default", {field: value})
+
+
+@pytest.mark.parametrize("text", ["0s", "120s", "2m", "1m0s", "1h8m15s"])
+def test_a_duration_as_agents_read_it_is_taken(cluster: ApiServer, text: str) -> None:
+    settings = OF_ONE_NODE | {"nodeMeshMaxRestartTime": text}
+
+    assert made(cluster, BGPConfiguration, "default", settings) == ""
+    assert made(cluster, BGPPeer, "one", PEER | {"maxRestartTime": text}) == ""
+
+
 def test_a_password_that_stands_in_the_object_is_refused_by_name(cluster: ApiServer) -> None:
     assert "spec.password" in made(cluster, BGPPeer, "one", PEER | {"password": "x"})
     said = made(cluster, BGPConfiguration, "default", {"nodeMeshPassword": "x"})
