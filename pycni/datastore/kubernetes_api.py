@@ -197,9 +197,15 @@ class Api:
         asked = {**(query or {}), "limit": str(PAGE)}
         while True:
             page = await self.call("GET", path, query=asked, accept=accept)
+            match page:
+                # null, where there is none and metadata alone is asked
+                case {"metadata": {"resourceVersion": str(version)}, "items": list() | None}:
+                    yield page["items"] or [], version
+                case _:
+                    raise TryAgain(
+                        f"cannot make sense of the list of {path}: no items, or no resource version"
+                    )
             metadata = page["metadata"]
-            # null, where there is none and metadata alone is asked
-            yield page["items"] or [], str(metadata["resourceVersion"])
             if not metadata.get("continue"):
                 return
             asked["continue"] = metadata["continue"]

@@ -48,7 +48,7 @@ async def events(
         await _require_known(api, path, position, query or {})
         asked = {**(query or {}), **_watching(position)}
         async for event in _watched(api, path, asked, accept=accept):
-            version = int(event["object"]["metadata"]["resourceVersion"])
+            version = _version(path, event)
             if version < position:
                 raise EventsLost(f"change {version} came after {position}: list again")
             position = version
@@ -70,11 +70,34 @@ async def _watched(
 ) -> AsyncIterator[Document]:
     try:
         async for event in api.stream(path, query, accept=accept):
-            if event["type"] == "ERROR":
+            if _kind_of(path, event) == "ERROR":
                 _fail(path, event["object"])
             yield event
     except Refused as exc:
         raise DatastoreUnusable(f"cannot watch {path}: {exc}") from exc
+
+
+def _kind_of(path: str, event: object) -> str:
+    """Return of what kind an event is; raise `TryAgain` when it is none."""
+    match event:
+        case {"type": str(kind), "object": {}}:
+            return kind
+    raise TryAgain(f"cannot make sense of a change in {path}: it has no type, or no object")
+
+
+def _version(path: str, event: Document) -> int:
+    """Return as of when an event is; raise `TryAgain` when it can't be one of an object."""
+    match event:
+        case {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}} | {
+            "object": {"metadata": {"resourceVersion": version, "name": str()}}
+        } if _is_number(version):
+            return int(version)
+    # Nothing of what it says: it may be of a Secret.
+    raise TryAgain(f"cannot make sense of a change in {path}: no name, or no resource version")
+
+
+def _is_number(version: object) -> bool:
+    return isinstance(version, str) and version.isascii() and version.isdecimal()
 
 
 def _fail(path: str, status: Document) -> None:
@@ -111,6 +134,10 @@ async def _require_known(api: Api, path: str, position: int, query: Mapping[str,
         page = await api.call("GET", path, query={**query, "limit": "1"})
     except Refused as exc:
         raise DatastoreUnusable(f"cannot list {path}: {exc}") from exc
-    head = int(page["metadata"]["resourceVersion"])
+    match page:
+        case {"metadata": {"resourceVersion": version}} if _is_number(version):
+            head = int(version)
+        case _:
+            raise TryAgain(f"cannot make sense of the list of {path}: no resource version")
     if head < position:
         raise EventsLost(f"cannot watch from {position}: the server is at {head}; list again")
