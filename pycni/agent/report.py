@@ -179,6 +179,7 @@ def problems(agent: "Agent") -> list[str]:
     health = agent.reconciler.health
     found = [f"{what}: {why}" for what, why in sorted(agent.troubles.items()) if why]
     found += [failure.message for failure in health.failures]
+    found += [agent.speaker.trouble] if agent.speaker.trouble else []
     found += [f"BGP peer {peer}: {why}" for peer, why in agent.speaker.refused.items()]
     found += unread_annotations(agent.facts.inputs.nodes.values())
     found += [missing_filter_text(*one) for one in missing_filters(agent.facts.inputs)]

@@ -76,10 +76,8 @@ class ExaBgpSpeaker:
         self._queue: asyncio.Queue[BgpEvent] = asyncio.Queue()
         self._link: Link | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._lost: asyncio.Future[str] | None = None
-        self._has_address = asyncio.Event()
-        if settings.listen:
-            self._has_address.set()
+        where = sockets.place(settings.listen, port=settings.port)
+        self._listening = sockets.Listening(where)
         self.counters = SpeakerCounters()
         self.refused: dict[IPAddress, str] = {}
 
@@ -87,6 +85,11 @@ class ExaBgpSpeaker:
     def pid(self) -> int | None:
         """Return the process id of the running ExaBGP, None between two lives."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def trouble(self) -> str:
+        """Return what keeps sessions from being accepted where they are to be, "" for nothing."""
+        return self._listening.trouble
 
     def configure(self, *, neighbours: Sequence[Neighbour], advertisements: AdjRibsOut) -> None:
         """State what is wanted from now on; the running task brings it about."""
@@ -104,16 +107,10 @@ class ExaBgpSpeaker:
     def listen_on(self, addresses: Sequence[IPAddress], *, port: int = BGP_PORT) -> None:
         """Accept sessions on just these addresses and port; an ExaBGP that does not is replaced.
 
-        Until there is an address there is no ExaBGP.
+        Until there is an address there is no ExaBGP.  One that works stays for as long as another
+        program listens there (`trouble` says so).
         """
-        there = (set(self._settings.listen), self._settings.port)
-        if not addresses or (set(addresses), port) == there:
-            return
-        self._settings = replace(self._settings, listen=tuple(addresses), port=port)
-        self._has_address.set()
-        if self._lost is not None and not self._lost.done():
-            where = ", ".join(map(str, addresses))
-            self._lost.set_result(f"it is to listen on {where}, port {port}, now")
+        self._listening.state(sockets.place(addresses, port=port))
 
     def log_at(self, level: str) -> None:
         """Have the next ExaBGP log from a level on; no session ends for its log."""
@@ -157,16 +154,20 @@ class ExaBgpSpeaker:
 
     async def _live(self) -> str:
         """Run one ExaBGP, until it is lost or can be replaced by a better one; return why."""
-        await self._has_address.wait()
-        self._lost = lost = asyncio.get_running_loop().create_future()
-        wanted = self._settings.listen
-        missing = await sockets.wait_for(wanted)
-        listen = tuple(address for address in wanted if address not in missing)
-        arrival = asyncio.create_task(sockets.lose_by_arrival(missing, lost), name="bgp-addresses")
+        where = await self._listening.find()
+        lost = asyncio.get_running_loop().create_future()
+        missing = replace(where, addresses=await sockets.wait_for(where.addresses))
+        listen = tuple(one for one in where.addresses if one not in missing.addresses)
+        watches = [
+            asyncio.create_task(sockets.lose_by_arrival(missing, lost), name="bgp-addresses"),
+            asyncio.create_task(self._listening.lose_by_move(lost), name="bgp-place"),
+        ]
         try:
-            return await self._run_child(replace(self._settings, listen=listen), lost)
+            settings = replace(self._settings, listen=listen, port=where.port)
+            return await self._run_child(settings, lost)
         finally:
-            arrival.cancel()
+            for watch in watches:
+                watch.cancel()
 
     async def _run_child(self, settings: ChildSettings, lost: asyncio.Future[str]) -> str:
         path = self._private_directory() / "helper.sock"

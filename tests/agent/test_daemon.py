@@ -27,6 +27,7 @@ from pycni.datastore.sqlite import open_sqlite
 from pycni.errors import InvalidInput, TryAgain
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.resources import IPPool, Node, TunnelMode
+from pycni.model.resources_bgp import BGPConfiguration
 from tests.agent.own_node import needs_root, node
 
 METRICS_PORT = 19091
@@ -182,6 +183,23 @@ def test_agent_serves_pods_and_says_how_it_is(
 
     # The kernel is left as it is.
     assert "192.168.39.192/26" in ip_route("type", "blackhole")
+
+
+@needs_root
+@pytest.mark.usefixtures("node")
+def test_status_says_what_keeps_sessions_from_being_accepted(tmp_path: Path) -> None:
+    async def story(agent: Agent, run_dir: Path) -> None:
+        await agent.datastore.create(BGPConfiguration("node.node-0", listen_port=1179))
+        async with asyncio.timeout(15):
+            while not agent.speaker.trouble:  # noqa: ASYNC110  # nobody tells of it
+                await asyncio.sleep(0.02)
+
+        said = await asyncio.to_thread(ask, run_dir, "status")
+        assert agent.speaker.trouble in said["problems"]
+        assert "10.10.7.20, port 1179" in agent.speaker.trouble
+
+    with socket.create_server(("10.10.7.20", 1179)):
+        asyncio.run(with_agent(tmp_path, story))
 
 
 @needs_root
