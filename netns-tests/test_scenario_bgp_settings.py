@@ -16,7 +16,8 @@ pytestmark = [
 PASSWORD = "never-in-a-log"  # noqa: S105 - an example
 UP = "a session is up"
 CONNECTED = "connected to"
-"""What the agent and ExaBGP say of a session when they are asked to say more."""
+RELOADS = "performing reload"
+"""What the agent and ExaBGP say of a session, and of a reload, when asked to say more."""
 FAR = "192.168.247.10"
 
 
@@ -52,7 +53,14 @@ def agent_log(cluster: Cluster, node: str) -> str:
 
 
 def exabgp_log(cluster: Cluster, node: str) -> str:
+    """What the running ExaBGP has logged."""
     return cluster.run(node, f"cat /run/pycni-lab/{cluster.name}/{node}/run/exabgp.log")
+
+
+def exabgp_logs(cluster: Cluster, node: str) -> str:
+    """What the running ExaBGP has logged, and the one before it."""
+    logs = f"/run/pycni-lab/{cluster.name}/{node}/run/exabgp.log"
+    return cluster.run(node, f"cat {logs}.1 {logs}")
 
 
 def test_the_link_of_an_ignored_interface_takes_no_route_away(cluster: Cluster) -> None:
@@ -125,7 +133,15 @@ def test_debug_is_heard_at_once_of_exabgp_at_its_next_start_and_without_password
     wait_for_all(cluster)
 
     assert CONNECTED in exabgp_log(cluster, "node-1")
-    for log in (agent_log, exabgp_log):
+    reloads = exabgp_log(cluster, "node-1").count(RELOADS)
+    # It reads its configuration anew while it says so much, with another password in it.
+    apply(
+        cluster, "BGPConfiguration", "default",
+        logSeverityScreen="Debug", nodeMeshPassword=f"{PASSWORD}-2",
+    )  # fmt: skip
+    eventually(lambda: exabgp_log(cluster, "node-1").count(RELOADS) > reloads, within_s=60)
+    wait_for_all(cluster)
+    for log in (agent_log, exabgp_logs):
         assert PASSWORD not in log(cluster, "node-1")
 
     apply(cluster, "BGPConfiguration", "default")
