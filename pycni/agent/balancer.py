@@ -28,11 +28,12 @@ from pycni.ipam.giving import assigned
 from pycni.ipam.pools import pool_of
 from pycni.ipam.requests import AssignRequest
 from pycni.ipam.retries import Sleep, asyncio_sleep
+from pycni.model.endpoints import AssignedAddress
 from pycni.model.network import IPAddress
 from pycni.model.resources import Block, BlockAffinity, IPPool, PoolUse, cidr_name
 from pycni.model.service_ranges import LOAD_BALANCER
 from pycni.model.services import HANDLE_PREFIX, BalancedService
-from pycni.plan.balancing import balanced, judge, wanted_ingress
+from pycni.plan.balancing import Verdict, balanced, judge, wanted_ingress
 from pycni.plan.inputs import Inputs
 from pycni.ports import Datastore
 
@@ -240,18 +241,13 @@ class Balancer:
         self, service: BalancedService, held: Sequence[Given], pools: Sequence[IPPool]
     ) -> None:
         verdict = judge(service, held, pools)
-        faults = [verdict.fault] if verdict.fault else []
-        has = [one.address for one in verdict.keeps]
-        replaced = []
-        for want in verdict.wants:
-            version = want if isinstance(want, int) else want.version
-            former = [one for one in verdict.yields if one.address.version == version]
-            try:
-                has.append(await self._assign(service, want))
-                replaced += former
-            except PycniError as exc:
-                faults.append(str(exc))
-                has += [one.address for one in former]
+        given, faults = await self._give(service, verdict)
+        versions = {one.interface.version for one in given}
+        replaced = [one for one in verdict.yields if one.address.version in versions]
+        stays = [one for one in (*verdict.keeps, *verdict.yields) if one not in replaced]
+        has = [*(one.address for one in stays), *(one.interface.ip for one in given)]
+        if service.requires_all and faults:
+            has = [address for address in has if address in service.ingress]
         ingress = wanted_ingress(service, has, lost=verdict.loses, pools=pools)
         goes = [*verdict.loses, *replaced]
         if ingress != service.ingress:
@@ -261,6 +257,22 @@ class Balancer:
         # Last: until then somebody may still send to it.
         await self._release(service, goes)
         await self._tell(service, "; ".join(faults))
+
+    async def _give(
+        self, service: BalancedService, verdict: Verdict
+    ) -> tuple[list[AssignedAddress], list[str]]:
+        """Assign what it is to get; return that, and what keeps it from getting more."""
+        given: list[AssignedAddress] = []
+        faults = [verdict.fault] if verdict.fault else []
+        for want in verdict.wants:
+            try:
+                given.append(await self._assign(service, want))
+            except PycniError as exc:
+                faults.append(str(exc))
+        if service.requires_all and faults and given:
+            await self._allocator.release(given, handle_id=service.handle_id)
+            return [], faults
+        return given, faults
 
     async def _require_unnamed(self, service: BalancedService, given: Sequence[Given]) -> None:
         """Raise `Conflict` where a status tells of an address now, whatever it did when told of."""
@@ -273,7 +285,7 @@ class Balancer:
             addresses = [assigned(one.address, one.sequence_number) for one in given]
             await self._allocator.release(addresses, handle_id=service.handle_id)
 
-    async def _assign(self, service: BalancedService, want: IPAddress | int) -> IPAddress:
+    async def _assign(self, service: BalancedService, want: IPAddress | int) -> AssignedAddress:
         namespace, _, name = service.name.partition("/")
         now = datetime.now(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
         request = AssignRequest(
@@ -296,7 +308,7 @@ class Balancer:
             "a Service has an address",
             extra={"service": service.name, "address": str(one.interface.ip)},
         )
-        return one.interface.ip
+        return one
 
     async def _release_orphan(self, handle_id: str, given: Sequence[Given]) -> None:
         """Take back what a Service held that is gone: asked once more, for it may be new."""

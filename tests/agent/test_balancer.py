@@ -2,10 +2,10 @@
 
 import asyncio
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from pycni.datastore.memory import MemoryDatastore
-from pycni.model.resources import Block, BlockAffinity, IPAMConfig, IPPool
+from pycni.model.resources import Block, BlockAffinity, IPAMConfig, IPPool, PoolUse
 from tests.agent.balancing import POOL, SHOP, World, play
 
 
@@ -127,6 +127,32 @@ def test_what_nobody_can_be_given_is_told_once_and_given_when_it_can_be() -> Non
         assert len(world.cluster.warned) == 1
 
     play(story, *services)
+
+
+def test_who_requires_both_ip_versions_gets_both_or_none() -> None:
+    both = replace(SHOP, versions=(4, 6), requires_all=True)
+    six = IPPool(
+        "six",
+        ip_network("fd00:51::/120"),
+        block_size=122,
+        allowed_uses=frozenset({PoolUse.LOAD_BALANCER}),
+    )
+
+    async def story(world: World) -> None:
+        balancer = world.start("node-0", POOL)
+        await asyncio.sleep(60)
+        assert world.ingress() == []
+        assert await world.held() == {}
+        (event,) = world.cluster.warned
+        assert "IPv6" in event
+
+        await MemoryDatastore(world.store).create(six)
+        balancer.look(world.inputs("node-0", POOL, six))
+        await asyncio.sleep(60)
+        assert world.ingress() == ["198.51.100.1", "fd00:51::"]
+        assert await world.held() == {both.handle_id: 2}
+
+    play(story, both)
 
 
 def test_a_mistake_about_an_ip_version_that_it_does_not_have_keeps_it_from_nothing() -> None:
