@@ -4,8 +4,10 @@ The rules of what may be written are in `pycni.model`; nothing is decided here.
 """
 
 import argparse
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from pycni.ctl.files import read_input, source_name
@@ -239,13 +241,26 @@ async def _apply(args: argparse.Namespace) -> int:
         if mistakes:
             raise InvalidInput("\n".join([*mistakes, "nothing was changed"]))
         # Filters first: a peer that names one which is not there yet is cut off.
+        known = existing.keys() | {(type(one.value), one.value.name) for one in manifests}
         for manifest in sorted(manifests, key=lambda one: not isinstance(one.value, BGPFilter)):
             value = manifest.value
             outcome = await _store(datastore, value, existing.get((type(value), value.name)))
             print(f"{KIND_NAMES[type(value)]} {value.name} {outcome}")
+            for doubt in _doubts(value, known):
+                print(f"note: {KIND_NAMES[type(value)]} {value.name}: {doubt}", file=sys.stderr)
     finally:
         await datastore.close()
     return 0
+
+
+def _doubts(value: Config, known: AbstractSet[tuple[type[object], str]]) -> Iterator[str]:
+    """Yield what is right as it stands, and without effect as long as something is not there."""
+    node = value.node if isinstance(value, BGPPeer | BGPConfiguration) else None
+    if node is not None and (Node, node) not in known:
+        yield f"no Node is called {node} (yet)"
+    for name in value.filters if isinstance(value, BGPPeer) else ():
+        if (BGPFilter, name) not in known:
+            yield f"BGPFilter {name} is not there: nothing is exchanged with the peer"
 
 
 def _refuse_secrets(values: Iterable[Config]) -> None:

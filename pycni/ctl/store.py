@@ -70,6 +70,8 @@ def _agents() -> AgentConfig:
 
 def service_sources(args: argparse.Namespace, datastore: OpenDatastore) -> ServiceSources:
     """Return what tells of Services: the cluster, or a file: that named, or the agent's."""
+    if args.services_file and not Path(args.services_file).is_file():
+        raise InvalidInput(f"there is no file {args.services_file}: name one with Services")
     services_file = args.services_file or _agents().services_file
     return opening.service_sources_of(datastore, services_file=services_file)
 

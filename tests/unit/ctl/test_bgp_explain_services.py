@@ -11,6 +11,8 @@ from tests.unit.ctl.conftest import Machine
 from tests.unit.ctl.test_bgp_explain import CLUSTER, NODES, POOL, ROUTER, parts, said
 from tests.unit.written_books import CIDR
 
+RANGE = ip_network("10.96.0.0/12")
+
 
 def test_addresses_of_services_are_explained_node_by_node(machine: Machine) -> None:
     ranges = ServiceRanges(cluster=(ip_network("10.96.0.0/12"),))
@@ -46,6 +48,14 @@ def test_services_are_read_of_a_file_that_is_named(machine: Machine) -> None:
     first, *_ = said(machine, "10.96.0.7", "--services-file", str(file))
 
     assert "is the cluster IP of Service default/shop (externalTrafficPolicy Cluster)" in first
+
+
+def test_a_file_that_is_named_has_to_be_there(machine: Machine) -> None:
+    machine.write(POOL, *NODES, BGPConfiguration(services=ServiceRanges(cluster=(RANGE,))))
+
+    (why,) = said(machine, "10.96.0.7", "--services-file", "/nope", status=1, errors=True)
+
+    assert why == "error: there is no file /nope: name one with Services"
 
 
 def test_what_no_node_announces_of_services_is_said_with_a_status(machine: Machine) -> None:

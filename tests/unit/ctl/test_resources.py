@@ -119,6 +119,31 @@ def test_apply_refuses_a_clusters_secret_where_there_is_none(
     assert "secretKeyRef names a Secret of a cluster" in capsys.readouterr().err
 
 
+def test_apply_says_what_is_without_effect_as_yet(
+    apply: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: tor}
+spec: {node: node-9, peerIP: 10.0.0.1, asNumber: 1, filters: [nope]}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: node.node-9}
+spec: {listenPort: 1790}
+"""
+    assert apply(text) == 0
+    assert [line for line in capsys.readouterr().err.splitlines() if "datastore" not in line] == [
+        "note: BGPPeer tor: no Node is called node-9 (yet)",
+        "note: BGPPeer tor: BGPFilter nope is not there: nothing is exchanged with the peer",
+        "note: BGPConfiguration node.node-9: no Node is called node-9 (yet)",
+    ]
+
+    assert apply(f"{text}---{NODE.replace('node-0', 'node-9')}") == 0
+    assert capsys.readouterr().err.count("note: ") == 1
+
+
 def test_apply_reads_stdin(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
