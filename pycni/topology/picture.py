@@ -20,6 +20,8 @@ _GAP, _MARGIN = 30, 40
 _LINE, _HEAD, _PAD, _LETTER = 15, 24, 10, 6.7
 _FONT = "font-family:ui-monospace,Menlo,Consolas,monospace;font-size:11px"
 _COLOURS = {"iBGP": "#2b6cb0", "eBGP": "#c05621", "not up": "#c53030"}
+_DASHED = "8 4"
+"""Of what is not up: red and orange are one colour to many."""
 _WORDS = {
     "iBGP": "iBGP session",
     "eBGP": "eBGP session",
@@ -191,8 +193,12 @@ def _draw_session(root: ET.Element, line: Line, boxes: Mapping[str, _Box]) -> No
     }
     if line.version == 6:
         shape["stroke-dasharray"] = "2 3"
+    elif not line.is_up:
+        shape["stroke-dasharray"] = _DASHED
     path = ET.SubElement(root, "path", shape)
     numbers = f"AS {line.numbers[0]}" if line.is_internal else "AS {} and {}".format(*line.numbers)
+    if not line.is_up:
+        numbers = f"{line.ends[0]} wants {numbers}"
     what = f"{line.ends[0]} and {line.ends[1]}: {_WORDS[kind]}, IPv{line.version}, {numbers}"
     ET.SubElement(path, "title").text = f"{what}, by {line.by}"
 
@@ -226,6 +232,8 @@ def _draw_legend(root: ET.Element, sessions: Sequence[Line], *, at: float) -> No
     kinds = {_kind(line) for line in sessions}
     for kind in (kind for kind in _COLOURS if kind in kinds):
         stroke = {"stroke": _COLOURS[kind], "stroke-width": "2"}
+        if kind == "not up":
+            stroke["stroke-dasharray"] = _DASHED
         ends = {"x1": f"{left:.0f}", "x2": f"{left + 24:.0f}", "y1": f"{at - 4:.0f}"}
         ET.SubElement(root, "line", {**ends, "y2": f"{at - 4:.0f}", **stroke})
         _text(root, (left + 30, at), _WORDS[kind], fill="#4a5568")

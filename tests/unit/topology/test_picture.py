@@ -99,6 +99,20 @@ def test_a_session_needs_both_ends_and_their_numbers(number: int, is_up: bool) -
     assert any("wanted by one end only" in title for title in titles(root))
 
 
+def test_what_is_not_up_is_dashed_and_says_what_is_wanted() -> None:
+    _, root, _ = drawn(TWO + PEER.format(name="tor", ip="10.0.0.3", number=65001))
+
+    dashes = {
+        element.findtext(f"{SVG}title", ""): element.get("stroke-dasharray")
+        for element in root.iter(f"{SVG}path")
+    }
+    ((title, dash),) = [one for one in dashes.items() if one[0].startswith("left and tor")]
+    assert dash == "8 4"
+    assert "wanted by one end only, or with other AS numbers, IPv4" in title
+    assert "left wants AS 64512 and 65001" in title
+    assert any(line.get("stroke-dasharray") == "8 4" for line in root.iter(f"{SVG}line"))
+
+
 def test_a_wrong_address_of_a_router_is_drawn_beside_the_right_one() -> None:
     text = TWO.replace("asNumber: 65000", "uplink: 10.9.0.3/24, asNumber: 65000")
     right = PEER.format(name="right", ip="10.0.0.3", number=65000)
