@@ -87,7 +87,7 @@ def test_filters_rule_both_ways_and_sessions_stay(cluster: Cluster, engine: str)
 
     peer_with(cluster, "mine")
     eventually(partial(knows, cluster, engine, {}), within_s=30, what=seen)
-    assert not shows(cluster, LEARNED, wanted=True)
+    eventually(partial(shows, cluster, LEARNED, wanted=False), within_s=30)
     assert any("BGPFilter mine" in problem for problem in cluster.status("node-0")["problems"])
 
     apply(cluster, "BGPFilter", "mine", exportV4=rejecting(BLOCKS["node-1"]))
