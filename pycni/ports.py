@@ -176,6 +176,7 @@ class Kernel(Protocol):
         Subscription happens when the iterator is made, so "events, then snapshot" misses nothing.
         Not told: IPv4 routes vanish silently with their link's state and with its last address,
         and sysctls change silently; after an event of that link, take a snapshot.
+        Nor are the routes that `apply` writes: its answer says what became of them.
         """
         ...
 

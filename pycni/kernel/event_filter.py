@@ -3,10 +3,12 @@
 Half of what the kernel tells of a new pod are routes of its own `local` table, and the link-local
 address and route that it gives every interface with IPv6 (that an address goes may matter: one
 of them is a pod's gateway); neighbours that traffic finds matter as little, but for those of our
-VXLAN devices, where nobody is to be found but by us.  A program of the classic packet filter on the
-event socket drops these.  It judges the one message of each event by
-fixed offsets; where a message looks different, it lets it pass, and readers leave out the rest of
-what doesn't matter.
+VXLAN devices, where nobody is to be found but by us.  And whoever asked the kernel for routes knows
+which it got: of 10,000 learned ones, to read the echo takes as long as to decode what peers said.
+
+A program of the classic packet filter on the event socket drops these.  It judges the one message
+of each event by fixed offsets; where a message looks different, it lets it pass, and readers leave
+out the rest of what doesn't matter.
 """
 
 import socket
@@ -30,6 +32,7 @@ _WHOLE, _NONE = 0xFFFFFFFF, 0
 
 # Offsets in a message: its header is 16 bytes long.
 _TYPE = 4
+_SENDER = 12  # the port of the socket that asked for the change; 0 where the kernel itself did
 _FAMILY = 16  # the same in rtmsg and ifaddrmsg
 _ADDRESS_SCOPE = 19
 _ROUTE_LENGTH, _ROUTE_TABLE = 17, 20
@@ -51,13 +54,16 @@ _VERDICTS: _Program = (
     ("pass", _RETURN, _WHOLE, "", ""),
     ("drop", _RETURN, _NONE, "", ""),
 )
-_WHAT_MATTERS: _Program = (
+_KINDS: _Program = (
     ("", _LOAD_16, _TYPE, "", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_NEWROUTE), "route", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_DELROUTE), "route", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_NEWNEIGH), "neighbour", ""),
     ("", _JUMP_IF_EQUAL, _type(RTM_NEWADDR), "address", "pass"),
-    ("route", _LOAD_8, _ROUTE_TABLE, "", ""),
+    ("route", _LOAD_32, _SENDER, "", ""),
+)
+_WHAT_MATTERS: _Program = (
+    ("", _LOAD_8, _ROUTE_TABLE, "", ""),
     ("", _JUMP_IF_EQUAL, LOCAL_TABLE, "drop", ""),
     ("", _LOAD_8, _FAMILY, "", ""),
     ("", _JUMP_IF_EQUAL, socket.AF_INET6, "", "pass"),
@@ -80,13 +86,17 @@ _NEIGHBOURS_THAT_STAY: _Program = (
 )
 
 
-def hear_what_matters(raw: socket.socket, *, devices: Collection[int] = ()) -> None:
+def hear_what_matters(
+    raw: socket.socket, *, devices: Collection[int] = (), own_ports: Collection[int] = ()
+) -> None:
     """Let the kernel drop what nobody looks at from a socket that is subscribed to its events.
 
-    `devices` are the indexes of interfaces whose neighbours all matter.
+    `devices` are the indexes of interfaces whose neighbours all matter; `own_ports` the netlink
+    ports of sockets by which the listener itself writes routes.
     """
+    own = tuple(("", _JUMP_IF_EQUAL, socket.htonl(port), "drop", "") for port in own_ports)
     ours = tuple(("", _JUMP_IF_EQUAL, socket.htonl(index), "pass", "") for index in sorted(devices))
-    _attach(raw, (*_WHAT_MATTERS, *ours, *_NEIGHBOURS_THAT_STAY, *_VERDICTS))
+    _attach(raw, (*_KINDS, *own, *_WHAT_MATTERS, *ours, *_NEIGHBOURS_THAT_STAY, *_VERDICTS))
 
 
 def hear_only(raw: socket.socket, kind: int) -> None:

@@ -91,6 +91,7 @@ class FakeKernel:
         self._sysctls: dict[str, str] = {}
         self._ruleset: str | None = None
         self._events: FakeEvents | None = None
+        self._is_own_route = False
         self._planned_failures: dict[type, deque[int]] = defaultdict(deque)
         self.nat_unavailable: NatUnavailable | None = None
         self.applied: list[Op] = []
@@ -283,7 +284,7 @@ class FakeKernel:
         if isinstance(event, LinkGone):
             marker = f".{event.name.replace('.', '/')}."
             self._sysctls = {k: v for k, v in self._sysctls.items() if marker not in k}
-        if self._events is not None:
+        if self._events is not None and not self._is_own_route:
             self._events.put(event)
 
     def _perform(self, op: Op) -> None:
@@ -293,7 +294,11 @@ class FakeKernel:
             case AddAddress() | DeleteAddress() | SetNeighbour() | DeleteNeighbour():
                 self._perform_on_device(op)
             case AddRoute() | ReplaceRoute() | DeleteRoute():
-                self._perform_on_route(op)
+                self._is_own_route = True
+                try:
+                    self._perform_on_route(op)
+                finally:
+                    self._is_own_route = False
             case SetSysctl(name=name, value=value):
                 if not self._sysctl_exists(name):
                     raise Refused(errno.ENOENT, "no such sysctl")

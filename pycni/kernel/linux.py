@@ -82,7 +82,7 @@ class LinuxKernel:
         """Subscribe now; an earlier subscription ends."""
         if self._events is not None:
             self._events.close()
-        self._events = KernelEvents(nftables=self._nftables)
+        self._events = KernelEvents(nftables=self._nftables, own_ports=(self._requests.port(),))
         return self._events
 
     def read_sysctls(self, names: Sequence[str]) -> dict[str, str]:

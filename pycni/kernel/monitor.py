@@ -6,8 +6,9 @@ What it does NOT tell: IPv4 routes vanish silently when their link goes down, lo
 address or is deleted, and when their source address goes; sysctls change silently.  Whoever
 listens lists again after an event about such a link.
 
-What is not passed on: the `local` table, link-local addresses and routes of IPv6, and a link's
-event that changes nothing of its `Link`, as when only its operational state or counters did.
+What is not passed on: the `local` table, link-local addresses and routes of IPv6, a link's event
+that changes nothing of its `Link`, as when only its operational state or counters did, and routes
+that were written by way of the listener's own sockets.
 
 The kernel's socket buffer is the only queue: a listener too slow for it is told `EventsLost`.
 """
@@ -15,7 +16,7 @@ The kernel's socket buffer is the only queue: a listener too slow for it is told
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pycni.errors import EventsLost
 from pycni.kernel import wire_link, wire_neighbour, wire_route
@@ -58,12 +59,19 @@ _LINK_NAME = slice(16, 16 + 4 + 16)
 class KernelEvents:
     """An async iterator of `KernelEvent`; it is subscribed from its construction on."""
 
-    def __init__(self, *, nftables: Nftables | None = None, buffer: int = _BUFFER) -> None:
+    def __init__(
+        self,
+        *,
+        nftables: Nftables | None = None,
+        own_ports: Collection[int] = (),
+        buffer: int = _BUFFER,
+    ) -> None:
         self._raw = open_socket(buffer=buffer)
+        self._own_ports = own_ports
         self._nftables = nftables
         self._filter_raw = nftables.subscribe() if nftables is not None else None
         self._digest = nftables.digest() if nftables is not None else None
-        hear_what_matters(self._raw)
+        hear_what_matters(self._raw, own_ports=own_ports)
         for group in _GROUPS:
             join_group(self._raw, group)
         self._raw.setblocking(False)
@@ -219,7 +227,7 @@ class KernelEvents:
         """Hear of entries that are there to stay, and of all of the devices that may be ours."""
         ours = VXLAN_DEVICES.values()
         devices = {link.index for link in self._links.values() if link.name in ours}
-        hear_what_matters(self._raw, devices=devices)
+        hear_what_matters(self._raw, devices=devices, own_ports=self._own_ports)
         if not self._hears_neighbours:
             self._hears_neighbours = True
             join_group(self._raw, _NEIGHBOURS)

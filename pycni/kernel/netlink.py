@@ -124,6 +124,11 @@ class NetlinkSocket:
         """Return the descriptor, for ioctls in the socket's own namespace."""
         return self._raw.fileno()
 
+    def port(self) -> int:
+        """Return the number by which the kernel names this socket in what it tells others."""
+        port: int = self._raw.getsockname()[0]
+        return port
+
     def send(self, requests: Sequence[Request]) -> list[Ack]:
         """Send all requests, in order; return an answer for each, whatever became of the others."""
         answers: list[Ack] = []

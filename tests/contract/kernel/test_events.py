@@ -1,15 +1,39 @@
 """What every implementation of the `Kernel` door does to tell of changes."""
 
 import asyncio
+from ipaddress import ip_interface, ip_network
 
 import pytest
 
 from pycni.errors import EventsLost
-from pycni.model.network import AddRoute, LinkChanged, LinkGone, RouteChanged
-from tests.contract.kernel.worlds import LEARNED, STRANGERS, World, outside, watch
+from pycni.model.network import (
+    AddAddress,
+    Address,
+    AddRoute,
+    DeleteAddress,
+    DeleteRoute,
+    KernelEvent,
+    LinkChanged,
+    LinkGone,
+    ReplaceRoute,
+    Route,
+    RouteChanged,
+    RouteKey,
+)
+from tests.contract.kernel.worlds import (
+    LEARNED,
+    LEARNED6,
+    MOVED,
+    MOVED6,
+    STRANGERS,
+    World,
+    outside,
+    route,
+    watch,
+)
 
 
-def test_our_own_and_others_routes_are_told(node: World) -> None:
+def test_routes_of_others_are_told(node: World) -> None:
     def act() -> None:
         node.append(STRANGERS)
         node.delete(STRANGERS)
@@ -20,10 +44,47 @@ def test_our_own_and_others_routes_are_told(node: World) -> None:
 
     assert RouteChanged(STRANGERS, is_present=True) in events
 
-    async def add() -> None:
-        await node.kernel.apply([AddRoute(LEARNED)])
 
-    assert watch(node, add, until=lambda e: e == RouteChanged(LEARNED, is_present=True))
+@pytest.mark.parametrize(("first", "second"), [(LEARNED, MOVED), (LEARNED6, MOVED6)])
+def test_routes_that_we_write_are_not_told_to_us(node: World, first: Route, second: Route) -> None:
+    marker = route("192.168.99.0/26", via="10.0.0.8", dev="tunl0", onlink=True, proto=4)
+
+    async def act() -> None:
+        operations = (AddRoute(first), ReplaceRoute(first, second), DeleteRoute(second))
+        assert not await node.kernel.apply(operations)
+        node.append(marker)
+
+    events = watch(node, act, until=lambda e: e == RouteChanged(marker, is_present=True))
+
+    assert [e for e in events if isinstance(e, RouteChanged)] == [
+        RouteChanged(marker, is_present=True)
+    ]
+
+
+def test_what_others_do_to_routes_of_ours_is_told(node: World) -> None:
+    async def act() -> None:
+        await node.kernel.apply([AddRoute(LEARNED)])
+        node.delete(LEARNED)
+
+    assert watch(node, act, until=lambda e: e == RouteChanged(LEARNED, is_present=False))
+
+
+def test_routes_that_go_with_an_address_that_we_delete_are_told(node: World) -> None:
+    """The kernel's own doing, though we had the address deleted."""
+    own = Address("tunl0", ip_interface("10.66.0.1/24"))
+    connected = RouteKey(ip_network("10.66.0.0/24"))
+
+    async def act() -> None:
+        await node.kernel.apply([AddAddress(own), DeleteAddress(own)])
+
+    def is_gone(event: KernelEvent) -> bool:
+        match event:
+            case RouteChanged(route=told, is_present=is_present):
+                return told.key == connected and not is_present
+            case _:
+                return False
+
+    assert watch(node, act, until=is_gone)
 
 
 def test_rename_is_a_link_gone_and_a_link_new(node: World) -> None:
