@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pycni.bgp.reasons import in_words
 from pycni.model.bgp import Neighbour, Path
-from pycni.model.network import IPAddress
+from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.prefix import network_order
 from pycni.plan.desired import rejected_paths
 from pycni.plan.exports import wanted_adj_ribs_out, withheld
 from pycni.plan.inputs import Inputs
@@ -66,7 +67,7 @@ def routes(agent: "Agent") -> dict[str, Any]:
     """Return what came in, what became of it and why, and what goes out, to whom."""
     inputs = agent.facts.inputs
     reasons = {(one.path.nlri, one.path.peer): one.reason for one in rejected_paths(inputs)}
-    ordered = sorted(inputs.paths, key=lambda nlri: (nlri.version, nlri))
+    ordered = sorted(inputs.paths, key=network_order)
     return {
         "learned": [
             _path(inputs, path, reasons.get((path.nlri, path.peer), ""))
@@ -98,31 +99,31 @@ def _announced(agent: "Agent", neighbours: Sequence[Neighbour]) -> list[dict[str
     """Return each way in which a prefix goes out, with those who hear it, and who does not."""
     inputs, known = agent.facts.inputs, agent.facts.rib.peers
     sent = wanted_adj_ribs_out(inputs, neighbours)
-    hearers: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    hearers: dict[tuple[IPNetwork, str, tuple[str, ...]], list[str]] = {}
     for neighbour in neighbours:
         is_up = neighbour.peer in known and known[neighbour.peer].is_up
         for one in sent.to(neighbour.peer):
             if one.family in neighbour.families:
-                way = (str(one.nlri), str(one.next_hop), tuple(sorted(one.communities)))
+                way = (one.nlri, str(one.next_hop), tuple(sorted(one.communities)))
                 heard = hearers.setdefault(way, [])
                 heard.extend([str(neighbour.peer)] if is_up else [])
-    kept: dict[str, list[dict[str, str]]] = {}
+    kept: dict[IPNetwork, list[dict[str, str]]] = {}
     for back in withheld(inputs, neighbours):
         entry = {"peer": str(back.peer), "why": back.reason}
-        kept.setdefault(str(back.nlri), []).append(entry)
-    why = {str(prefix): reason for prefix, reason in announced_services(inputs).items()}
-    rows: list[dict[str, Any]] = [
-        {"prefix": prefix, "next_hop": hop, "communities": list(communities), "to": to}
-        for (prefix, hop, communities), to in sorted(hearers.items())
+        kept.setdefault(back.nlri, []).append(entry)
+    why = announced_services(inputs)
+    rows: list[tuple[IPNetwork, dict[str, Any]]] = [
+        (nlri, {"next_hop": hop, "communities": list(communities), "to": to})
+        for (nlri, hop, communities), to in hearers.items()
     ]
-    silent = kept.keys() - {row["prefix"] for row in rows}
-    rows += [
-        {"prefix": prefix, "next_hop": None, "communities": [], "to": []}
-        for prefix in sorted(silent)
-    ]
+    silent = kept.keys() - {nlri for nlri, _ in rows}
+    rows += [(nlri, {"next_hop": None, "communities": [], "to": []}) for nlri in silent]
+    rows.sort(
+        key=lambda row: (network_order(row[0]), row[1]["next_hop"] or "", row[1]["communities"])
+    )
     return [
-        row | {"for": why.get(row["prefix"], ""), "withheld": kept.get(row["prefix"], [])}
-        for row in rows
+        {"prefix": str(nlri)} | row | {"for": why.get(nlri, ""), "withheld": kept.get(nlri, [])}
+        for nlri, row in rows
     ]
 
 

@@ -11,6 +11,7 @@ from pycni.errors import TryAgain
 from pycni.kernel.netns import is_gone
 from pycni.model.endpoints import HOST_VETH_PREFIX, EndpointState, pod_of
 from pycni.model.network import IPAddress, IPNetwork, KernelState, Route
+from pycni.model.prefix import network_order
 from pycni.model.records import endpoint_document, pending_document
 from pycni.model.resources import Node
 from pycni.model.tunnels import TunnelKind, address_in
@@ -60,11 +61,16 @@ def status(agent: "Agent") -> dict[str, Any]:
         **_autodetection(agent),
         "converged": is_ready(agent),
         "problems": problems(agent),
-        "blocks": sorted(map(str, facts.inputs.own_blocks())),
+        "blocks": list(map(str, sorted(facts.inputs.own_blocks(), key=network_order))),
         "endpoints": len(facts.inputs.endpoints),
         "nat": _nat(agent),
         "peers": _peers(agent),
-        "advertised": sorted(str(a.nlri) for a in wanted_advertisements(facts.inputs)),
+        "advertised": [
+            str(nlri)
+            for nlri in sorted(
+                {a.nlri for a in wanted_advertisements(facts.inputs)}, key=network_order
+            )
+        ],
         "passes": health.passes,
         "full_passes": health.full_passes,
         "operations": health.operations,
@@ -126,8 +132,8 @@ def routes(agent: "Agent") -> dict[str, Any]:
     for row in used:
         row["used"] = reasons.get((row["prefix"], row["peer"]), "yes")
     return {
-        "wanted": sorted(map(_text, want.values())),
-        "missing": sorted(_text(r) for k, r in want.items() if r not in actual.get(k, ())),
+        "wanted": _texts(want.values()),
+        "missing": _texts(r for k, r in want.items() if r not in actual.get(k, ())),
         "conflicts": [
             {"wanted": _text(c.wanted), "foreign": _text(c.foreign)}
             for c in agent.reconciler.health.conflicts.values()
@@ -172,6 +178,10 @@ def membership(agent: "Agent") -> dict[str, Any]:
 
 def _text(route: Route) -> str:
     return route_text(route)
+
+
+def _texts(routes: Iterable[Route]) -> list[str]:
+    return [_text(r) for r in sorted(routes, key=lambda r: network_order(r.key.dst))]
 
 
 def problems(agent: "Agent") -> list[str]:

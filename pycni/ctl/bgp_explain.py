@@ -23,6 +23,7 @@ from pycni.model.endpoints import (
     WorkloadEndpoint,
 )
 from pycni.model.network import Address, IPNetwork
+from pycni.model.prefix import network_order
 from pycni.plan.inputs import Inputs, Settings
 from pycni.topology.explain import UNDERLAY, Part, Standing, standings
 from pycni.topology.explain_services import (
@@ -126,7 +127,7 @@ def _known(asked: IPNetwork, cluster: Cluster) -> IPNetwork | None:
     around = [prefix for prefix in known if holds(prefix, asked)]
     if around:
         return max(around, key=lambda prefix: prefix.prefixlen)
-    inside = sorted((prefix for prefix in known if holds(asked, prefix)), key=str)
+    inside = sorted((prefix for prefix in known if holds(asked, prefix)), key=network_order)
     if inside:
         names = ", ".join(map(str, inside[:NAMED])) + (", …" if len(inside) > NAMED else "")
         raise WrongUsage(f"{asked} holds {len(inside)} prefixes of nodes: name one of {names}")

@@ -10,7 +10,7 @@ from pycni.ctl.output import add_output_argument, command, print_documents, prin
 from pycni.ctl.store import open_datastore
 from pycni.ctl.usage import EXIT_FAILED
 from pycni.ipam import block as arithmetic
-from pycni.ipam.books import Books, awake, corruption_of, network_order, pod_of
+from pycni.ipam.books import Books, awake, corruption_of, pod_of
 from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.lookup import read_books
 from pycni.ipam.pools import holds
@@ -18,6 +18,7 @@ from pycni.ipam.requests import DatastoreView
 from pycni.ipam.reserved import Reserved
 from pycni.ipam.whereabouts import Standing, Whereabouts, borrowed, locate, rests_until
 from pycni.model.network import IPAddress
+from pycni.model.prefix import network_order
 from pycni.model.resources import Block, IPPool
 from pycni.ports import Datastore
 

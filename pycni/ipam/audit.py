@@ -20,7 +20,6 @@ from pycni.ipam.books import (
     is_tunnels,
     key_of,
     netns_of,
-    network_order,
     node_of,
     pod_of,
 )
@@ -28,6 +27,7 @@ from pycni.ipam.findings import Finding, Kind
 from pycni.ipam.pools import holds, pool_of
 from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.prefix import network_order
 from pycni.model.resources import AffinityState, Block, BlockAffinity, Handle, affinity_name
 from pycni.model.service_ranges import LOAD_BALANCER
 from pycni.plan.ownership import alias_of

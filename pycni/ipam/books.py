@@ -13,6 +13,7 @@ from pycni.ipam.block import Given, Rested
 from pycni.ipam.soundness import verify
 from pycni.model.endpoints import EndpointKey, PendingRelease, WorkloadEndpoint
 from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.prefix import network_order
 from pycni.model.resources import (
     AllocationAttribute,
     Block,
@@ -137,11 +138,6 @@ def with_count(handle: Handle, cidr: IPNetwork, count: int) -> Handle:
     return replace(
         handle, blocks=tuple(sorted(blocks.items(), key=lambda one: network_order(one[0])))
     )
-
-
-def network_order(cidr: IPNetwork) -> tuple[int, int, int]:
-    """Return what to sort networks of both families by."""
-    return cidr.version, int(cidr.network_address), cidr.prefixlen
 
 
 def node_of(attribute: AllocationAttribute) -> str | None:

@@ -23,11 +23,11 @@ from pycni.ipam.books import (
     handle_name,
     held_by_name,
     is_tunnels,
-    network_order,
     node_of,
     sound,
 )
 from pycni.model.network import IPAddress, IPNetwork
+from pycni.model.prefix import network_order
 from pycni.model.resources import Block, BlockAffinity
 
 GONE_AFTER_S = 900.0

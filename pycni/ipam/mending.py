@@ -20,7 +20,7 @@ from functools import partial
 from pycni.errors import AlreadyExists, Conflict, NotFound
 from pycni.ipam import block as arithmetic
 from pycni.ipam.blocks import Blocks
-from pycni.ipam.books import Books, handle_name, held_by_name, network_order, recounted
+from pycni.ipam.books import Books, handle_name, held_by_name, recounted
 from pycni.ipam.claims import Claims
 from pycni.ipam.cooldown import Cooldown
 from pycni.ipam.findings import Finding, Kind
@@ -28,6 +28,7 @@ from pycni.ipam.pools import pool_of
 from pycni.ipam.requests import DatastoreView
 from pycni.ipam.retries import ATTEMPTS, Retries, Sleep, asyncio_sleep, gave_up
 from pycni.model.network import IPNetwork
+from pycni.model.prefix import network_order
 from pycni.model.resources import (
     AffinityState,
     Block,

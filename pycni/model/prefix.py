@@ -109,3 +109,8 @@ def known_key(dst: IPNetwork, table: int, tos: int, priority: int) -> RouteKey:
     """Return the one object of a route's key."""
     # Whoever asks first may have read the prefix in another way.
     return RouteKey(known_prefix(dst), table, tos, priority)
+
+
+def network_order(cidr: IPNetwork) -> tuple[int, int, int]:
+    """Return what to sort networks of both families by."""
+    return cidr.version, int(cidr.network_address), cidr.prefixlen

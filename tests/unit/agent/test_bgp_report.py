@@ -135,6 +135,17 @@ def test_a_prefix_of_services_says_for_what_it_is_announced(asked: Asked) -> Non
     assert told == {OWN: "", "10.96.0.0/12": "serviceClusterIPs"}
 
 
+def test_what_goes_out_is_in_the_order_of_addresses(asked: Asked) -> None:
+    asked.facts.inputs.peers |= {"router": BGPPeer("router", ROUTER, 65000)}
+    ranges = tuple(map(ip_network, ("100.96.0.0/16", "20.96.0.0/16", "9.96.0.0/16")))
+    services = ServiceRanges(cluster=ranges)
+    asked.facts.inputs.bgp = replace(asked.facts.inputs.bgp, services=services)
+
+    prefixes = [row["prefix"] for row in asked.answer("bgp_routes")["announced"]]
+
+    assert prefixes == ["9.96.0.0/16", "20.96.0.0/16", "100.96.0.0/16", OWN]
+
+
 def test_what_nobody_may_hear_is_told_as_well(asked: Asked) -> None:
     del asked.facts.inputs.peers["node"]
 
