@@ -64,9 +64,13 @@ _ALIASES: dict[type[Resource], tuple[str, ...]] = {
 }
 
 
-def _tunnel_addresses(node: Node) -> str:
+def _listed(values: Iterable[object]) -> str | None:
+    return ", ".join(map(str, values)) or None
+
+
+def _tunnel_addresses(node: Node) -> str | None:
     addresses = (address_in(node, kind) for kind in TunnelKind)
-    return ", ".join(str(address) for address in addresses if address is not None)
+    return _listed(address for address in addresses if address is not None)
 
 
 _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] = {
@@ -91,7 +95,7 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
         ("AS", lambda peer: peer.as_number or "(its own)"),
         ("NODE", lambda peer: peer.node or peer.node_selector or "(all)"),
         ("PASSWORD", lambda peer: peer.password is not None),
-        ("FILTERS", lambda peer: ", ".join(peer.filters)),
+        ("FILTERS", lambda peer: _listed(peer.filters)),
     ),
     BGPFilter: (
         ("NAME", lambda one: one.name),
@@ -119,6 +123,8 @@ _COLUMNS: dict[type[Resource], tuple[tuple[str, Callable[[Any], object]], ...]] 
         ("AS", lambda config: config.as_number if config.node is None else None),
         ("MESH", lambda config: config.is_node_mesh_enabled if config.node is None else None),
         ("PORT", lambda config: config.listen_port or (BGP_PORT if config.node is None else None)),
+        ("SERVICES", lambda config: _listed(config.services.all)),
+        ("TAGGED", lambda config: _listed(one.cidr for one in config.prefix_advertisements)),
     ),
     IPAMConfig: (
         ("NAME", lambda config: config.name),

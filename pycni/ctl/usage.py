@@ -11,8 +11,8 @@ EXIT_PROBLEMS = 3
 
 EXIT_STATUS = f"""\
 exit status: 0 done; {EXIT_FAILED} it failed, or there is no such object, file, datastore or agent;
-{EXIT_USAGE} a mistake in the command line; {EXIT_PROBLEMS} (status, routes, check, ipam check)
-something is wrong with the network, or (migrate) the plan can't be carried out yet.
+{EXIT_USAGE} a mistake in the command line; {EXIT_PROBLEMS} (status, routes, bgp peers, check,
+ipam check) something is wrong with the network, or (migrate) the plan can't be carried out yet.
 """
 
 

@@ -252,17 +252,22 @@ def test_settings_of_bgp_show_what_holds_for_all_nodes_and_what_is_one_nodes_own
     run: Run, apply: Callable[[str], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = {"apiVersion": "projectcalico.org/v3", "kind": "BGPConfiguration"}
-    for name, spec in (("default", {}), ("node.one", {"listenPort": 1790}), ("node.two", {})):
+    of_all = {
+        "serviceClusterIPs": [{"cidr": "10.96.0.0/12"}],
+        "serviceExternalIPs": [{"cidr": "192.0.2.0/24"}],
+        "prefixAdvertisements": [{"cidr": "192.168.0.0/16", "communities": ["64512:1"]}],
+    }
+    for name, spec in (("default", of_all), ("node.one", {"listenPort": 1790}), ("node.two", {})):
         assert apply(yaml.safe_dump({**common, "metadata": {"name": name}, "spec": spec})) == 0
     capsys.readouterr()
 
     run("get", "bgpconfiguration")
 
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["NAME", "AS", "MESH", "PORT"],
-        ["default", "64512", "yes", "179"],
-        ["node.one", "-", "-", "1790"],
-        ["node.two", "-", "-", "-"],
+        ["NAME", "AS", "MESH", "PORT", "SERVICES", "TAGGED"],
+        ["default", "64512", "yes", "179", "10.96.0.0/12,", "192.0.2.0/24", "192.168.0.0/16"],
+        ["node.one", "-", "-", "1790", "-", "-"],
+        ["node.two", "-", "-", "-", "-", "-"],
     ]
 
 
