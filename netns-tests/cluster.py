@@ -1,7 +1,6 @@
 """A running lab, as the scenario tests see it: commands in, text out, and a stream of pings."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lab_verbs
 from pings import Loss, loss_of
+from pycni.errors import PycniError
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = str(ROOT / "bin" / "lab")
@@ -53,7 +54,15 @@ class Cluster:
 
     def run(self, place: str, command: str, *, check: bool = True) -> str:
         """Run a shell command in a node or pod."""
-        return self.lab("exec", place, "--", "sh", "-c", command, check=check)
+        return self.execute(place, "sh", "-c", command, check=check)
+
+    def execute(self, place: str, *command: str, check: bool = True) -> str:
+        """Run a program in a node or pod; return what it printed."""
+        ran = lab_verbs.execute(self.name, place, *command)
+        if check and ran.status != 0:
+            words = " ".join(command)
+            raise Failed(f"{place}: {words}: {ran.status}\n{ran.output}{ran.errors}")
+        return ran.output
 
     def routes(self, node: str, *, family: int = 4) -> list[str]:
         """Return a node's table, blanks collapsed, without interfaces' link-local networks."""
@@ -75,18 +84,10 @@ class Cluster:
 
     def ask(self, node: str, question: str) -> dict[str, Any]:
         """Return the agent's answer to a question; raise `NotYet` while no agent answers."""
-        run_dir = f"/run/pycni-lab/{self.name}/{node}/run"
-        ask = (
-            "import socket, sys; s = socket.socket(socket.AF_UNIX);"
-            f"s.connect('{run_dir}/control.sock');"
-            f's.sendall(b\'{{"question": "{question}"}}\\n\');'
-            "sys.stdout.write(s.makefile().readline())"
-        )
-        text = self.lab("exec", node, "--", "python3", "-c", ask, check=False)
-        if not text:
-            raise NotYet(f"no agent answers on {node}")
-        answer: dict[str, Any] = json.loads(text)["answer"]
-        return answer
+        try:
+            return lab_verbs.ask_agent(self.name, node, question)
+        except (OSError, PycniError) as exc:
+            raise NotYet(f"no agent answers on {node}: {exc}") from exc
 
     def kill_exabgp(self, node: str) -> None:
         """Kill a node's ExaBGP."""

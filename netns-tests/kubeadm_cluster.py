@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+import lab_verbs
 from cluster import Failed, eventually
 from pycni.lab.kubeadm.cluster import is_ready
 from pycni.lab.kubeadm.kit import TOOLBOX
@@ -31,10 +32,10 @@ class Cluster:
         self.lab = lab
 
     def kubectl(self, *words: str, timeout: float = LATER_S + 20) -> str:
-        ran = self.lab.run("kubectl", *words, timeout=timeout)
-        if ran.returncode != 0:
-            raise Failed(f"kubectl {' '.join(words)}: {ran.returncode}\n{ran.stderr}{ran.stdout}")
-        return ran.stdout
+        ran = lab_verbs.kubectl(self.lab.name, *words, timeout_s=timeout)
+        if ran.status != 0:
+            raise Failed(f"kubectl {' '.join(words)}: {ran.status}\n{ran.errors}{ran.output}")
+        return ran.output
 
     def items(self, *words: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", *words, "-o", "json"))["items"]

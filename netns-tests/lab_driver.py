@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import lab_verbs
 from cluster import Failed, eventually
 from pycni.lab import sockets
 
@@ -81,12 +82,11 @@ class Lab:
         )  # fmt: skip
 
     def execute(self, place: str, *command: str) -> str:
-        ran = self.run("exec", place, "--", *command)
-        if ran.returncode != 0:
-            raise Failed(
-                f"{place}: {' '.join(command)}: {ran.returncode}\n{ran.stdout}{ran.stderr}"
-            )
-        return ran.stdout
+        """Run a program in a place, without a terminal of our own."""
+        ran = lab_verbs.execute(self.name, place, *command, timeout_s=120)
+        if ran.status != 0:
+            raise Failed(f"{place}: {' '.join(command)}: {ran.status}\n{ran.output}{ran.errors}")
+        return ran.output
 
     def server_pid(self) -> int:
         """The process behind the verbs' address: the supervisor, or user-mode Linux's owner."""

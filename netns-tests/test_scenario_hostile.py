@@ -77,17 +77,17 @@ def test_tunnel_packets_from_a_host_that_is_no_node_are_dropped_and_counted(
     cluster.run("node-1", "tc qdisc del dev eth0 clsact")
     before = drops(cluster, "node-1", "foreign_ipip")
 
-    cluster.lab("exec", "outside", "--", "python3", "-c", SEND_IPIP.format(target="10.10.24.89"))
+    cluster.execute("outside", "python3", "-c", SEND_IPIP.format(target="10.10.24.89"))
 
     eventually(lambda: drops(cluster, "node-1", "foreign_ipip") == before + 3, within_s=30)
-    cluster.lab("exec", "node-0", "--", "python3", "-c", SEND_IPIP.format(target="10.10.24.89"))
+    cluster.execute("node-0", "python3", "-c", SEND_IPIP.format(target="10.10.24.89"))
     assert drops(cluster, "node-1", "foreign_ipip") == before + 3
 
 
 def test_pods_may_not_send_tunnel_packets_to_nodes(cluster: Cluster) -> None:
     before = drops(cluster, "node-0", "pod_tunnel")
 
-    cluster.lab("exec", DNSUTILS, "--", "python3", "-c", SEND_IPIP.format(target="10.10.43.25"))
+    cluster.execute(DNSUTILS, "python3", "-c", SEND_IPIP.format(target="10.10.43.25"))
 
     eventually(lambda: drops(cluster, "node-0", "pod_tunnel") == before + 3, within_s=30)
 
@@ -112,7 +112,7 @@ except (ConnectionResetError, BrokenPipeError):
 def test_ordinary_users_can_not_reach_the_sockets(cluster: Cluster, name: str) -> None:
     run_dir = f"/run/pycni-lab/{cluster.name}/node-0/run"
 
-    said = cluster.lab("exec", "node-0", "--", "python3", "-c", CONNECT, f"{run_dir}/{name}")
+    said = cluster.execute("node-0", "python3", "-c", CONNECT, f"{run_dir}/{name}")
 
     assert said.strip() == "refused"
 
@@ -125,7 +125,7 @@ def test_ordinary_users_are_refused_even_where_the_modes_are_open(
     before = refused(cluster)
     cluster.run("node-0", f"chmod 755 {run_dir}; chmod 666 {run_dir}/{name}")
 
-    said = cluster.lab("exec", "node-0", "--", "python3", "-c", CONNECT, f"{run_dir}/{name}")
+    said = cluster.execute("node-0", "python3", "-c", CONNECT, f"{run_dir}/{name}")
 
     cluster.run("node-0", f"chmod 600 {run_dir}/{name}")
     assert said.strip() == "answer: b''"
@@ -153,7 +153,7 @@ def test_passwords_made_for_exabgps_parser_are_refused(cluster: Cluster, passwor
         "print(r.returncode, r.stderr)\n"
     )
 
-    said = cluster.lab("exec", "node-0", "--", "python3", "-c", script)
+    said = cluster.execute("node-0", "python3", "-c", script)
 
     assert said.startswith("1 error:")
     assert "password" in said

@@ -111,6 +111,6 @@ def test_a_router_of_another_as_leads_to_the_nodes(cluster: Cluster, engine: str
     blocks = [line for line in cluster.routes("router") if line.startswith("192.168.247.0/26 ")]
     assert [" via 10.10.43.25 dev " in line for line in blocks] == [True]
     for ttl, fate in ((255, "heard"), (254, "unheard"), (64, "unheard")):
-        assert cluster.lab("exec", "router", "--", "python3", "-c", CALL, str(ttl)) == f"{fate}\n"
+        assert cluster.execute("router", "python3", "-c", CALL, str(ttl)) == f"{fate}\n"
     source = cluster.run(DNSUTILS, "ip -4 -o address show eth0").split()[3].partition("/")[0]
     cluster.run(WEB, f"ping -c 1 -W 2 {source}")
