@@ -133,7 +133,7 @@ def eventually(
         # By when it was asked: on a loaded machine a look takes as long as the limit.
         if asked - began > within_s:
             raise AssertionError(f"not so within {within_s} s: {obstacle or what()}")
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def cni_tools() -> Path:

@@ -21,11 +21,6 @@ from pycni.model.bgp import BGP_PORT
 from pycni.model.network import IPAddress
 
 STOP_TIMEOUT_S = 5.0
-_START = (
-    "import gc, runpy; gc.set_threshold(20_000, 20, 20);"
-    " runpy.run_module('exabgp', run_name='__main__', alter_sys=True)"
-)
-"""Look for garbage less often than by default: a twelfth of what an UPDATE takes is that search."""
 MAX_LOG = 1 << 20
 """Bytes of ExaBGP's log, and of the one kept from before: the run directory is memory."""
 
@@ -102,7 +97,7 @@ def command(settings: ChildSettings, *, configuration: Path) -> Sequence[str]:
         words += ["--no-new-privs"]
         for capability_set in ("--inh-caps", "--ambient-caps", "--bounding-set"):
             words += [capability_set, "-all,+net_bind_service"]
-    return [*words, "--", settings.python, "-I", "-c", _START, "server", str(configuration)]
+    return [*words, "--", settings.python, "-I", "-m", "exabgp", "server", str(configuration)]
 
 
 async def start(settings: ChildSettings, *, configuration: Path) -> asyncio.subprocess.Process:
