@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import ROOT, Cluster, eventually, lab
+from cluster import DNSUTILS, ROOT, Cluster, eventually, lab
 from peerings import GATEWAYS, apply, set_mode, wait_for_peers
 from router_tables import next_hops
 from routers import NODES, Router, end
@@ -43,11 +43,26 @@ COMMANDS = {
 def examples(document: Path = DOCUMENT) -> dict[tuple[str, str], str]:
     """Return each example by what reads it and by the role: ("bird", "router")."""
     text = document.read_text()
-    found = re.findall(r"^```(\w+) (router|reflector)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    found = re.findall(
+        r"^```(\w+) (router|reflector|range)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE
+    )
     return {(reader, role): body for reader, role, body in found}
 
 
-ENGINES = sorted(one for one in examples() if one[0] != "yaml")
+def ranged(engine: str, role: str) -> str:
+    """Return an example that takes sessions from a range, in place of each node by itself."""
+    text = examples()[engine, role]
+    each = {
+        "bird": r"protocol bgp node_.*\n",
+        "frr": r" neighbor 10\..*\n",
+        "gobgp": r"\[\[neighbors\]\]\n(  .*\n)+\n?",
+    }
+    without, count = re.subn(each[engine], "", text)
+    assert count == len(NODES)
+    return without + examples()[engine, "range"]
+
+
+CASES = sorted(one for one in examples() if one[0] != "yaml" and one[1] != "range")
 
 
 @pytest.fixture
@@ -79,24 +94,30 @@ def by_router(line: str, gateway: str) -> str:
     return f"{block} via {gateway} dev eth0 proto bird" if block in BLOCKS and rest else line
 
 
-@pytest.mark.parametrize(("engine", "role"), ENGINES, ids=map("-".join, ENGINES))
-def test_what_is_documented_works(cluster: Cluster, engine: str, role: str) -> None:
-    before = tables(cluster)
-    wanted = before
+def peer(cluster: Cluster, role: str) -> None:
+    """Apply what is documented for a role, and let it take the place of the mesh."""
     peers = {node: {ROUTER.address} for node in NODES}
     if role == "router":
         peers = {node: {gateway} for node, gateway in GATEWAYS.items()}
         set_mode(cluster, "Never")
+    apply_example(cluster, role)
+    wait_for_peers(cluster, mesh=True, also=peers)
+    apply(cluster, "BGPConfiguration", "default", nodeToNodeMeshEnabled=False)
+    wait_for_peers(cluster, mesh=False, also=peers)
+
+
+@pytest.mark.parametrize(("engine", "role"), CASES, ids=map("-".join, CASES))
+def test_what_is_documented_works(cluster: Cluster, engine: str, role: str) -> None:
+    before = tables(cluster)
+    wanted = before
+    if role == "router":
         wanted = {
             node: [by_router(line, GATEWAYS[node]) for line in lines]
             for node, lines in before.items()
         }
     start(cluster, engine, examples()[engine, role])
 
-    apply_example(cluster, role)
-    wait_for_peers(cluster, mesh=True, also=peers)
-    apply(cluster, "BGPConfiguration", "default", nodeToNodeMeshEnabled=False)
-    wait_for_peers(cluster, mesh=False, also=peers)
+    peer(cluster, role)
 
     seen = partial(next_hops, cluster, engine, ROUTER)
     owners = {block: NODES[node] for block, node in BLOCKS.items()}
@@ -105,8 +126,31 @@ def test_what_is_documented_works(cluster: Cluster, engine: str, role: str) -> N
     end(cluster, ROUTER)
 
 
+@pytest.mark.parametrize("engine", ["bird", "frr"])
+def test_a_node_of_a_range_restarts_without_a_loss(cluster: Cluster, engine: str) -> None:
+    start(cluster, engine, ranged(engine, "router"))
+    peer(cluster, "router")
+
+    with cluster.stream(DNSUTILS, "192.168.247.10", seconds=12) as losses:
+        cluster.lab("agent", "kill", "node-2")
+        cluster.lab("agent", "start", "node-2")
+
+    assert losses[0].missing == (), cluster.news()
+    end(cluster, ROUTER)
+
+
+def test_a_reflector_takes_nodes_of_a_range(cluster: Cluster) -> None:
+    before = tables(cluster)
+    start(cluster, "gobgp", ranged("gobgp", "reflector"))
+
+    peer(cluster, "reflector")
+
+    eventually(lambda: tables(cluster) == before, within_s=20, what=partial(tables, cluster))
+    end(cluster, ROUTER)
+
+
 def test_every_engine_and_role_has_an_example() -> None:
     """But GoBGP as a router, which leaves the kernel's table to others."""
-    roles = ("router", "reflector")
-    everything = {(reader, role) for reader in (*FILES, "yaml") for role in roles}
-    assert examples().keys() == everything - {("gobgp", "router")}
+    roles = {(reader, role) for reader in (*FILES, "yaml") for role in ("router", "reflector")}
+    ranges = {(engine, "range") for engine in FILES}
+    assert examples().keys() == (roles | ranges) - {("gobgp", "router")}
