@@ -10,6 +10,7 @@ import json
 import socket
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pycni.errors import PycniError
@@ -67,16 +68,28 @@ def _exchange(name: str, request: Request, *, deadline: float) -> Ran:
 
 def ask_agent(name: str, node: str, question: str) -> dict[str, Any]:
     """Return what a node's agent answers; OSError or PycniError where there is none."""
-    # By way of the lab's own view of files.
+    try:
+        return _ask(f"{_root(name)}/run/pycni-lab/{name}/{node}/run/control.sock", question)
+    except OSError:
+        _root.cache_clear()
+        raise
+
+
+@lru_cache
+def _root(name: str) -> str:
+    """Return a path to the files as a lab sees them: it has a mount namespace of its own."""
     with sockets.connect(name) as supervisor:
-        root = f"/proc/{sockets.peer(supervisor)[0]}/root"
+        return f"/proc/{sockets.peer(supervisor)[0]}/root"
+
+
+def _ask(path: str, question: str) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as agent:
         agent.settimeout(ANSWER_S)
-        agent.connect(f"{root}/run/pycni-lab/{name}/{node}/run/control.sock")
+        agent.connect(path)
         agent.sendall(json.dumps({"question": question}).encode() + b"\n")
         with agent.makefile() as told:
             line = told.readline()
     if not line:
-        raise ConnectionResetError(f"the agent of {node} went before it had answered")
+        raise ConnectionResetError("the agent went before it had answered")
     answer: dict[str, Any] = json.loads(line)["answer"]
     return answer
