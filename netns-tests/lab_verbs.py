@@ -68,11 +68,13 @@ def _exchange(name: str, request: Request, *, deadline: float) -> Ran:
 
 def ask_agent(name: str, node: str, question: str) -> dict[str, Any]:
     """Return what a node's agent answers; OSError or PycniError where there is none."""
+    path = f"run/pycni-lab/{name}/{node}/run/control.sock"
     try:
-        return _ask(f"{_root(name)}/run/pycni-lab/{name}/{node}/run/control.sock", question)
+        return _ask(f"{_root(name)}/{path}", question)
     except OSError:
+        # There is no agent now, or this is another lab of the same name.
         _root.cache_clear()
-        raise
+        return _ask(f"{_root(name)}/{path}", question)
 
 
 @lru_cache
