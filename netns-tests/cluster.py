@@ -20,6 +20,8 @@ EXERCISE, DUAL_STACK = (ROOT / "examples" / f"{n}.yaml" for n in ("exercise", "d
 WEB = "default/nginx-deployment-69df458bc5-bb87w"
 DNSUTILS = "default/dnsutils"
 HOLD_TIME_S = 9.0
+SPARE = 50
+"""Requests that a stream sends after those that count: their answers have half a second to come."""
 
 
 class NotYet(Exception):
@@ -89,29 +91,47 @@ class Cluster:
         except (OSError, PycniError) as exc:
             raise NotYet(f"no agent answers on {node}: {exc}") from exc
 
-    def kill_exabgp(self, node: str) -> None:
-        """Kill a node's ExaBGP."""
-        self.run(node, f"kill -9 {self.status(node)['bgp_pid']}")
+    def exabgp(self, node: str) -> int:
+        """Return the process of a node's ExaBGP; raise `NotYet` while there is none."""
+        pid = self.status(node)["bgp_pid"]
+        if pid is None:
+            raise NotYet(f"no ExaBGP runs on {node}")
+        return int(pid)
+
+    def kill_exabgp(self, node: str, signal_name: str = "KILL") -> int:
+        """End a node's ExaBGP, which may just be being started; return which process that was."""
+        eventually(lambda: self.exabgp(node), within_s=60)
+        pid = self.exabgp(node)
+        self.run(node, f"kill -{signal_name} {pid}")
+        return pid
+
+    def answers(self, place: str, address: str) -> bool:
+        """Tell whether an address answers a single request from a place."""
+        return "1 received" in self.run(place, f"ping -c 1 -W 2 {address}", check=False)
 
     @contextlib.contextmanager
     def stream(self, source: str, target: str, *, seconds: float) -> Iterator[list[Loss]]:
         """Send 100 requests a second meanwhile; the result is filled in at the end."""
         result: list[Loss] = []
+        counted = int(seconds * 100)
         with tempfile.NamedTemporaryFile(prefix="ping-") as log:
             process = subprocess.Popen(
                 [LAB, "exec", "--name", self.name, source, "--",
-                 "ping", "-i", "0.01", "-c", str(int(seconds * 100)), "-W", "1", target],
+                 "ping", "-i", "0.01", "-c", str(counted + SPARE), "-W", "1", target],
                 stdout=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
             try:
-                time.sleep(0.3)
+                said = Path(log.name)
+                eventually(
+                    lambda: said.stat().st_size > 0 or process.poll() is not None, within_s=60
+                )
                 yield result
                 process.wait(timeout=3 * seconds + 60)
             finally:
                 if process.poll() is None:
                     process.send_signal(signal.SIGKILL)
                     process.wait()
-            result.append(loss_of(Path(log.name)))
+            result.append(loss_of(said, counted=counted))
 
 
 def eventually(
@@ -132,8 +152,32 @@ def eventually(
             obstacle = exc
         # By when it was asked: on a loaded machine a look takes as long as the limit.
         if asked - began > within_s:
-            raise AssertionError(f"not so within {within_s} s: {obstacle or what()}")
+            raise AssertionError(f"not so within {within_s} s: {obstacle or _told(what)}")
         time.sleep(0.05)
+
+
+def _told(what: Callable[[], object]) -> object:
+    try:
+        return what()
+    except NotYet as exc:
+        return exc
+
+
+def wait_for_answer(cluster: Cluster, place: str, address: str, *, within_s: float = 60) -> None:
+    """Wait until an address answers: the first packets by a new way may wait for ARP in vain."""
+    eventually(
+        lambda: cluster.answers(place, address),
+        within_s=within_s,
+        what=lambda: cluster.run(place, f"ip route get {address}; ip neigh", check=False),
+    )
+
+
+def wait_until_steady(cluster: Cluster) -> None:
+    """Wait until all agents answer, with all sessions up and all tables as predicted.
+
+    Tests come in any order: the one before may have begun sessions anew.
+    """
+    eventually(lambda: cluster.lab("show"), within_s=90)
 
 
 def cni_tools() -> Path:

@@ -2,9 +2,11 @@
 
 python3 hostile_peer.py LOCAL REMOTE AS MODE [ARGUMENT]: opens a session from LOCAL and does
 
-  announce SECONDS   10,000 prefixes of others, and what would hurt the node most; then keeps still
+  announce SECONDS FILE
+                     10,000 prefixes of others, and what would hurt the node most; then keeps still,
+                     so long or until there is such a file
   flap SECONDS       100 times a second a block of another node and a stranger's, there and gone
-  send NAME          one message of MESSAGES
+  send NAME SECONDS  one bad message; then listens, so long or until it has heard the end
   rush SECONDS       opens session after session and breaks each off without a word
 
 It prints a line of JSON: whether the session came up, what NOTIFICATION came back, and whether the
@@ -20,8 +22,10 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 PORT = 179
+OPEN_WITHIN_S = 30
 MARKER = b"\xff" * 16
 OPEN, UPDATE, NOTIFICATION, KEEPALIVE = 1, 2, 3, 4
 ORIGIN, AS_PATH, NEXT_HOP = 1, 2, 3
@@ -113,6 +117,23 @@ class Session:
     is_closed: bool = False
     _buffer: bytes = b""
 
+    def establish(self) -> bool:
+        """Open until the session is established: the peer may still hold the one before."""
+        end = time.monotonic() + OPEN_WITHIN_S
+        while not self._is_opened():
+            self.socket.close()
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+            self.notification, self.is_closed, self._buffer = [], False, b""
+        return True
+
+    def _is_opened(self) -> bool:
+        try:
+            return self.open()
+        except OSError:
+            return False
+
     def open(self) -> bool:
         """Connect and exchange OPENs; whether the session is established."""
         self.socket = socket.socket()
@@ -161,12 +182,16 @@ class Session:
         except OSError:
             self.is_closed = True
 
-    def listen(self, seconds: float) -> None:
-        """Take in what comes for a while, and keep the session alive."""
+    def is_over(self) -> bool:
+        """Tell whether the peer has ended the session."""
+        return self.is_closed or bool(self.notification)
+
+    def listen(self, seconds: float, until: str = "/nowhere") -> None:
+        """Take in what comes for a while, or until a file is there; keep the session alive."""
         end = time.monotonic() + seconds
         spoken = 0.0
         self.socket.settimeout(0.1)
-        while time.monotonic() < end and not self.is_closed and not self.notification:
+        while time.monotonic() < end and not self.is_over() and not Path(until).exists():
             if time.monotonic() - spoken > 2:
                 self.send(message(KEEPALIVE, b""))
                 spoken = time.monotonic()
@@ -178,13 +203,13 @@ class Session:
         )
 
 
-def announce(session: Session, seconds: float) -> None:
+def announce(session: Session, seconds: float, until: str) -> None:
     own = attributes(session.number, session.local)
     for at in range(0, len(FOREIGN), 800):
         session.send(update(FOREIGN[at : at + 800], own))
     for next_hop in (session.local, session.remote, "10.10.24.89", "127.0.0.1", "0.0.0.0"):
         session.send(update(HURTFUL, attributes(session.number, next_hop)))
-    session.listen(seconds)
+    session.listen(seconds, until)
 
 
 def flap(session: Session, seconds: float) -> None:
@@ -219,12 +244,14 @@ def main() -> None:
         sys.stdout.write(json.dumps({"sessions": count}))
         return
     session = Session(local, remote, int(number))
-    is_up = session.open()
+    is_up = session.establish()
     if mode == "send":
         session.send(bad_messages(attributes(session.number, local))[rest[0]])
-        session.listen(1.5)
+        session.listen(float(rest[1]))
+    elif mode == "announce":
+        announce(session, float(rest[0]), rest[1])
     else:
-        {"announce": announce, "flap": flap}[mode](session, float(rest[0]))
+        flap(session, float(rest[0]))
     sys.stdout.write(session.result(is_up=is_up))
 
 

@@ -25,13 +25,18 @@ class Loss:
         return len(self.missing)
 
 
-def loss_of(log: Path) -> Loss:
-    """Return what was lost of a ping that has come to its end by itself."""
+def loss_of(log: Path, *, counted: int | None = None) -> Loss:
+    """Return what was lost of a ping that has come to its end by itself.
+
+    Only the first `counted` requests count, where it is given: ping waits for the answers to its
+    last ones no longer than twice the longest that it has seen.
+    """
     said = log.read_text(encoding="ascii")
     summary = _SUMMARY.search(said)
     if summary is None:
         raise AssertionError(f"no summary of ping: {said!r}")
-    return _loss(int(summary[1]), said)
+    sent = int(summary[1])
+    return _loss(sent if counted is None else min(sent, counted), said)
 
 
 def gaps_of(log: Path) -> Loss:

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from cluster import NotYet
+
 if TYPE_CHECKING:
     from cluster import Cluster
     from routers import Router
@@ -41,8 +43,11 @@ def _frr(cluster: Cluster, router: Router) -> Table:
     routes: dict[str, Any] = json.loads(_ask(cluster, router, ask.format("")))["routes"]
     table: Table = {}
     for prefix in routes:
-        entry = json.loads(_ask(cluster, router, ask.format(f" {prefix}")))
-        path = entry["paths"][0]
+        said_of_it = _ask(cluster, router, ask.format(f" {prefix}"))
+        try:
+            path = json.loads(said_of_it)["paths"][0]
+        except (ValueError, LookupError) as exc:  # it went between the two questions
+            raise NotYet(f"of {prefix} FRR says {said_of_it!r}") from exc
         said = [path.get(name, {}) for name in ("community", "largeCommunity")]
         table[prefix] = {one for kind in said for one in kind.get("string", "").split()}
     return table

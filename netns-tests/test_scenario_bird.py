@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster import DNSUTILS, Cluster, eventually, lab
+from cluster import DNSUTILS, Cluster, eventually, lab, wait_for_answer
 
-pytestmark = [pytest.mark.netns, pytest.mark.peers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.peers, pytest.mark.timeout(240)]
 
 LEARNED = "192.168.247.0/26 via 10.10.43.25 dev tunl0 proto bird onlink"
 CONFIG = """
@@ -35,6 +35,20 @@ def birdc(cluster: Cluster, words: str) -> str:
     return cluster.run("node-2", f"birdc -s /run/bird.ctl {words}", check=False)
 
 
+def told_by_node_0(cluster: Cluster) -> str:
+    """What BIRD has learned by its session with node-0."""
+    return birdc(cluster, "show route protocol n0 all")
+
+
+def wait_for_route(cluster: Cluster, *, is_there: bool = True) -> None:
+    """Wait until node-0 has the route to BIRD's block, or has it no more."""
+    eventually(
+        lambda: (LEARNED in cluster.routes("node-0")) is is_there,
+        within_s=60,
+        what=lambda: cluster.routes("node-0"),
+    )
+
+
 def has_bird(cluster: Cluster, node: str) -> bool:
     peers = {p["peer"]: p for p in cluster.status(node)["peers"]}
     bird = peers["10.10.43.25"]
@@ -56,16 +70,20 @@ def test_bird_takes_the_place_of_an_agent_and_leaves(cluster: Cluster) -> None:
     assert "192.168.99.0/26" not in "".join(cluster.routes("node-0"))
     assert "blackhole 192.168.39.192/26 proto bird" in cluster.routes("node-0")
     eventually(lambda: "192.168.84.128/26" in birdc(cluster, "show route"), within_s=30)
-    table = birdc(cluster, "show route protocol n0 all")
-    assert "192.168.39.192/26" in table
-    assert "BGP.next_hop: 10.10.7.20" in table
+    # Each node tells it by a session of its own.
+    eventually(
+        lambda: "192.168.39.192/26" in told_by_node_0(cluster),
+        within_s=30,
+        what=lambda: told_by_node_0(cluster),
+    )
+    assert "BGP.next_hop: 10.10.7.20" in told_by_node_0(cluster)
 
     birdc(cluster, "down")  # a Cease, after which RFC 4724 wants withdrawal
 
-    eventually(lambda: LEARNED not in cluster.routes("node-0"), within_s=30)
+    wait_for_route(cluster, is_there=False)
     cluster.lab("agent", "start", "node-2")
-    eventually(lambda: LEARNED in cluster.routes("node-0"), within_s=30)
-    assert cluster.run(DNSUTILS, "ping -c 1 -W 2 192.168.247.10")
+    wait_for_route(cluster)
+    wait_for_answer(cluster, DNSUTILS, "192.168.247.10")
 
 
 def test_bird_that_is_killed_keeps_its_routes_until_it_is_back(cluster: Cluster) -> None:
@@ -74,6 +92,9 @@ def test_bird_that_is_killed_keeps_its_routes_until_it_is_back(cluster: Cluster)
     start = "bird -c /run/bird.conf -s /run/bird.ctl -P /run/bird.pid"
     cluster.run("node-2", start)
     eventually(lambda: has_bird(cluster, "node-0"), within_s=60)
+    # Its first OPEN, without -R, made the node drop what it had kept.
+    wait_for_route(cluster)
+    wait_for_answer(cluster, DNSUTILS, "192.168.247.10")
 
     with cluster.stream(DNSUTILS, "192.168.247.10", seconds=6) as losses:
         cluster.run("node-2", "kill -9 $(cat /run/bird.pid); rm -f /run/bird.ctl")

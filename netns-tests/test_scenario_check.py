@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cluster import DNSUTILS, Cluster, lab
+from cluster import DNSUTILS, Cluster, lab, wait_for_answer, wait_until_steady
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
 NODE_0, NODE_1, NODE_2 = "node-0", "node-1", "node-2"
 WEB_ADDRESS = "192.168.247.10"
@@ -23,6 +23,12 @@ ROUTER = "nft add table ip broken && nft add chain ip broken f '{ type filter ho
 def cluster() -> Iterator[Cluster]:
     with lab("check") as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def steady(cluster: Cluster) -> None:
+    """Begin with sessions that are up: what the test before has cut off may have ended some."""
+    wait_until_steady(cluster)
 
 
 def check(cluster: Cluster, node: str = NODE_0, *words: str) -> list[dict[str, Any]]:
@@ -83,7 +89,7 @@ def test_a_forward_policy_that_drops_is_found_and_its_command_mends_it(
 
         cluster.run(NODE_0, found["repair"])
 
-        assert answers(cluster)
+        wait_for_answer(cluster, DNSUTILS, WEB_ADDRESS)
         assert check(cluster) == []
 
 
@@ -99,7 +105,7 @@ def test_a_firewall_of_nftables_is_found_and_its_command_mends_it(cluster: Clust
 
         cluster.run(NODE_0, found["repair"])
 
-        assert answers(cluster)
+        wait_for_answer(cluster, DNSUTILS, WEB_ADDRESS)
         assert check(cluster) == []
 
 
@@ -112,7 +118,7 @@ def test_a_last_rule_that_rejects_is_found_and_its_command_mends_it(cluster: Clu
 
         cluster.run(NODE_0, found["repair"])
 
-        assert answers(cluster)
+        wait_for_answer(cluster, DNSUTILS, WEB_ADDRESS)
         assert check(cluster) == []
 
 
@@ -141,7 +147,7 @@ def test_protocol_4_that_the_network_drops_is_found_for_each_peer(cluster: Clust
 
 def test_tunnelled_packets_that_are_too_large_for_the_network_are_found(cluster: Cluster) -> None:
     with router_drops(cluster, "ip protocol 4 meta length gt 1400"):
-        assert answers(cluster)
+        wait_for_answer(cluster, DNSUTILS, WEB_ADDRESS)
         found = check(cluster)
 
     assert kinds(found) == ["packet-size", "packet-size"]

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from addresses_page import require_documented
-from cluster import LAB, ROOT, Cluster, eventually, lab
+from cluster import DNSUTILS, LAB, ROOT, Cluster, eventually, lab, wait_for_answer
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
 
 def topology(directory: Path, *, cidr: str, block_size: int, pods: list[dict[str, str]]) -> Path:
@@ -47,20 +47,13 @@ def test_two_nodes_race_for_the_last_block_and_both_pods_work(small: Cluster) ->
         )
         for node in (0, 1)
     ]  # fmt: skip
-    said = [racer.communicate(timeout=60)[0] for racer in racers]
+    said = [racer.communicate(timeout=120)[0] for racer in racers]
 
     assert [racer.returncode for racer in racers] == [0, 0], said
     addresses = [address_of(small, f"default/race{node}") for node in (0, 1)]
     assert len(set(addresses)) == 2
     for address in addresses:
-        eventually(
-            lambda a=address: (
-                "1 received"  # type: ignore[misc]
-                in small.run("default/p20", f"ping -c 1 -W 1 {a}", check=False)
-            ),
-            within_s=30,
-            what=lambda: small.routes("node-2"),
-        )
+        wait_for_answer(small, "default/p20", address)
 
 
 def test_exhausted_pool_fails_the_add_and_leaves_nothing(small: Cluster) -> None:
@@ -83,29 +76,38 @@ def test_an_address_of_another_nodes_block_is_reached_where_it_is_borrowed(small
         lambda: any(
             line.startswith(f"{address} via 10.10.24.89") for line in small.routes("node-2")
         ),
-        within_s=30,
+        within_s=60,
         what=lambda: small.routes("node-2"),
     )
     for neighbour in ("default/owner", "default/p20"):
-        eventually(
-            lambda n=neighbour: (
-                "1 received"  # type: ignore[misc]
-                in small.run(n, f"ping -c 1 -W 1 {address}", check=False)
-            ),
-            within_s=30,
-            what=lambda: small.routes("node-0"),
-        )
+        wait_for_answer(small, neighbour, address)
 
     ctl(small, "ipam", "configure", "--strict-affinity", "true")
+    renew_server(small, "node-1")
     require_documented(refusal(small, "default/another", node="node-1"))
     small.lab("pod", "add", "default/of-the-owner", "--node", "node-0")
+
+
+def renew_server(cluster: Cluster, node: str) -> None:
+    """Have a CNI server that can't know what was before.
+
+    It hears of changes by watching, a moment later, and tells nobody when.
+    """
+
+    def server() -> object:
+        return cluster.status(node)["cni_pid"]
+
+    eventually(lambda: server() is not None, within_s=60)
+    former = server()
+    cluster.run(node, f"kill -9 {former}")
+    eventually(lambda: server() not in (None, former), within_s=60)
 
 
 def refusal(cluster: Cluster, pod: str, *, node: str) -> str:
     """Add a pod that gets no address; return the plugin's sentence."""
     ran = subprocess.run(
         [LAB, "pod", "--name", cluster.name, "add", pod, "--node", node],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ran.returncode != 0, ran.stdout
     said = re.search(r"cannot assign .*`pycnictl ipam show`", ran.stdout + ran.stderr)
@@ -149,7 +151,7 @@ def apply(cluster: Cluster, cidr: str, **spec: object) -> None:
 def test_mode_of_a_pool_changes_without_losing_a_packet(cluster: Cluster) -> None:
     for node, gateway in (("node-0", "10.10.0.1"), ("node-1", "10.10.16.1")):
         cluster.run(node, f"ip route show | grep -q {gateway}")
-    with cluster.stream("default/dnsutils", "192.168.247.10", seconds=4) as losses:
+    with cluster.stream(DNSUTILS, "192.168.247.10", seconds=4) as losses:
         # All nodes are in different subnets, so CrossSubnet still tunnels: same routes, and the
         # change must not disturb them.
         apply(cluster, "192.168.0.0/16", ipipMode="CrossSubnet", natOutgoing=True)
@@ -162,7 +164,7 @@ def test_pool_in_use_is_split_without_losing_a_packet_or_changing_a_route() -> N
     with lab("split") as running:
         before = {f"node-{number}": running.routes(f"node-{number}") for number in range(3)}
         rules = running.run("node-0", "nft list table inet pycni")
-        with running.stream("default/dnsutils", "192.168.247.10", seconds=4) as losses:
+        with running.stream(DNSUTILS, "192.168.247.10", seconds=4) as losses:
             parts = ctl(running, "ipam", "split", "default-ipv4-ippool", "4")
 
         assert losses[0].lost == 0
@@ -174,32 +176,27 @@ def test_pool_in_use_is_split_without_losing_a_packet_or_changing_a_route() -> N
         running.lab("pod", "add", "default/later", "--node", "node-1")
         address = address_of(running, "default/later")
         assert address.startswith("192.168.84.")
-        assert "1 received" in running.run("default/dnsutils", f"ping -c 1 -W 2 {address}")
+        wait_for_answer(running, DNSUTILS, address)
 
 
 def test_second_pool_serves_once_the_first_is_disabled(cluster: Cluster) -> None:
     apply(cluster, "172.20.0.0/24", ipipMode="Always", natOutgoing=True)
     apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True, disabled=True)
+    renew_server(cluster, "node-1")
 
     cluster.lab("pod", "add", "default/second", "--node", "node-1")
 
     address = address_of(cluster, "default/second")
     assert address.startswith("172.20.0.")
-    eventually(
-        lambda: (
-            "1 received"
-            in cluster.run("default/dnsutils", f"ping -c 1 -W 1 {address}", check=False)
-        ),
-        within_s=30,
-    )
+    wait_for_answer(cluster, DNSUTILS, address)
     # Pods of the disabled pool go on.
-    assert cluster.run("default/dnsutils", "ping -c 1 -W 1 192.168.247.10")
+    assert cluster.run(DNSUTILS, "ping -c 3 -W 5 192.168.247.10")
     cluster.lab("pod", "del", "default/second")
     apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True, disabled=False)
 
 
 def test_pods_reach_the_outside_from_the_nodes_address(cluster: Cluster) -> None:
-    seen = cluster.run("default/dnsutils", "curl -s -m 5 http://203.0.113.10/")
+    seen = cluster.run(DNSUTILS, "curl -s -m 5 http://203.0.113.10/")
     assert "10.10.7.20" in seen
 
     apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=False)
@@ -209,15 +206,14 @@ def test_pods_reach_the_outside_from_the_nodes_address(cluster: Cluster) -> None
             "192.168.39.193"
             not in cluster.run("node-0", "nft list set inet pycni nat4 2>/dev/null", check=False)
             and "10.10.7.20"
-            not in cluster.run("default/dnsutils", "curl -s -m 1 http://203.0.113.10/", check=False)
+            not in cluster.run(DNSUTILS, "curl -s -m 1 http://203.0.113.10/", check=False)
         ),
-        within_s=30,
+        within_s=60,
     )
     apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True)
     eventually(
         lambda: (
-            "10.10.7.20"
-            in cluster.run("default/dnsutils", "curl -s -m 1 http://203.0.113.10/", check=False)
+            "10.10.7.20" in cluster.run(DNSUTILS, "curl -s -m 5 http://203.0.113.10/", check=False)
         ),
-        within_s=30,
+        within_s=60,
     )

@@ -9,7 +9,7 @@ import yaml
 
 from cluster import ROOT, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
 
 
 FIRST_WITH_VXLAN = 10

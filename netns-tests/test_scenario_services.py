@@ -15,7 +15,7 @@ from peerings import GATEWAYS, apply, wait_for_peers
 from routers import NODES, Router
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.peers, pytest.mark.long, pytest.mark.timeout(150),
+    pytest.mark.netns, pytest.mark.peers, pytest.mark.long, pytest.mark.timeout(300),
 ]  # fmt: skip
 
 ROUTER = Router("router", "10.10.0.1", 65000, hops=1)
@@ -74,7 +74,16 @@ def leads_to(cluster: Cluster, prefix: str, nodes: Iterable[str]) -> bool:
 
 def wait_until_it_leads_to(cluster: Cluster, prefix: str, *nodes: str) -> float:
     seen = partial(next_hops, cluster, prefix)
-    return eventually(partial(leads_to, cluster, prefix, nodes), within_s=30, what=seen)
+    return eventually(partial(leads_to, cluster, prefix, nodes), within_s=60, what=seen)
+
+
+def wait_until_router_routes(cluster: Cluster, prefix: str) -> None:
+    """Wait until the router's kernel has a way there, not its BGP alone."""
+    eventually(
+        lambda: " via " in cluster.run("router", f"ip route show {prefix}"),
+        within_s=60,
+        what=lambda: cluster.routes("router"),
+    )
 
 
 def proxy(cluster: Cluster, node: str) -> None:
@@ -98,6 +107,13 @@ def said_of_services(cluster: Cluster, node: str) -> set[tuple[str | None, str]]
     return {(row["node"], row["reason"]) for row in rows if row["prefix"].startswith("198.51.")}
 
 
+def is_explained(said: str) -> bool:
+    """Tell whether it is said of both nodes with pods what they announce, and why."""
+    here = re.search(rf"node-0 +announces it +as {SHOP}/32, .* ready endpoint here", said)
+    there = re.search(r"node-2 +announces it +as 198.51.100.0/24, .* has no ready", said)
+    return None not in (here, there)
+
+
 def unserved(cluster: Cluster) -> int:
     return sum(cluster.status(node)["drops"]["no_service"] for node in NODES)
 
@@ -118,8 +134,9 @@ def test_addresses_of_services_are_announced_and_move_with_their_endpoints(
         wait_until_it_leads_to(cluster, cidr, *NODES)
 
     # What no Service has is dropped by the first node: it does not come back to the router.
+    wait_until_router_routes(cluster, "198.51.100.0/24")
     cluster.run("outside", f"ping -c 1 -W 1 {UNUSED}", check=False)
-    eventually(lambda: unserved(cluster) == 1, within_s=30, what=lambda: unserved(cluster))
+    eventually(lambda: unserved(cluster) == 1, within_s=60, what=lambda: unserved(cluster))
 
     # Of policy Local from the node with the endpoint alone; nodes are told none of it.
     have_services(cluster, services("node-0"))
@@ -133,10 +150,11 @@ def test_addresses_of_services_are_announced_and_move_with_their_endpoints(
         assert not [line for line in cluster.routes(node) if line.startswith(("10.96", "198.51"))]
     # The router tells everybody what it has; other nodes tell none of it.
     ignored = "it lies in 198.51.100.0/24, a range of Services, which no node learns"
-    assert said_of_services(cluster, "node-1") == {(None, ignored)}
-    explained = cluster.run("node-1", f"pycnictl bgp explain {SHOP}")
-    assert re.search(rf"node-0 +announces it +as {SHOP}/32, .* ready endpoint here", explained)
-    assert re.search(r"node-2 +announces it +as 198.51.100.0/24, .* has no ready", explained)
+    heard = partial(said_of_services, cluster, "node-1")
+    eventually(lambda: heard() == {(None, ignored)}, within_s=60, what=heard)
+    # Node-1 hears of Services by itself, as each node does.
+    explained = partial(cluster.run, "node-1", f"pycnictl bgp explain {SHOP}")
+    eventually(lambda: is_explained(explained()), within_s=60, what=explained)
 
     with cluster.stream("outside", SHOP, seconds=6) as losses:
         have_services(cluster, services("node-2"))

@@ -31,6 +31,8 @@ from pycni.model.resources_bgp import BGPConfiguration
 from tests.agent.own_node import needs_root, node
 
 METRICS_PORT = 19091
+PATIENCE_S = 40
+"""How long to wait for what takes a moment on an idle machine."""
 __all__ = ["node"]  # the fixture, for pytest to find
 
 
@@ -64,17 +66,15 @@ async def with_agent(tmp_path: Path, story: Callable[[Agent, Path], Awaitable[No
         await story(agent, Path(settings.run_dir))
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, PATIENCE_S)
 
 
 async def eventually(is_so: Callable[[], bool], running: "asyncio.Task[None]") -> None:
-    for _ in range(1000):
-        if running.done():
-            running.result()
-        if is_so():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("not so within 10 s")
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():
+            if running.done():
+                running.result()
+            await asyncio.sleep(0.01)
 
 
 async def call(run_dir: Path, verb: str, pod: int, **more: object) -> tuple[int, dict[str, object]]:
@@ -112,14 +112,14 @@ async def get(path: str) -> tuple[int, str]:
 
 async def metrics_say(line: str) -> None:
     """Wait until the CNI server has reported: it does so now and then only."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while line not in (await get("/metrics"))[1]:  # noqa: ASYNC110  # nobody tells of it
             await asyncio.sleep(0.02)
 
 
 async def wanted_say(run_dir: Path, words: str) -> None:
     """Wait until the agent has read the finished record: nobody waits for that after an ADD."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         wanted = ""
         while words not in wanted:
             await asyncio.sleep(0.02)
@@ -128,7 +128,7 @@ async def wanted_say(run_dir: Path, words: str) -> None:
 
 async def no_interfaces(run_dir: Path) -> None:
     """Wait until the agent has heard that no pod's interface is there any more."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         aliases = ["one at least"]
         while aliases:
             await asyncio.sleep(0.02)
@@ -141,7 +141,7 @@ def ip_route(*selector: str) -> str:
 
 
 @needs_root
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_agent_serves_pods_and_says_how_it_is(
     node: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,11 +186,12 @@ def test_agent_serves_pods_and_says_how_it_is(
 
 
 @needs_root
+@pytest.mark.timeout(150)
 @pytest.mark.usefixtures("node")
 def test_status_says_what_keeps_sessions_from_being_accepted(tmp_path: Path) -> None:
     async def story(agent: Agent, run_dir: Path) -> None:
         await agent.datastore.create(BGPConfiguration("node.node-0", listen_port=1179))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while not agent.speaker.trouble:  # noqa: ASYNC110  # nobody tells of it
                 await asyncio.sleep(0.02)
 
@@ -203,7 +204,7 @@ def test_status_says_what_keeps_sessions_from_being_accepted(tmp_path: Path) -> 
 
 
 @needs_root
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_leak_is_found_by_the_agents_records_and_released(
     node: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,12 +242,12 @@ def test_leak_is_found_by_the_agents_records_and_released(
 
 
 @needs_root
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 @pytest.mark.usefixtures("node")
 def test_status_names_a_session_that_stays_down(tmp_path: Path) -> None:
     async def story(agent: Agent, run_dir: Path) -> None:
         arguments = ["status", "--run-dir", str(run_dir)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not agent.down_since:  # noqa: ASYNC110  # the prober notes it
                 await asyncio.sleep(0.02)
         now = agent.clock()
@@ -263,7 +264,7 @@ def test_status_names_a_session_that_stays_down(tmp_path: Path) -> None:
 
 
 @needs_root
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 @pytest.mark.usefixtures("node")
 def test_status_names_a_pod_whose_interface_is_gone(tmp_path: Path) -> None:
     async def story(agent: Agent, run_dir: Path) -> None:
@@ -279,7 +280,7 @@ def test_status_names_a_pod_whose_interface_is_gone(tmp_path: Path) -> None:
             pod_name="web",
         )
         agent.endpoints.put(record)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while key not in agent.facts.inputs.endpoints:  # noqa: ASYNC110  # a watch tells it
                 await asyncio.sleep(0.02)
 
@@ -293,7 +294,7 @@ def test_status_names_a_pod_whose_interface_is_gone(tmp_path: Path) -> None:
 
 
 @needs_root
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 @pytest.mark.usefixtures("node")
 def test_status_names_a_strangers_route(tmp_path: Path) -> None:
     subprocess.run(

@@ -60,7 +60,7 @@ class Agent:
 
 def ask(path: Path, data: bytes, fds: tuple[int, ...] = ()) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(30)
         client.connect(str(path))
         try:
             if fds:
@@ -78,7 +78,7 @@ def ask(path: Path, data: bytes, fds: tuple[int, ...] = ()) -> bytes:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what other threads and processes bring about."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - it comes from outside of this loop.
             await asyncio.sleep(0.001)
 

@@ -122,14 +122,24 @@ def test_an_engine_that_is_there_is_asked(relay: Relay, tmp_path: Path) -> None:
 # --- STATUS -------------------------------------------------------------------------------------
 
 
+def said_at_29_s(alone: Relay, tmp_path: Path, since: Path) -> Answer:
+    """Return what STATUS says of trouble that began 29 s ago, asked and answered before 30."""
+    for _ in range(20):
+        noted = time.time() - 29
+        since.write_text(f"{noted}")
+        said = call(alone, config(tmp_path), "STATUS")
+        if time.time() < noted + 30:
+            return said
+    raise AssertionError("no STATUS was answered within a second")
+
+
 def test_status_complains_after_thirty_seconds(alone: Relay, tmp_path: Path) -> None:
     since = tmp_path / "run" / "trouble-since"
 
     first = call(alone, config(tmp_path), "STATUS")
     assert first == Answer(0, b"")
-    assert abs(float(since.read_text()) - time.time()) < 10
-    since.write_text(f"{time.time() - 29}")
-    assert call(alone, config(tmp_path), "STATUS") == Answer(0, b"")
+    assert abs(float(since.read_text()) - time.time()) < 60
+    assert said_at_29_s(alone, tmp_path, since) == Answer(0, b"")
     since.write_text(f"{time.time() - 31}")  # as the engine writes it
     last = call(alone, config(tmp_path), "STATUS")
 
@@ -147,7 +157,7 @@ def test_when_trouble_began_is_noted_anew_where_it_can_not_be_read(
 
     assert call(alone, config(tmp_path), "STATUS") == Answer(0, b"")
 
-    assert abs(float(since.read_text()) - time.time()) < 10
+    assert abs(float(since.read_text()) - time.time()) < 60
 
 
 # --- DEL ----------------------------------------------------------------------------------------

@@ -156,9 +156,11 @@ def test_requests_that_run_on_too_long_at_the_end_are_cancelled_and_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pycni.cni.server.FINISH_TIMEOUT_S", 0.2)
+    begun: list[bool] = []
     undone: list[bool] = []
 
     async def run_on(*_: object) -> Reply:
+        begun.append(True)
         try:
             await asyncio.sleep(60)
         finally:
@@ -171,8 +173,8 @@ def test_requests_that_run_on_too_long_at_the_end_are_cancelled_and_undone(
         agent.server = CniServer(run_on)
         server = asyncio.create_task(agent.server.run(listen_private(agent.path)))
         asking = asyncio.create_task(agent.ask(message(CNI_COMMAND="DEL")))
-        await until(lambda: agent.server.running == 1)
-        await asyncio.sleep(0.05)  # it is received, and running
+        await until(lambda: bool(begun))
+        assert agent.server.running == 1
 
         server.cancel()
         await asyncio.gather(server, return_exceptions=True)

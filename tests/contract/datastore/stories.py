@@ -35,7 +35,7 @@ def handle(name: str, count: int = 1) -> Handle:
 
 
 async def take(watch: AsyncIterator[Change[T]], count: int) -> list[Change[T]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         return [await anext(watch) for _ in range(count)]
 
 

@@ -105,7 +105,7 @@ def test_a_watch_hears_another_process(path: Path) -> None:
         watch = store.watch(Handle, after=(await store.list(Handle)).cursor)
         worker = start_worker(path, 20)
         counts = [-1]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while counts[-1] < 20:
                 change = await anext(watch)
                 assert change.stored is not None

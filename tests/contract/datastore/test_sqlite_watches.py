@@ -46,7 +46,7 @@ def test_a_watch_ends_when_the_file_goes(path: Path) -> None:
         remove(path)
 
         with pytest.raises(DatastoreUnusable, match="deleted or replaced while in use"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 await waiting
 
     play(path, story)
@@ -66,7 +66,7 @@ def test_without_inotify_a_watch_looks_by_itself(
         waiting = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)
         await other.create(Handle("h"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             assert (await waiting).name == "h"
         await store.close()
         await other.close()

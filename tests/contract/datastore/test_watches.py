@@ -18,7 +18,7 @@ async def follow(watch: AsyncIterator[Change[T]], *, until: Change[T]) -> dict[s
     """Return what each name came to; the changes must come in their order."""
     position = 0
     seen: dict[str, T | None] = {}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         async for change in watch:
             assert int(change.cursor.token) > position
             position = int(change.cursor.token)

@@ -127,7 +127,7 @@ def told(world: RealWorld, act: Callable[[], None], *, until: KernelEvent) -> li
         events = world.kernel.events()
         act()
         seen: list[KernelEvent] = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             async for event in events:
                 seen.append(event)
                 if event == until:

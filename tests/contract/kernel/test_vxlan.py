@@ -240,7 +240,7 @@ def test_entries_of_a_device_that_is_made_later_are_told(node: World) -> None:
     async def story() -> None:
         events = node.kernel.events()
         await node.kernel.apply([CreateTunnel(DEVICE), SetLink(NAME, 1450)])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             async for event in events:
                 if isinstance(event, LinkChanged) and event.link.name == NAME:
                     node.set_neighbour(REMOTE)

@@ -106,7 +106,7 @@ def watch(
         events = world.kernel.events()
         await act()
         seen: list[KernelEvent] = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             async for event in events:
                 seen.append(event)
                 if until(event):

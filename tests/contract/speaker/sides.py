@@ -91,7 +91,7 @@ class Side:
                 table |= {str(p.nlri) for p in event.announced}
         return table
 
-    async def until(self, condition: Callable[[], bool], *, within_s: float = 15) -> None:
+    async def until(self, condition: Callable[[], bool], *, within_s: float = 40) -> None:
         async with asyncio.timeout(within_s):
             while not condition():  # noqa: ASYNC110 - it comes from another process.
                 await asyncio.sleep(0.01)

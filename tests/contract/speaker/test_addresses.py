@@ -30,7 +30,10 @@ from tests.contract.kernel.conftest import fresh_namespace
 
 ONE = (ip_address("10.9.0.1"), ip_address("fd09::1"))
 TWO = (ip_address("10.9.0.2"), ip_address("fd09::2"))
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a network namespace")
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a network namespace"),
+]
 
 
 @dataclass
@@ -101,7 +104,7 @@ async def router(called: list[int]) -> AsyncIterator[None]:
         yield
 
 
-async def until(condition: Callable[[], bool], *, within_s: float = 20) -> None:
+async def until(condition: Callable[[], bool], *, within_s: float = 40) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - it comes from another process.
             await asyncio.sleep(0.02)

@@ -21,6 +21,8 @@ from pycni.model.bgp import (
 )
 from tests.contract.speaker.sides import BLOCKS, ONE, TWO, Play, Side, establish, play
 
+pytestmark = pytest.mark.timeout(120)
+
 __all__ = ["play"]  # the fixture, for pytest to find
 
 
@@ -88,7 +90,7 @@ def test_who_withdraws_knows_when_its_peers_were_told(play: Play) -> None:
 
         one.configure(TWO, announce=BLOCKS[:1])
         await one.until(lambda: one.speaker.has_told(TWO))
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             await two.until(lambda: two.paths() == set(BLOCKS[:1]))
 
     play(story)
@@ -203,7 +205,7 @@ def test_the_log_of_a_running_child_is_kept_short(play: Play, tmp_path: Path) ->
 
         one.configure(TWO, announce=())
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while log.stat().st_size > MAX_LOG:  # noqa: ASYNC110 - a file tells nobody
                 await asyncio.sleep(0.05)
         assert log.with_name("exabgp.log.1").stat().st_size == MAX_LOG

@@ -2,9 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from pycni.bgp.speaker import ExaBgpSpeaker
 from pycni.model.bgp import EndOfRib, PathsChanged, PeerDown, SpeakerLost
 from tests.contract.speaker.sides import BLOCKS, ONE, THREE, TWO, Play, Side, establish, play
+
+pytestmark = pytest.mark.timeout(120)
 
 __all__ = ["play"]  # the fixture, for pytest to find
 

@@ -13,7 +13,10 @@ from pycni.model.network import IPAddress
 from tests.contract.speaker.test_addresses import ONE, TWO, play, side, until
 
 OTHERS = "cannot accept BGP sessions on 10.9.0.1, port 1179: another program has that port: "
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a network namespace")
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a network namespace"),
+]
 
 
 def occupy(address: IPAddress = ONE[0], port: int = 1179) -> socket.socket:
