@@ -233,7 +233,7 @@ class Reconciler:
         neighbours = self._listen_to_peers(dirty)
         if dirty.is_doubtful or self.facts.have is None:
             await self._read_kernel()
-            dirty.is_all = True
+            dirty.is_all = dirty.is_doubtful = True
         have = self.facts.have
         if have is None:
             raise TryAgain("the kernel has not been read")
@@ -375,7 +375,8 @@ class Reconciler:
             self._plan_retry()
         elif dirty.is_all:
             health.failures = []
-            self._retry_at, self._retry_s = inf, 0.0
+            if dirty.is_doubtful:  # only a new picture shows what became of a pass that broke off
+                self._retry_at, self._retry_s = inf, 0.0
             health.has_converged = self.facts.has_datastore
         self._repairs.forget_old(now=now)
         health.fights = self._repairs.fights(now=now)

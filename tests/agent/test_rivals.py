@@ -6,6 +6,7 @@ The refresh of every minute, which mends whatever is wrong, doesn't come in thes
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from tests.agent.rivals import (
     rounds,
     withdraw,
 )
+from tests.unit.plan.samples import pool
 from tests.virtual_time import run
 
 SETTLED_S = 20.0
@@ -99,5 +101,26 @@ def test_looks_at_what_a_rival_keeps_writing_are_few(tmp_path: Path) -> None:
             await asyncio.sleep(SETTLED_S)
 
             assert 1 <= world.kernel.reads - before <= 2
+
+    run(story())
+
+
+def test_a_pass_over_everything_does_not_stand_for_the_look_after_a_failure(tmp_path: Path) -> None:
+    """What the kernel did of a pass that broke off is known by a new picture alone."""
+
+    async def story() -> None:
+        async with converged(tmp_path) as world:
+            before = await world.lines()
+
+            world.kernel.break_after(0)
+            withdraw(1, 0)(world)
+            await asyncio.sleep(0.02)
+            gone = OURS not in world.kernel.routes()
+            announce(1, 0)(world)
+            world.write(replace(pool(), name="p", nat_outgoing=True))
+            await asyncio.sleep(SETTLED_S)
+
+            assert gone
+            assert await world.lines() == before
 
     run(story())
