@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from pycni.agent.second_look import LOOK_S
-from tests.agent.histories import playing
+from tests.agent.histories import playing, pods
 from tests.agent.rivals import (
     FACTS,
     OURS,
@@ -121,6 +121,26 @@ def test_a_pass_over_everything_does_not_stand_for_the_look_after_a_failure(tmp_
             await asyncio.sleep(SETTLED_S)
 
             assert gone
+            assert await world.lines() == before
+
+    run(story())
+
+
+def test_a_kernel_that_breaks_off_is_no_endpoint_in_hand(tmp_path: Path) -> None:
+    """What it did of the pod's interface is looked at again: the picture doesn't show it."""
+
+    async def story() -> None:
+        async with converged(tmp_path) as world:
+            before = await world.lines()
+
+            world.kernel.break_after(0)
+            world.add_pod(0)
+            await asyncio.sleep(0.02)
+            there = [line for line in await world.lines() if "cali0" in line]
+            world.forget(pods(0))
+            await asyncio.sleep(SETTLED_S)
+
+            assert there == ["192.168.0.1 dev cali0 scope link"]
             assert await world.lines() == before
 
     run(story())
