@@ -24,6 +24,7 @@ from pycni.model.network import (
     NextHop,
     ReplaceRoute,
     Route,
+    RouteChanged,
     RouteKey,
 )
 
@@ -75,6 +76,30 @@ def test_nlm_f_replace_overwrites_a_strangers_route(node: Namespace) -> None:
         raw.call(wire_route.replace_request(learned(0), index_of=indexes.index_of))
 
     assert shown(node, learned(0)) == ["48.0.0.0/26 via 10.0.0.9 dev tunl0 proto bird onlink"]
+
+
+def test_nlm_f_replace_with_the_first_changes_nothing_and_with_another_of_its_key_fails(
+    node: Namespace, kernel: LinuxKernel
+) -> None:
+    """As `FakeTables.overwrite_route` has it."""
+
+    async def run() -> object:
+        events = kernel.events()
+        node.sh("ip route replace 48.0.0.0/26 via 10.0.0.8 dev tunl0 onlink proto static")
+        second = "ip route replace 48.0.0.0/26 via 10.0.0.9 dev tunl0 onlink proto bird"
+        assert node.run(*second.split(), check=False).returncode != 0
+        node.sh("ip route add 48.0.0.64/26 via 10.0.0.9 dev tunl0 onlink proto bird")
+        async with asyncio.timeout(5):
+            return await anext(aiter(events))
+
+    node.sh("ip route add 48.0.0.0/26 via 10.0.0.8 dev tunl0 onlink proto static")
+    node.sh("ip route append 48.0.0.0/26 via 10.0.0.9 dev tunl0 onlink proto bird")
+    with node.entered():
+        event = asyncio.run(run())
+
+    assert isinstance(event, RouteChanged)
+    assert event.route.key.dst == IPv4Network("48.0.0.64/26")
+    assert len(shown(node, learned(0))) == 2
 
 
 def test_replacing_never_leaves_a_gap(node: Namespace, kernel: Kernel) -> None:

@@ -5,6 +5,7 @@ is neither wanted nor wrong, and what is known of the record may be older than w
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
 from pycni.agent.facts import Facts
@@ -78,23 +79,27 @@ class Actor:
         key = self._key_behind(name, have)
         if key is None:
             return await self._apply(ops, have)
-        try:
-            async with self._endpoints.lock(key, timeout_s=0):
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(self._endpoints.lock(key, timeout_s=0))
                 record = self._endpoints.get(key)
-                wanted = [op for op in ops if _is_still_wanted(op, record)]
-                failures = await self._apply(wanted, have)
-                if len(wanted) < len(ops):
-                    self._post(EndpointChanged(key, record))
-                return failures
-        except TryAgain:
-            # Whoever holds the lock mostly changes the record, which brings us here; or it dies.
-            for op in ops:
-                self._put_off(op)
-            loop = asyncio.get_running_loop()
-            loop.call_later(LOCKED_RETRY_S, self._post, _look_again(ops))
-        except DatastoreUnusable:
-            pass  # the watch of the records reports it; what can't be judged is left alone
-        return []
+            except TryAgain:
+                self._put_off_all(ops)
+                return []
+            except DatastoreUnusable:
+                return []  # the watch of the records reports it; what can't be judged is left alone
+            wanted = [op for op in ops if _is_still_wanted(op, record)]
+            failures = await self._apply(wanted, have)
+            if len(wanted) < len(ops):
+                self._post(EndpointChanged(key, record))
+            return failures
+
+    def _put_off_all(self, ops: Sequence[Op]) -> None:
+        # Whoever holds the lock mostly changes the record, which brings us here; or it dies.
+        for op in ops:
+            self._put_off(op)
+        loop = asyncio.get_running_loop()
+        loop.call_later(LOCKED_RETRY_S, self._post, _look_again(ops))
 
     def _key_behind(self, name: str, have: KernelState) -> EndpointKey | None:
         link = have.links.get(name)

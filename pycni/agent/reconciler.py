@@ -14,8 +14,9 @@ from math import inf
 from pycni.agent.actor import Actor
 from pycni.agent.dirty import Dirty
 from pycni.agent.facts import Facts
-from pycni.agent.messages import Doubt, Message
+from pycni.agent.messages import Doubt, KernelTold, Message
 from pycni.agent.repairs import Repairs, goal, subject
+from pycni.agent.second_look import SecondLook
 from pycni.errors import EventsLost, PycniError, TryAgain
 from pycni.model.bgp import Neighbour
 from pycni.model.endpoints import EndpointState
@@ -118,6 +119,7 @@ class Reconciler:
         self._messages: deque[Message] = deque()
         self._has_come = asyncio.Event()
         self._repairs = Repairs()
+        self._second_look = SecondLook()
         self._retry_at = inf
         self._retry_s = 0.0
         self._refresh_at = self._started
@@ -170,7 +172,10 @@ class Reconciler:
         """Learn everything that has come."""
         dirty, now = Dirty(), self._clock()
         while self._messages:
-            dirty.merge(self.facts.feed(self._messages.popleft(), now=now))
+            message = self._messages.popleft()
+            if isinstance(message, KernelTold):
+                self._second_look.heed(message.event, now=now)
+            dirty.merge(self.facts.feed(message, now=now))
         self._has_come.clear()
         return dirty
 
@@ -180,6 +185,7 @@ class Reconciler:
         return min(
             self._refresh_at,
             self._retry_at,
+            self._second_look.due_at,
             self.facts.next_deadline(),
             self._gate_opens_at(),
             pause_at,
@@ -188,7 +194,7 @@ class Reconciler:
     def _timers(self) -> Dirty:
         now = self._clock()
         dirty = self.facts.expire(now=now)
-        if now >= min(self._refresh_at, self._retry_at):
+        if now >= min(self._refresh_at, self._retry_at, self._second_look.due_at):
             dirty.merge(Dirty(is_all=True, is_doubtful=True))
         elif not dirty:  # a gate opened or a pause ended
             dirty.is_all = True
@@ -227,12 +233,13 @@ class Reconciler:
         neighbours = self._listen_to_peers(dirty)
         if dirty.is_doubtful or self.facts.have is None:
             await self._read_kernel()
-            dirty.is_all = True
+            dirty.is_all = dirty.is_doubtful = True
         have = self.facts.have
         if have is None:
             raise TryAgain("the kernel has not been read")
         todo = self._plan_all(have) if dirty.is_all else self._plan_part(dirty, have)
         ops = self._without_fights(todo.ops)
+        self._second_look.note(ops, now=self._clock())
         failures = await self._actor.perform(ops, have)
         self.facts.learn_outcome(ops, failures)
         self._conclude(todo, failures, dirty)
@@ -268,6 +275,7 @@ class Reconciler:
         names = list(wanted_sysctls(self.facts.inputs))
         # Also when it fails: then the retry is due, and that alone.
         self._refresh_at = self._clock() + self._refresh_s
+        self._second_look.begin()
         try:
             state = await self._kernel.snapshot(names)
         except EventsLost as exc:
@@ -367,7 +375,8 @@ class Reconciler:
             self._plan_retry()
         elif dirty.is_all:
             health.failures = []
-            self._retry_at, self._retry_s = inf, 0.0
+            if dirty.is_doubtful:  # only a new picture shows what became of a pass that broke off
+                self._retry_at, self._retry_s = inf, 0.0
             health.has_converged = self.facts.has_datastore
         self._repairs.forget_old(now=now)
         health.fights = self._repairs.fights(now=now)

@@ -55,10 +55,16 @@ class FakeEvents:
         self._queue: deque[KernelEvent] = deque()
         self._arrived = asyncio.Event()
         self._is_lost = False
+        self._is_held = False
 
     def put(self, event: KernelEvent) -> None:
         """Deliver an event."""
         self._queue.append(event)
+        self._arrived.set()
+
+    def hold(self, *, is_held: bool) -> None:
+        """Keep what comes from the listener for a while, as if it were too busy to read."""
+        self._is_held = is_held
         self._arrived.set()
 
     def lose(self) -> None:
@@ -72,7 +78,7 @@ class FakeEvents:
 
     async def __anext__(self) -> KernelEvent:
         """Return the next event."""
-        while not self._queue:
+        while self._is_held or not self._queue:
             if self._is_lost:
                 raise EventsLost("the kernel dropped events: its buffer for them was full")
             self._arrived.clear()
@@ -159,6 +165,11 @@ class FakeKernel:
     def lose_events(self) -> None:
         """Overrun the listener's buffer."""
         self.close()
+
+    def hold_events(self, *, is_held: bool = True) -> None:
+        """Let the listener read late what comes from now on, or (False) all that has come."""
+        if self._events is not None:
+            self._events.hold(is_held=is_held)
 
     def is_subscribed(self) -> bool:
         """Say whether somebody listens."""

@@ -228,9 +228,16 @@ class FakeTables:
         self._insert(route)
 
     def overwrite_route(self, route: Route) -> None:
-        """Replace the first route of that key, whoever wrote it, or create."""
+        """Replace the first route of that key, whoever wrote it, or create.
+
+        Of IPv4, the very same as the first is no change, and as another is refused.
+        """
         route = self._accept(route)
         present = self._routes.setdefault(route.key, [])
+        if route.key.dst.version != _IPV6 and route in present:
+            if route != present[0]:
+                raise Refused(errno.EEXIST, "File exists")
+            return
         present[:1] = [route]
         self._tell(RouteChanged(route, is_present=True, is_replacement=True))
 

@@ -1,7 +1,8 @@
 """Everything that can happen to one node, as random events for a reconciler over a fake kernel."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -310,8 +311,9 @@ vxlan_events: st.SearchStrategy[Event] = st.one_of(
 )
 
 
-async def play(world: World, happenings: Sequence[tuple[Event, bool]]) -> None:
-    """List everything as empty, then let things happen, with or without pauses between."""
+@contextlib.asynccontextmanager
+async def playing(world: World) -> AsyncIterator[None]:
+    """Run the reconciler and what tells it of the kernel; everything is listed as empty."""
     post_message = world.reconciler.post
     tasks = [
         asyncio.create_task(world.reconciler.run()),
@@ -328,6 +330,19 @@ async def play(world: World, happenings: Sequence[tuple[Event, bool]]) -> None:
         post_message(EndpointsListed(()))
         for kind in WATCHED_KINDS:
             post_message(Listed(kind, ()))
+        yield
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def play(world: World, happenings: Sequence[tuple[Event, bool]]) -> None:
+    """Let things happen, with or without pauses between, and settle."""
+    async with playing(world):
         for happening, has_pause in happenings:
             happening(world)
             if has_pause:
@@ -338,10 +353,3 @@ async def play(world: World, happenings: Sequence[tuple[Event, bool]]) -> None:
             if foreign not in world.kernel.routes():
                 world.kernel.create_route(foreign)
         await world.settle()
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,12 +1,13 @@
 """What every implementation of the `Kernel` door does to tell of changes."""
 
 import asyncio
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_interface
 
 import pytest
 
 from pycni.errors import EventsLost
 from pycni.model.network import (
+    IPV6_CONNECTED_PRIORITY,
     AddAddress,
     Address,
     AddRoute,
@@ -69,10 +70,15 @@ def test_what_others_do_to_routes_of_ours_is_told(node: World) -> None:
     assert watch(node, act, until=lambda e: e == RouteChanged(LEARNED, is_present=False))
 
 
-def test_routes_that_go_with_an_address_that_we_delete_are_told(node: World) -> None:
+@pytest.mark.parametrize(
+    ("text", "priority"), [("10.66.0.1/24", 0), ("fd66::1/64", IPV6_CONNECTED_PRIORITY)]
+)
+def test_routes_that_go_with_an_address_that_we_delete_are_told(
+    node: World, text: str, priority: int
+) -> None:
     """The kernel's own doing, though we had the address deleted."""
-    own = Address("tunl0", ip_interface("10.66.0.1/24"))
-    connected = RouteKey(ip_network("10.66.0.0/24"))
+    own = Address("tunl0", ip_interface(text))
+    connected = RouteKey(own.interface.network, priority=priority)
 
     async def act() -> None:
         await node.kernel.apply([AddAddress(own), DeleteAddress(own)])

@@ -17,6 +17,7 @@ from pycni.model.network import (
     LinkChanged,
     NeighbourChanged,
     ReplaceRoute,
+    RouteChanged,
     RouteType,
     SetLink,
     SetNeighbour,
@@ -250,3 +251,28 @@ def test_entries_of_a_device_that_is_made_later_are_told(node: World) -> None:
                     break
 
     asyncio.run(story())
+
+
+def test_with_a_device_too_routes_that_we_write_are_not_told_to_us(node: World) -> None:
+    """From the first device on its neighbours are told, which needs the filter set anew."""
+    own = route("192.168.84.128/26", kind=RouteType.BLACKHOLE)
+    marker = route("192.168.99.0/26", kind=RouteType.BLACKHOLE, proto=4)
+
+    async def run() -> list[KernelEvent]:
+        events = node.kernel.events()
+        assert await node.kernel.apply([CreateTunnel(DEVICE), SetLink(NAME, 1450)]) == []
+        async with asyncio.timeout(5):
+            async for event in events:
+                if isinstance(event, LinkChanged) and event.link.name == NAME:
+                    break
+            assert await node.kernel.apply([AddRoute(own), SetNeighbour(REMOTE)]) == []
+            node.append(marker)
+            seen: list[KernelEvent] = []
+            while RouteChanged(marker, is_present=True) not in seen:
+                seen.append(await anext(aiter(events)))
+        return seen
+
+    seen = asyncio.run(run())
+
+    assert NeighbourChanged(REMOTE, is_present=True) in seen
+    assert RouteChanged(own, is_present=True) not in seen

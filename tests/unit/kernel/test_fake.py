@@ -10,6 +10,7 @@ import pytest
 from pycni.errors import EventsLost, PycniError
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_podnet import FakePodNet
+from pycni.kernel.fake_tables import Refused
 from pycni.model.network import (
     AddAddress,
     Address,
@@ -17,6 +18,7 @@ from pycni.model.network import (
     NatUnavailable,
     NextHop,
     Route,
+    RouteChanged,
     RouteKey,
     RouteType,
     Ruleset,
@@ -54,6 +56,41 @@ def test_lost_events_end_the_iteration() -> None:
         assert not kernel.is_subscribed()
 
     asyncio.run(run())
+
+
+def test_held_events_come_when_they_are_let_go_and_end_with_the_subscription() -> None:
+    async def run() -> None:
+        kernel = FakeKernel()
+        events = kernel.events()
+        kernel.hold_events()
+        first = asyncio.ensure_future(anext(aiter(events)))
+        kernel.append_route(BLACKHOLE)
+        await asyncio.sleep(0)
+        assert not first.done()
+        kernel.hold_events(is_held=False)
+        assert await first == RouteChanged(BLACKHOLE, is_present=True)
+
+        kernel.hold_events()
+        kernel.delete_route(BLACKHOLE)
+        kernel.close()
+        kernel.hold_events()
+        with pytest.raises(EventsLost):
+            await anext(aiter(events))
+
+    asyncio.run(run())
+
+
+def test_overwriting_with_the_first_is_no_change_and_with_another_refused() -> None:
+    kernel = FakeKernel()
+    kernel.append_route(replace(BLACKHOLE, protocol=4))
+    kernel.append_route(BLACKHOLE)
+    before = kernel.routes()
+
+    kernel.overwrite_route(before[0])
+    with pytest.raises(Refused):
+        kernel.overwrite_route(BLACKHOLE)
+
+    assert kernel.routes() == before
 
 
 def test_strangers_overwrite_flush_and_delete() -> None:
