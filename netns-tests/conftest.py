@@ -30,7 +30,7 @@ class Namespace:
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command inside; it must succeed unless `check` is False."""
         with self.entered():
-            ran = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+            ran = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         assert not check or ran.returncode == 0, f"{' '.join(words)}: {ran.stderr}{ran.stdout}"
         return ran
 

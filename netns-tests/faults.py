@@ -51,7 +51,7 @@ EVERYTHING_INVALID = {"cni.dev/valid-attachments": list[object]()}
 MOST_CALLS = 20_000
 """A sweep that has not come to its end by then never will."""
 QUIET_S = 0.2
-"""How long an agent may take to hear of what its CNI server did."""
+"""How long an agent has nothing to do before it has done all that its CNI server has caused."""
 FILES = ("pycni.db", "pycni.db-wal", "pycni.db-shm")
 
 
@@ -167,7 +167,7 @@ class FaultyHost:
             tracer = kill_at(pid, at)
             said = self.ask(verb)
             assert said is None or said.status == 0, f"{verb}: {said.output}"
-            time.sleep(QUIET_S)
+            _wait_until_quiet(pid)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -188,7 +188,7 @@ class FaultyHost:
             lambda: command.main(["--config", str(settings)]),
         )
         try:
-            eventually(lambda: serves(self.installed), within_s=30)
+            eventually(lambda: serves(self.installed), within_s=60)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             raise
@@ -332,6 +332,31 @@ def _sweep(
     except Exception:  # noqa: BLE001  # told to the process that waits
         report.write_text(f"{ran}:\n{traceback.format_exc()}", encoding="utf-8")
         return 1
+
+
+def _wait_until_quiet(pid: int) -> None:
+    """Wait until a process has ended, or all of its threads have slept through a while."""
+    began = quiet_since = time.monotonic()
+    seen = _threads(pid)
+    while time.monotonic() < quiet_since + QUIET_S:
+        assert time.monotonic() < began + 30, f"it never rests: {seen}"
+        time.sleep(QUIET_S / 20)
+        before, seen = seen, _threads(pid)
+        if not seen:
+            return
+        if seen != before or any(state != "S" for state, _ in seen.values()):
+            quiet_since = time.monotonic()
+
+
+def _threads(pid: int) -> dict[str, tuple[str, str]]:
+    """Return each thread's state and how often it has slept; none of a process that has ended."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            lines = (task / "status").read_text(encoding="utf-8").splitlines()
+            said = dict(line.split(":", 1) for line in lines)
+            found[task.name] = said["State"].strip()[0], said["voluntary_ctxt_switches"].strip()
+    return {name: one for name, one in found.items() if one[0] not in "ZX"}
 
 
 class _Call:

@@ -78,7 +78,7 @@ def await_blackhole(host: PluginHost, *, is_there: bool) -> None:
             raise NotYet(host.namespace.sh("ip route"))
         return True
 
-    eventually(look, within_s=10, what=lambda: host.namespace.sh("ip route"))
+    eventually(look, within_s=60, what=lambda: host.namespace.sh("ip route"))
 
 
 # --- with the reference's plugins -----------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_ptp_reaches_host_and_other_pods(host: PluginHost) -> None:
     other = added[1].addresses[0].partition("/")[0]
     gateway = added[0].document["ips"][0]["gateway"]
     for target in (other, gateway, "10.10.7.20"):
-        reached = f"nsenter --net={one.netns} ping -c 1 -W 2 {target}"
+        reached = f"nsenter --net={one.netns} ping -c 1 -W 10 {target}"
         assert "1 received" in host.namespace.sh(reached)
     assert host.cnitool("check", one, config).status == 0
     assert host.cnitool("status", one, config).status == 0
@@ -121,7 +121,7 @@ def test_bridge_with_a_gateway_reaches_host_and_other_pods(host: PluginHost) -> 
         assert ask(host.directory / "run", "status")["problems"] == []
     other = added[1].addresses[0].partition("/")[0]
     for target in (other, "10.10.7.20"):
-        reached = f"nsenter --net={one.netns} ping -c 3 -W 1 {target}"
+        reached = f"nsenter --net={one.netns} ping -c 3 -W 10 {target}"
         assert " 0% packet loss" in host.namespace.sh(reached)
     assert host.cnitool("check", one, config).status == 0
     assert audited(host)
@@ -141,7 +141,7 @@ def test_bridge_over_the_whole_pool_has_no_gateway(host: PluginHost) -> None:
     assert [said.status for said in added] == [0, 0], added
     assert added[0].addresses[0].endswith("/16")
     other = added[1].addresses[0].partition("/")[0]
-    reached = f"nsenter --net={one.netns} ping -c 1 -W 2 {other}"
+    reached = f"nsenter --net={one.netns} ping -c 1 -W 10 {other}"
     assert "1 received" in host.namespace.sh(reached)
     # Not the first pod's: this bridge takes the lowest of its ports' MAC addresses.
     assert host.cnitool("check", two, config).status == 0

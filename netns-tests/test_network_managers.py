@@ -98,10 +98,10 @@ def test_networkd_keeps_its_hands_off_what_is_ours_once_it_is_told(
     log = tmp_path / "networkd.log"
 
     with networkd(host, tmp_path):
-        eventually(lambda: "eth0" in taken(host), within_s=30, what=log.read_text)
+        eventually(lambda: "eth0" in taken(host), within_s=60, what=log.read_text)
         # It has looked at these in turn once the last is set up.
         for name in ("cali1", "eth1"):
             add(host, name)
-        eventually(lambda: taken(host) >= expected, within_s=30, what=log.read_text)
+        eventually(lambda: taken(host) >= expected, within_s=60, what=log.read_text)
 
         assert taken(host) == expected

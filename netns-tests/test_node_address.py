@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from conftest import Namespace
     from pycni.model.network import IPAddress, KernelState
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
 SETTINGS = {4: "ip_autodetection_method", 6: "ip6_autodetection_method"}
 
@@ -175,8 +175,9 @@ def test_peers_find_a_node_where_it_found_itself_and_follow_it(
     with ExitStack() as agents:
         for node in (first, second):
             agents.enter_context(node.running())
-        second.until(has_session("172.16.0.5"), within_s=60)
-        status = first.until(has_session("172.16.0.6"), within_s=60)
+        second.until(has_session("172.16.0.5"), within_s=90)
+        is_up = has_session("172.16.0.6")
+        status = first.until(lambda one: is_up(one) and not one["problems"], within_s=90)
 
         assert (status["address"], status["problems"]) == ("172.16.0.5/24", [])
         (choice,) = status["autodetection"]
@@ -188,4 +189,4 @@ def test_peers_find_a_node_where_it_found_itself_and_follow_it(
         hosts[0].sh("ip addr del 172.16.0.5/24 dev eth1; ip addr add 172.16.0.7/24 dev eth1")
 
         second.until(has_session("172.16.0.7"), within_s=90)
-        assert first.status()["address"] == "172.16.0.7/24"
+        first.until(lambda one: one.get("address") == "172.16.0.7/24", within_s=60)

@@ -82,7 +82,7 @@ def test_host_local_gives_addresses(host: PluginHost, version: str) -> None:
         assert [said.addresses for said in added] == [[f"{first}/32"], [f"{second}/32"]]
     assert f"{first} dev cali" in host.namespace.sh("ip route")
     for target in (second, "10.10.7.20"):
-        reached = f"nsenter --net={one.netns} ping -c 1 -W 2 {target}"
+        reached = f"nsenter --net={one.netns} ping -c 1 -W 10 {target}"
         assert "1 received" in host.namespace.sh(reached)
     if version >= "0.4.0":
         assert host.cnitool("check", one, config).status == 0
@@ -99,7 +99,7 @@ def test_static_gives_its_address(host: PluginHost) -> None:
 
     assert added.status == 0, added.errors
     assert added.addresses == ["10.78.0.5/32"]
-    reached = f"nsenter --net={pod.netns} ping -c 1 -W 2 10.10.7.20"
+    reached = f"nsenter --net={pod.netns} ping -c 1 -W 10 10.10.7.20"
     assert "1 received" in host.namespace.sh(reached)
     assert host.cnitool("check", pod, config).status == 0
     assert host.cnitool("del", pod, config).status == 0
@@ -115,7 +115,7 @@ def test_the_agent_mends_the_route_of_such_a_pod(host: PluginHost) -> None:
     host.namespace.sh(f"ip route del {address}")
 
     eventually(
-        lambda: routed(host, address), within_s=10, what=lambda: host.namespace.sh("ip route")
+        lambda: routed(host, address), within_s=30, what=lambda: host.namespace.sh("ip route")
     )
     words = ("ipam", "check", "--run-dir", str(host.directory / "run"))
     assert "findings: 0 " in host.ctl(*words)

@@ -13,7 +13,7 @@ from cluster import eventually
 from plugin_host import PluginHost, installed_by
 from pycni.ctl.agentlink import ask
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
 
 POOL = """\
 apiVersion: projectcalico.org/v3
@@ -60,7 +60,7 @@ def renew_server(host: PluginHost) -> None:
         return
     former = ask(run_dir, "status")["cni_pid"]
     os.kill(former, signal.SIGKILL)
-    eventually(lambda: ask(run_dir, "status")["cni_pid"] not in (None, former), within_s=30)
+    eventually(lambda: ask(run_dir, "status")["cni_pid"] not in (None, former), within_s=60)
 
 
 def test_a_pool_that_is_full(host: PluginHost) -> None:

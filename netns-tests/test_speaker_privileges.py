@@ -30,7 +30,7 @@ from pycni.model.bgp import AdjRibsOut, EndOfRib, Neighbour, PathsChanged
 
 __all__ = ["bird", "play", "wire"]  # the fixtures, for pytest to find
 
-pytestmark = [pytest.mark.netns, pytest.mark.peers, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.netns, pytest.mark.peers, pytest.mark.timeout(240)]
 
 UNPRIVILEGED = 64512
 CAP_NET_BIND_SERVICE = 1 << 10
@@ -106,7 +106,7 @@ def test_exabgp_dies_with_its_parent(wire: tuple[Namespace, ...], tmp_path: Path
     parent.wait()
 
     async def main() -> None:
-        await until(lambda: has_ended(exabgp), within_s=5)
+        await until(lambda: has_ended(exabgp), within_s=60)
 
     asyncio.run(main())
     parent.stdout.close()
@@ -123,7 +123,7 @@ def test_a_stranger_on_the_helpers_socket_is_refused(play: Play, bird: Peer) -> 
         os.close(null)
 
         await establish(us, bird)
-        stranger.settimeout(5)
+        stranger.settimeout(30)
         answer = b""
         with contextlib.suppress(ConnectionResetError):
             answer = stranger.recv(1)

@@ -98,7 +98,7 @@ def test_one_container_may_have_several_interfaces(host: PluginHost) -> None:
     assert host.call("CHECK", first, {"prevResult": one.document}).status == 0
     assert host.call("DEL", first).status == 0
     told = {"isDefaultGateway": False, "prevResult": other.document}
-    reached = f"nsenter --net={first.netns} ping -c 1 -W 2 -I net1 10.10.7.20"
+    reached = f"nsenter --net={first.netns} ping -c 1 -W 10 -I net1 10.10.7.20"
     assert "1 received" in host.namespace.sh(reached)
     assert host.call("CHECK", second, told).status == 0
     assert host.call("DEL", second).status == 0
