@@ -142,7 +142,7 @@ class Us:
         return sum(isinstance(event, kind) for event in self.heard)
 
 
-async def until(condition: Callable[[], bool], *, within_s: float = 20) -> float:
+async def until(condition: Callable[[], bool], *, within_s: float = 60) -> float:
     """Wait for a condition; return how long it took."""
     loop = asyncio.get_running_loop()
     began = loop.time()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cluster import eventually
 from conftest import Namespace, link
 from kubernetes_host import KubernetesHost, apiserver_of
 from pings import Loss, gaps_of
@@ -277,6 +278,7 @@ class CalicoNode(KubernetesHost):
             ping = subprocess.Popen(["ping", "-i", "0.01", "-W", "1", target], stdout=output)
         losses: list[Loss] = []
         try:
+            eventually(lambda: "ttl=" in log.read_text(), within_s=60, what=log.read_text)
             yield losses
         finally:
             time.sleep(0.2)

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import secrets
 import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cluster import ROOT
+from cluster import ROOT, eventually
 from kubernetes_host import KubernetesHost, apiserver_of
 from pings import Loss, gaps_of
 from plugin_host import Said, on_underlay
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 MANIFEST = ROOT / "deploy" / "pycni.yaml"
 CLEAN = ROOT / "deploy" / "clean.yaml"
 SECRETS = "/var/run/secrets/kubernetes.io/serviceaccount"
-END_S = 40
+END_S = 90
+EXABGP = "/run/pycni/exabgp/exabgp.conf"
+"""The word of ExaBGP's command line that no other process has."""
 # What containerd hides from every container that isn't privileged, and what it makes read-only.
 MASKED = ("acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "sched_debug")
 READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
@@ -96,6 +98,7 @@ class DaemonHost(KubernetesHost):
 
     image: Image | None = None
     containers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    token: str = field(default_factory=partial(secrets.token_hex, 3))
 
     @property
     def root(self) -> Path:
@@ -193,7 +196,8 @@ class DaemonHost(KubernetesHost):
         return ran.stdout
 
     def _id(self, name: str) -> str:
-        return f"pycni-{os.getpid()}-{name}"
+        # Not by process id: control groups are seen across PID namespaces.
+        return f"pycni-{self.token}-{name}"
 
     # --- what a kubelet and a runtime make of the manifest --------------------------------------
 
@@ -305,7 +309,7 @@ def _kind_of(pid: int) -> str:
     except (FileNotFoundError, ProcessLookupError):
         return "gone"
     line = text.rstrip("\0").split("\0")
-    marks = {"/usr/bin/tini": "tini", "pycni.cni.service": "cni", "exabgp": "exabgp"}
+    marks = {"/usr/bin/tini": "tini", "pycni.cni.service": "cni", EXABGP: "exabgp"}
     marks |= {"/opt/pycni/venv/bin/pycni-agent": "agent"}
     return next((kind for mark, kind in marks.items() if mark in line), " ".join(line))
 
@@ -343,6 +347,7 @@ def streaming(host: DaemonHost, address: str) -> Iterator[list[Loss]]:
         ping = subprocess.Popen(["ping", "-n", "-i", "0.02", address], stdout=output)
     losses: list[Loss] = []
     try:
+        eventually(lambda: "ttl=" in log.read_text(), within_s=60, what=log.read_text)
         yield losses
     finally:
         ping.send_signal(signal.SIGINT)

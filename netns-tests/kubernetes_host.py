@@ -16,6 +16,7 @@ from plugin_host import (
     POOL,
     PluginHost,
     Pod,
+    Said,
     install,
     network_config,
     on_underlay,
@@ -128,7 +129,7 @@ class KubernetesHost(PluginHost):
     def wait_until_block_is_routed(self) -> None:
         """Wait for the blackhole of a block: the agent hears of it from the API, as others do."""
         eventually(
-            lambda: "blackhole" in self.namespace.sh("ip route"), within_s=30, what=self.agent_log
+            lambda: "blackhole" in self.namespace.sh("ip route"), within_s=60, what=self.agent_log
         )
 
     def agent_log(self) -> str:
@@ -156,6 +157,24 @@ class KubernetesHost(PluginHost):
         return sorted(
             attribute["handle_id"] for block in blocks for attribute in block["spec"]["attributes"]
         ) + sorted(handle["spec"]["handleID"] for handle in handles)
+
+    def add(self, pod: Pod) -> Said:
+        """Add a pod as a kubelet does: again as long as the plugin says to try later."""
+        found: list[Said] = []
+
+        def is_done() -> bool:
+            found.append(self.call("ADD", pod))
+            if found[-1].code == 11:
+                raise NotYet(found[-1].output)
+            return True
+
+        eventually(is_done, within_s=60, what=self.agent_log)
+        return found[-1]
+
+    def problems(self) -> list[str]:
+        """Return what the agent finds wrong."""
+        found: list[str] = self.status()["problems"]
+        return found
 
     def settled(self) -> bool:
         """Tell whether no pod holds anything; raise `NotYet` before."""

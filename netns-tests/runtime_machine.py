@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import resource
+import secrets
 import shutil
 import subprocess
 import sys
@@ -141,7 +142,8 @@ def _are_groups_gone(name: str) -> bool:
 @contextlib.contextmanager
 def machine(directory: Path, *, has_agent: bool) -> Iterator[Machine]:
     """Bring a machine up whose network is pycni's, and down again whatever happens."""
-    name = f"pycni-test-{os.getpid()}-{int(has_agent)}"
+    # Not by process id: control groups are seen across PID namespaces.
+    name = f"pycni-test-{secrets.token_hex(3)}-{int(has_agent)}"
     fill(directory, has_agent=has_agent)
     words = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
     with (directory / "machine.log").open("wb") as log:
@@ -163,7 +165,7 @@ def machine(directory: Path, *, has_agent: bool) -> Iterator[Machine]:
     finally:
         process.kill()  # and the kernel everything in its namespaces
         process.communicate(timeout=TIMEOUT_S)
-        eventually(lambda: _are_groups_gone(name), within_s=5)
+        eventually(lambda: _are_groups_gone(name), within_s=30)
 
 
 @contextlib.contextmanager
@@ -171,7 +173,7 @@ def agent(on: Machine) -> Iterator[None]:
     """Run the agent meanwhile."""
     config = str(on.directory / "agent.yaml")
     with on.running(sys.executable, "-I", "-m", "pycni.agent", "--config", config):
-        eventually(lambda: _has_converged(on), within_s=30)
+        eventually(lambda: _has_converged(on), within_s=60)
         yield
 
 

@@ -1,11 +1,13 @@
 """Run inside a lab: many ADDs and DELs by many callers at once, and what went wrong, as JSON.
 
-    python3 storm.py LAB PAIRS CALLERS EXECUTABLE NODE…
+    python3 storm.py LAB PAIRS CALLERS EXECUTABLE NODE… [--until FILE]
 
 EXECUTABLE is `pycni` (the relay, so the agents serve) or `pycni-engine` (in process).  While a pod
-lives, its route and interface are looked for; an address given twice at a time is an error.
+lives, its route and interface are looked for; an address given twice at a time is an error.  After
+PAIRS it goes on until there is FILE.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -91,9 +93,15 @@ class Storm:
 
 def main() -> int:
     """Run the storm; print the errors."""
-    lab, pairs, callers, executable, *nodes = sys.argv[1:]
+    arguments, until = sys.argv[1:], None
+    if "--until" in arguments:
+        *arguments, _, until = arguments
+    lab, pairs, callers, executable, *nodes = arguments
     storm = Storm(lab, executable, nodes)
-    numbers = iter(range(int(pairs)))
+    numbers = itertools.takewhile(
+        lambda number: number < int(pairs) or not (until is None or os.path.exists(until)),  # noqa: PTH110
+        itertools.count(),
+    )
 
     def work(caller: int) -> None:
         netns = f"storm-{caller}"

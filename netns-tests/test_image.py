@@ -47,7 +47,7 @@ def test_containerd_takes_the_image_and_runs_it(tmp_path: Path) -> None:
         machine(tmp_path, has_agent=False) as host,
         host.running("containerd", "--config", f"{tmp_path}/containerd.toml"),
     ):
-        eventually(lambda: "containerd.sock" in host.ls("/run"), within_s=15)
+        eventually(lambda: "containerd.sock" in host.ls("/run"), within_s=60)
 
         taken = host.run(*CTR, "images", "import", str(image_archive()))
         said = host.run(

@@ -114,6 +114,7 @@ def said(upgraded: Upgraded) -> dict[str, object]:
     """What the nodes say of the version that they run."""
     cluster = upgraded.cluster
     module = "find /opt/pycni -name former.py"
+    eventually(lambda: all(agents(cluster).values()), within_s=SOON_S, what=lambda: agents(cluster))
     pods = cluster.items("pods", "-n", "kube-system", "--selector=app.kubernetes.io/name=pycni")
     found: dict[str, object] = {
         "images": {pod["spec"]["containers"][0]["image"] for pod in pods},

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from conftest import Namespace
 
 pytestmark = [
-    pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.timeout(170),
+    pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.timeout(300),
 ]  # fmt: skip
 
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
@@ -64,25 +64,25 @@ def has_no_problem(node: KubernetesHost) -> bool:
 def test_policies_are_said_not_to_be_enforced_until_they_are_gone(node: KubernetesHost) -> None:
     one = "1 NetworkPolicy object is not enforced"
     two = "2 NetworkPolicy objects are not enforced"
-    assert has_no_problem(node)
+    eventually(lambda: has_no_problem(node), within_s=60, what=node.problems)
     make_policy(node, "one")
 
-    eventually(lambda: node.complains(f"{one}: pycni has no policies yet"), within_s=30)
-    eventually(lambda: has_told(node, one), within_s=30)
+    eventually(lambda: node.complains(f"{one}: pycni has no policies yet"), within_s=60)
+    eventually(lambda: has_told(node, one), within_s=60)
     said = node.try_ctl("status", "--run-dir", str(node.directory / "run"))
     assert said.status == 3
     assert f"problem: network policies: {one}" in said.output
 
     make_policy(node, "two")
-    eventually(lambda: has_told(node, one, two), within_s=30)
+    eventually(lambda: has_told(node, one, two), within_s=60)
 
     node.ask("DELETE", f"{POLICIES}/one")
     node.ask("DELETE", f"{POLICIES}/two")
-    eventually(lambda: has_no_problem(node), within_s=30)
+    eventually(lambda: has_no_problem(node), within_s=60)
     assert has_told(node, one, two)
 
     make_policy(node, "three")
-    eventually(lambda: has_told(node, one, one, two), within_s=30)
+    eventually(lambda: has_told(node, one, one, two), within_s=60)
     node.stop_agent()
     node.start_agent()
     eventually(lambda: has_told(node, one, one, one, two), within_s=60)
@@ -111,7 +111,9 @@ def is_published(node: KubernetesHost) -> bool:
 
 def test_all_nodes_tell_what_their_agents_have_found(node: KubernetesHost) -> None:
     node.namespace.sh("iptables-nft -P FORWARD DROP")
+    node.stop_agent()  # before it has looked for the first time
     assert check(node, "--all")["unchecked"][0].startswith("its agent has published nothing")
+    node.start_agent()
 
     eventually(lambda: is_published(node), within_s=FIRST_S + 60)
 
@@ -133,7 +135,7 @@ def test_a_check_looks_at_resolver_definitions_and_the_api_server(node: Kubernet
 
     node.stop_agent()
     node.ask("DELETE", f"{DEFINITIONS}/{PATHS[IPPool].rsplit('/', 1)[1]}.crd.projectcalico.org")
-    eventually(lambda: kinds(check(node, *words)) == ["api", "dns"], within_s=30)
+    eventually(lambda: kinds(check(node, *words)) == ["api", "dns"], within_s=60)
 
     node.api.kill_apiserver()
     report = check(node, *words)

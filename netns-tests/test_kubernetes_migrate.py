@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from conftest import Namespace
 
-pytestmark = [pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.long, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.netns, pytest.mark.kubernetes, pytest.mark.long, pytest.mark.timeout(300)]
 
 FELIX = "/apis/crd.projectcalico.org/v1/felixconfigurations"
 OWN = "10.10.7.20"
@@ -82,7 +83,7 @@ def passes(node: CalicoNode, pod: Pod, address: str) -> bool:
             raise NotYet(said.output)
         return True
 
-    return eventually(is_well, within_s=30) >= 0
+    return eventually(is_well, within_s=60) >= 0
 
 
 def aliases(node: CalicoNode) -> set[str]:
@@ -151,7 +152,8 @@ def test_a_new_pod_gets_through_where_calicos_rules_knew_no_other(node: CalicoNo
     said = node.migrate("--from", "calico", "--yes")
 
     assert said.status == 0, said.errors + said.output
-    assert inside.run("ping", "-c1", "-W1", OUTSIDE, check=False).returncode == 0
+    ping = partial(inside.run, "ping", "-c1", "-W2", OUTSIDE, check=False)
+    eventually(lambda: ping().returncode == 0, within_s=60, what=ping)
 
 
 def test_a_namespace_with_the_same_address_is_not_taken_for_the_pods(node: CalicoNode) -> None:
@@ -180,14 +182,14 @@ def test_a_pod_that_calicos_plugin_is_just_making_is_taken_over(node: CalicoNode
     words = node.migrate_words("--from", "calico", "--yes")
     line = [sys.executable, "-m", "pycni.ctl", *node.datastore_words, *words]
     migration = node.run_in(node.namespace, *line, stdout=subprocess.DEVNULL, cwd=ROOT)
-    eventually(lambda: not (node.net_dir / CALICO_FILE).exists(), within_s=30)
+    eventually(lambda: not (node.net_dir / CALICO_FILE).exists(), within_s=60)
 
     pod, address = node.calico_pod("late")
     assert migration.poll() is None
     working.kill()
     working.wait()
 
-    assert migration.wait(timeout=30) == 0
+    assert migration.wait(timeout=120) == 0
     assert len(aliases(node)) == 2
     assert passes(node, pod, address)
 
@@ -230,10 +232,11 @@ def test_pods_reach_a_node_of_calicos_all_the_while(node: CalicoNode, protocol: 
         eventually(lambda: is_up(node), within_s=60)
 
     assert (out[0].lost, into[0].lost) == (0, 0)
-    assert f"{LEARNED} proto bird" in routes(node)
-    assert f"blackhole {BLOCK} proto bird" in routes(node)
-    assert not any("proto 80" in one for one in routes(node))
-    assert node.status()["problems"] == []
+    # A session says what came by it before the kernel has it.
+    wanted = {f"{LEARNED} proto bird", f"blackhole {BLOCK} proto bird"}
+    now = partial(routes, node)
+    eventually(lambda: wanted <= now() and "proto 80" not in str(now()), within_s=60, what=now)
+    eventually(lambda: node.problems() == [], within_s=60, what=node.problems)
 
 
 def has_route(namespace: Namespace, block: str) -> bool:
@@ -285,7 +288,7 @@ def kill_after_a_step(node: CalicoNode) -> bool:
     words = node.migrate_words("--from", "calico", "--yes")
     line = [sys.executable, "-c", DYING, *node.datastore_words, *words]
     process = node.run_in(node.namespace, *line, stdout=subprocess.DEVNULL, cwd=ROOT)
-    status = process.wait(timeout=60)
+    status = process.wait(timeout=120)
     assert status in (0, -signal.SIGKILL)
     return status != 0
 
@@ -298,7 +301,7 @@ def test_a_node_goes_back_with_the_pods_that_pycni_made(node: CalicoNode) -> Non
     pod = node.make_pod("new")
     added = node.call("ADD", pod)
     assert added.status == 0, added.output
-    eventually(lambda: "podIP" in node.notes_of("new") or _not_yet(), within_s=30)
+    eventually(lambda: "podIP" in node.notes_of("new") or _not_yet(), within_s=60)
     before = {one for one in routes(node) if "dev cali" in one or "blackhole" in one}
     refused = node.migrate("--back", "--yes")
     assert (refused.status, len(aliases(node))) == (3, 2)
@@ -334,7 +337,7 @@ def test_what_pycni_can_not_carry_on_is_refused_by_name(node: CalicoNode) -> Non
         "metadata": {"name": "default"},
         "spec": {"bpfEnabled": True, "logSeverityScreen": "Info", "natPortRange": "1:2"},
     }
-    eventually(lambda: made(node, FELIX, felix), within_s=30)
+    eventually(lambda: made(node, FELIX, felix), within_s=60)
     pool = node.ask("GET", f"{PATHS[IPPool]}/default")
     pool["spec"]["vxlanMode"] = "Always"
     node.ask("PUT", f"{PATHS[IPPool]}/default", pool)

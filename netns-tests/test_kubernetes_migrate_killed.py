@@ -10,6 +10,7 @@ import pytest
 
 import killing
 from calico_node import CALICO_FILE, CalicoNode, calico_node, host_veth
+from cluster import eventually
 from pycni.ctl.main import main
 from pycni.kernel.netns import setns
 
@@ -79,6 +80,9 @@ def test_a_migration_dies_anywhere_and_is_ended(
                 assert not (node.net_dir / CALICO_FILE).exists(), str(died)
         assert losses[0].lost == 0
         # Nobody speaks BGP at the other end.
-        problems = [one for one in node.status()["problems"] if "BGP session" not in one]
-        assert problems == []
+        eventually(lambda: problems(node) == [], within_s=60, what=lambda: problems(node))
         assert all(f"dev {host_veth(name)}" in node.namespace.sh("ip route") for name in names)
+
+
+def problems(node: CalicoNode) -> list[str]:
+    return [one for one in node.problems() if "BGP session" not in one]

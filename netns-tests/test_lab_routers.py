@@ -8,7 +8,7 @@ import pytest
 
 from lab_driver import CLONE, Lab, fresh, is_possible, wait_until
 
-pytestmark = [*is_possible, pytest.mark.peers, pytest.mark.timeout(180)]
+pytestmark = [*is_possible, pytest.mark.peers, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -43,4 +43,6 @@ def test_a_rack_goes_on_with_one_router_of_two(lab: Lab) -> None:
 
     one = "172.25.31.192/26 via 10.40.1.3 dev eth0 proto bird"
     wait_until(lambda: one in routes(lab, "left-0"))
-    lab.execute("default/one", "ping", "-c", "1", "-W", "2", pod)
+    # Those at the other end hear of it in their own time.
+    ping = ("exec", "default/one", "--", "ping", "-c", "1", "-W", "2", pod)
+    wait_until(lambda: lab.run(*ping).returncode == 0, what=lambda: lab.run(*ping).stdout)

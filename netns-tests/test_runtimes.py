@@ -20,7 +20,7 @@ from runtime_machine import (
     require_runtimes,
 )
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(params=[True, False], ids=["agent", "no-agent"])
@@ -81,13 +81,13 @@ def nothing_is_left(host: Machine) -> Iterator[None]:
 
     eventually(
         lambda: not kinds(traces(host)) and processes(host) <= running,
-        within_s=10,
+        within_s=60,
         what=lambda: (traces(host), processes(host) - running),
     )
 
 
 def ping(run: Callable[..., str], source: str, target: str) -> bool:
-    return "1 packets received" in run(source, "ping", "-c", "1", "-W", "2", target)
+    return "1 packets received" in run(source, "ping", "-c", "1", "-W", "10", target)
 
 
 def assert_in_pool(*found: str) -> None:
@@ -162,7 +162,7 @@ def ctr_words(host: Machine, *words: str) -> tuple[str, ...]:
 def containerd(host: Machine) -> Iterator[None]:
     """Run containerd with the image meanwhile."""
     with host.running("containerd", "--config", f"{host.directory}/containerd.toml"):
-        eventually(lambda: "containerd.sock" in host.ls("/run"), within_s=15)
+        eventually(lambda: "containerd.sock" in host.ls("/run"), within_s=60)
         ctr(host, "images", "import", f"{host.directory}/image.tar")
         yield
 
@@ -175,10 +175,10 @@ def ctr_running(host: Machine, name: str) -> Iterator[str]:
     """
     words = ctr_words(host, "run", "--rm", "--null-io", "--cni", IMAGE, name)
     with host.running(*words) as running:
-        eventually(lambda: _is_running(host, name), within_s=15)
+        eventually(lambda: _is_running(host, name), within_s=60)
         yield _address_of(host, name)
         ctr(host, "task", "kill", "--signal", "SIGKILL", name)
-        running.wait(15)
+        running.wait(60)
 
 
 def _is_running(host: Machine, name: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from cluster import DNSUTILS, DUAL_STACK, EXERCISE, Cluster, cni_tools, eventually, lab
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module", params=[EXERCISE, DUAL_STACK], ids=lambda path: path.stem)
@@ -83,7 +83,7 @@ def test_every_verb_succeeds(cluster: Cluster, netns: str, has_agent: bool) -> N
     assert "scope link" in routes[0]
     assert all(f" dev {result['interfaces'][0]['name']} " in route for route in routes)
     assert [route_to(cluster, address) for address in addresses] == [""] * len(addresses)
-    eventually(lambda: cluster.status("node-1")["endpoints"] == 0, within_s=30)
+    eventually(lambda: cluster.status("node-1")["endpoints"] == 0, within_s=60)
 
 
 def test_tuning_and_portmap_work_behind_it(cluster: Cluster, netns: str) -> None:
@@ -98,7 +98,7 @@ def test_tuning_and_portmap_work_behind_it(cluster: Cluster, netns: str) -> None
             " echo $! >/run/w",
         )
         for address in addresses_in(result):
-            eventually(lambda a=address: is_listed(cluster, DNSUTILS, url(a)), within_s=30)  # type: ignore[misc]
+            eventually(lambda a=address: is_listed(cluster, DNSUTILS, url(a)), within_s=60)  # type: ignore[misc]
         own = ["10.10.24.89", "fd00:10:10::2489"][: 1 + cluster.has_ipv6]
         mapped = [is_listed(cluster, "outside", url(node, port=8081)) for node in own]
     finally:
@@ -111,4 +111,4 @@ def test_tuning_and_portmap_work_behind_it(cluster: Cluster, netns: str) -> None
 
 
 def is_listed(cluster: Cluster, place: str, page: str) -> bool:
-    return "Directory listing" in cluster.run(place, f"curl -g -s -m 2 {page}", check=False)
+    return "Directory listing" in cluster.run(place, f"curl -g -s -m 10 {page}", check=False)

@@ -67,7 +67,7 @@ def test_spoofed_packets_are_dropped_without_nftables_too(cluster: Cluster) -> N
         cluster.lab("agent", "start", "node-0")
 
     assert "0 received" in answer
-    eventually(lambda: bool(cluster.status("node-0")["converged"]), within_s=30)
+    eventually(lambda: bool(cluster.status("node-0")["converged"]), within_s=60)
 
 
 def test_tunnel_packets_from_a_host_that_is_no_node_are_dropped_and_counted(
@@ -122,6 +122,7 @@ def test_ordinary_users_are_refused_even_where_the_modes_are_open(
     cluster: Cluster, name: str
 ) -> None:
     run_dir = f"/run/pycni-lab/{cluster.name}/node-0/run"
+    eventually(lambda: refused(cluster) >= 0, within_s=60)
     before = refused(cluster)
     cluster.run("node-0", f"chmod 755 {run_dir}; chmod 666 {run_dir}/{name}")
 
@@ -134,6 +135,7 @@ def test_ordinary_users_are_refused_even_where_the_modes_are_open(
 
 
 def refused(cluster: Cluster) -> int:
+    """Return how many connections node-0 has refused; raise `NotYet` while it doesn't say."""
     metrics = cluster.run("node-0", "curl -s http://127.0.0.1:9091/metrics")
     line = next(x for x in metrics.splitlines() if x.startswith("pycni_refused_connections "))
     return int(float(line.split()[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -43,7 +44,7 @@ def shared() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -135,10 +136,19 @@ def test_interrupt_reaches_the_command_and_ends_everything() -> None:
     assert (process.returncode, rest) == (130, b"interrupted\n")
 
 
+def text_of(path: Path) -> str:
+    """Return what a file has; nothing if it went with its machine since it was listed."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 @pytest.mark.netns
 @is_outside
 def test_nothing_is_left_of_a_caller_that_is_killed() -> None:
-    ours = f"sleep 600.{os.getpid()}"  # other machines may be running here
+    # Other machines may be running here; process ids repeat in each namespace.
+    ours = f"sleep 600.{secrets.randbelow(10**9)}"
     with subprocess.Popen(
         [*COMMAND, "--", "sh", "-c", f"echo ready; {ours}"], stdout=subprocess.PIPE
     ) as process:
@@ -147,7 +157,7 @@ def test_nothing_is_left_of_a_caller_that_is_killed() -> None:
         (directory,) = [
             path.parent
             for path in STATE_PARENT.glob(f"{STATE_PREFIX}*/cmd")
-            if ours in path.read_text()
+            if ours in text_of(path)
         ]
         assert machines_of(f"pycni.dir={directory}")
 
@@ -240,5 +250,5 @@ def test_megabyte_passes_the_channel_both_ways_unaltered() -> None:
     answer, elapsed = asyncio.run(story())
 
     assert answer == bulk
-    # Three times what a busy two-core machine takes: a line that stalls and starts again shows.
-    assert elapsed < 10
+    # Ten times what a busy two-core machine takes: a line that stalls and starts again shows.
+    assert elapsed < 30
