@@ -209,9 +209,9 @@ def _registered(*internal_ips: str) -> dict[str, Any]:
 def apiserver_of(host: KubernetesHost) -> Iterator[None]:
     """Run an API server on a host, with a pool, and end it."""
     host.server = ApiServer(host.directory / "apiserver", binaries())
-    host.server.prepare()
     try:
         with host.namespace.entered():
+            host.server.prepare()
             host.server.start_etcd()
             host.server.start_apiserver()
             host.server.apply_crds()

@@ -48,11 +48,15 @@ def binaries(*more: str) -> Path:
     return Path(ran.stdout.strip())
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def reserve_port() -> socket.socket:
+    """Return a socket that keeps a port of loopback for who binds it by number with SO_REUSEADDR.
+
+    Go's listeners do.  While it is open, the kernel gives the port to nobody who asks for just any.
+    """
+    one = socket.socket()
+    one.bind(("127.0.0.1", 0))
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return one
 
 
 @dataclass
@@ -61,9 +65,7 @@ class ApiServer:
 
     directory: Path
     programs: Path
-    port: int = field(default_factory=free_port)
-    etcd_port: int = field(default_factory=free_port)
-    etcd_peer_port: int = field(default_factory=free_port)
+    _reserved: dict[str, socket.socket] = field(default_factory=dict)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -77,19 +79,32 @@ class ApiServer:
         return self.directory / "agents-kubeconfig"
 
     @property
+    def port(self) -> int:
+        """Where the API server listens, on loopback."""
+        return self._port("apiserver")
+
+    @property
     def url(self) -> str:
-        """Where the API server listens."""
+        """Where the API server is asked."""
         return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def _etcd_url(self) -> str:
+        return f"http://127.0.0.1:{self._port('etcd')}"
 
     @property
     def pids(self) -> dict[str, int]:
         """Return the programs that run, with their processes."""
         return {name: process.pid for name, process in self._running.items()}
 
+    def _port(self, name: str) -> int:
+        return int(self._reserved[name].getsockname()[1])
+
     # --- life -----------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Write keys, users and kubeconfig."""
+        """Write keys, users and kubeconfig; reserve ports in the namespace that this runs in."""
+        self._reserved = {name: reserve_port() for name in ("apiserver", "etcd", "etcd peer")}
         self.directory.mkdir(parents=True, exist_ok=True)
         key = self.directory / "sa.key"
         for line in (
@@ -113,7 +128,7 @@ class ApiServer:
 
     def start_etcd(self) -> None:
         """Start etcd and wait until it serves."""
-        client, peer = (f"http://127.0.0.1:{p}" for p in (self.etcd_port, self.etcd_peer_port))
+        client, peer = self._etcd_url, f"http://127.0.0.1:{self._port('etcd peer')}"
         self._start(
             "etcd", "--name=one", f"--data-dir={self.directory}/etcd",
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
@@ -126,7 +141,7 @@ class ApiServer:
         """Start the API server and wait until it is ready; `token` is one that it knows."""
         directory = self.directory
         self._start(
-            "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
+            "kube-apiserver", f"--etcd-servers={self._etcd_url}",
             "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
             f"--secure-port={self.port}", "--endpoint-reconciler-type=none",
             f"--cert-dir={directory}/certificates", f"--token-auth-file={directory}/tokens.csv",
@@ -166,11 +181,17 @@ class ApiServer:
         """End the API server."""
         self._end("kube-apiserver", number)
 
-    def close(self) -> None:
-        """End all."""
+    def stop(self) -> None:
+        """End all programs, each of which may start again."""
         self._end("kube-controller-manager", signal.SIGKILL)
         self._end("kube-apiserver", signal.SIGKILL)
         self._end("etcd", signal.SIGKILL)
+
+    def close(self) -> None:
+        """End all, and give the ports back."""
+        self.stop()
+        for reserved in self._reserved.values():
+            reserved.close()
 
     # --- asking ---------------------------------------------------------------------------------
 
@@ -238,7 +259,7 @@ class ApiServer:
 
     def compact(self) -> None:
         """Let etcd forget all former versions."""
-        client = f"http://127.0.0.1:{self.etcd_port}/v3"
+        client = f"{self._etcd_url}/v3"
         key = _in_base64(b"/registry")
         head = _request("POST", f"{client}/kv/range", {"key": key})["header"]["revision"]
         _request("POST", f"{client}/kv/compaction", {"revision": head, "physical": True})

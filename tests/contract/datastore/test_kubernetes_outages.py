@@ -199,7 +199,7 @@ def test_a_history_that_a_backup_has_undone_is_noticed(
     etcd, backup = own_server.directory / "etcd", tmp_path / "backup"
 
     def while_down(change: Callable[[], object]) -> None:
-        own_server.close()
+        own_server.stop()
         change()
         own_server.start_etcd()
         own_server.start_apiserver()
