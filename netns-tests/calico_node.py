@@ -10,17 +10,13 @@ import base64
 import contextlib
 import hashlib
 import json
-import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cluster import eventually
 from conftest import Namespace, link
 from kubernetes_host import KubernetesHost, apiserver_of
-from pings import Loss, gaps_of
 from plugin_host import ADDRESS, Pod, Said, install, network_config
 from pycni.datastore.kubernetes_objects import PATHS
 from pycni.model.resources import Block, BlockAffinity, Handle, Node
@@ -269,22 +265,6 @@ class CalicoNode(KubernetesHost):
         config = str(self.directory / "agent.yaml")
         place = ["--node", "node-0", "--config", config, "--net-dir", str(self.net_dir)]
         return ["migrate", *words, *place]
-
-    @contextlib.contextmanager
-    def stream(self, source: Namespace, target: str) -> Iterator[list[Loss]]:
-        """Ping a hundred times a second meanwhile; the result is filled in at the end."""
-        log = self.directory / f"ping-{target}.log"
-        with log.open("wb") as output, source.entered():
-            ping = subprocess.Popen(["ping", "-i", "0.01", "-W", "1", target], stdout=output)
-        losses: list[Loss] = []
-        try:
-            eventually(lambda: "ttl=" in log.read_text(), within_s=60, what=log.read_text)
-            yield losses
-        finally:
-            time.sleep(0.2)
-            ping.send_signal(signal.SIGINT)
-            ping.wait(timeout=60)
-        losses.append(gaps_of(log))
 
     def end(self) -> None:
         """End all that lives on the node."""

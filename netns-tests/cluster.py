@@ -61,10 +61,7 @@ class Cluster:
     def execute(self, place: str, *command: str, check: bool = True) -> str:
         """Run a program in a node or pod; return what it printed."""
         ran = lab_verbs.execute(self.name, place, *command)
-        if check and ran.status != 0:
-            words = " ".join(command)
-            raise Failed(f"{place}: {words}: {ran.status}\n{ran.output}{ran.errors}")
-        return ran.output
+        return output_of(ran, place, *command) if check else ran.output
 
     def routes(self, node: str, *, family: int = 4) -> list[str]:
         """Return a node's table, blanks collapsed, without interfaces' link-local networks."""
@@ -134,6 +131,13 @@ class Cluster:
             result.append(loss_of(said, counted=counted))
 
 
+def output_of(ran: lab_verbs.Ran, *words: str) -> str:
+    """Return what a program has printed, which had to succeed."""
+    if ran.status != 0:
+        raise Failed(f"{' '.join(words)}: {ran.status}\n{ran.output}{ran.errors}")
+    return ran.output
+
+
 def eventually(
     is_so: Callable[[], object], *, within_s: float, what: Callable[[], object] = str
 ) -> float:
@@ -170,6 +174,18 @@ def wait_for_answer(cluster: Cluster, place: str, address: str, *, within_s: flo
         within_s=within_s,
         what=lambda: cluster.run(place, f"ip route get {address}; ip neigh", check=False),
     )
+
+
+def renew_server(find: Callable[[], int | None], kill: Callable[[int], object]) -> None:
+    """Have a CNI server that can't know what was before.
+
+    It hears of changes by watching, a moment later, and tells nobody when.
+    """
+    eventually(lambda: find() is not None, within_s=60)
+    former = find()
+    assert former is not None
+    kill(former)
+    eventually(lambda: find() not in (None, former), within_s=60)
 
 
 def wait_until_steady(cluster: Cluster) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -21,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cluster import ROOT, eventually
+from cluster import ROOT
 from kubernetes_host import KubernetesHost, apiserver_of
-from pings import Loss, gaps_of
 from plugin_host import Said, on_underlay
 
 if TYPE_CHECKING:
@@ -337,19 +335,3 @@ def is_ready(host: DaemonHost) -> bool:
         f"http://{probe['host']}:{probe['port']}{probe['path']}", check=False,
     )  # fmt: skip
     return said.stdout == "200"
-
-
-@contextlib.contextmanager
-def streaming(host: DaemonHost, address: str) -> Iterator[list[Loss]]:
-    """Ping an address from the host meanwhile, fifty times a second; filled in at the end."""
-    log = host.directory / "ping.log"
-    with log.open("wb") as output, host.namespace.entered():
-        ping = subprocess.Popen(["ping", "-n", "-i", "0.02", address], stdout=output)
-    losses: list[Loss] = []
-    try:
-        eventually(lambda: "ttl=" in log.read_text(), within_s=60, what=log.read_text)
-        yield losses
-    finally:
-        ping.send_signal(signal.SIGINT)
-        ping.wait(timeout=END_S)
-    losses.append(gaps_of(log))

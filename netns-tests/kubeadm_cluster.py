@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import lab_verbs
-from cluster import Failed, eventually
+from cluster import eventually, output_of
 from pycni.lab.kubeadm.cluster import is_ready
 from pycni.lab.kubeadm.kit import TOOLBOX
 
@@ -33,9 +33,7 @@ class Cluster:
 
     def kubectl(self, *words: str, timeout: float = LATER_S + 20) -> str:
         ran = lab_verbs.kubectl(self.lab.name, *words, timeout_s=timeout)
-        if ran.status != 0:
-            raise Failed(f"kubectl {' '.join(words)}: {ran.status}\n{ran.errors}{ran.output}")
-        return ran.output
+        return output_of(ran, "kubectl", *words)
 
     def items(self, *words: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", *words, "-o", "json"))["items"]

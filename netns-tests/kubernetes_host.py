@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import NotYet, eventually
+from pings import Loss, gaps_of
 from plugin_host import (
     ADDRESS,
     POOL,
@@ -170,6 +172,24 @@ class KubernetesHost(PluginHost):
 
         eventually(is_done, within_s=60, what=self.agent_log)
         return found[-1]
+
+    @contextlib.contextmanager
+    def stream(
+        self, source: Namespace, target: str, *, every_s: float = 0.01
+    ) -> Iterator[list[Loss]]:
+        """Ping from a namespace meanwhile; the result is filled in at the end."""
+        log = self.directory / f"ping-{target}.log"
+        with log.open("wb") as output, source.entered():
+            ping = subprocess.Popen(["ping", "-n", "-i", f"{every_s}", target], stdout=output)
+        losses: list[Loss] = []
+        try:
+            eventually(lambda: "ttl=" in log.read_text(), within_s=60, what=log.read_text)
+            yield losses
+        finally:
+            time.sleep(0.2)
+            ping.send_signal(signal.SIGINT)
+            ping.wait(timeout=60)
+        losses.append(gaps_of(log))
 
     def problems(self) -> list[str]:
         """Return what the agent finds wrong."""

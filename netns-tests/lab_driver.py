@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import lab_verbs
-from cluster import Failed, eventually
+from cluster import Cluster, eventually, output_of, wait_for_answer
 from pycni.lab import sockets
 
 CLONE = Path(__file__).resolve().parent.parent
@@ -84,9 +84,11 @@ class Lab:
     def execute(self, place: str, *command: str) -> str:
         """Run a program in a place, without a terminal of our own."""
         ran = lab_verbs.execute(self.name, place, *command, timeout_s=120)
-        if ran.status != 0:
-            raise Failed(f"{place}: {' '.join(command)}: {ran.status}\n{ran.output}{ran.errors}")
-        return ran.output
+        return output_of(ran, place, *command)
+
+    def wait_for_answer(self, place: str, address: str) -> None:
+        """Wait until an address answers a place: neighbours may be asked for anew."""
+        wait_for_answer(Cluster(self.name), place, address)
 
     def server_pid(self) -> int:
         """The process behind the verbs' address: the supervisor, or user-mode Linux's owner."""

@@ -6,18 +6,16 @@ second of a processor that the other tests want.
 
 from __future__ import annotations
 
-import json
-import socket
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from pycni.errors import PycniError
+from pycni.ctl import agentlink
+from pycni.errors import PycniError, TryAgain
 from pycni.lab import sockets
 from pycni.lab.frames import Decoder, Frame, Kind, Request, encode, encode_request, number_of
-
-ANSWER_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +66,17 @@ def _exchange(name: str, request: Request, *, deadline: float) -> Ran:
 
 def ask_agent(name: str, node: str, question: str) -> dict[str, Any]:
     """Return what a node's agent answers; OSError or PycniError where there is none."""
-    path = f"run/pycni-lab/{name}/{node}/run/control.sock"
+    run_dir = f"run/pycni-lab/{name}/{node}/run"
     try:
-        return _ask(f"{_root(name)}/{path}", question)
-    except OSError:
+        return agentlink.ask(_root(name) / run_dir, question)
+    except TryAgain:
         # There is no agent now, or this is another lab of the same name.
         _root.cache_clear()
-        return _ask(f"{_root(name)}/{path}", question)
+        return agentlink.ask(_root(name) / run_dir, question)
 
 
 @lru_cache
-def _root(name: str) -> str:
+def _root(name: str) -> Path:
     """Return a path to the files as a lab sees them: it has a mount namespace of its own."""
     with sockets.connect(name) as supervisor:
-        return f"/proc/{sockets.peer(supervisor)[0]}/root"
-
-
-def _ask(path: str, question: str) -> dict[str, Any]:
-    with socket.socket(socket.AF_UNIX) as agent:
-        agent.settimeout(ANSWER_S)
-        agent.connect(path)
-        agent.sendall(json.dumps({"question": question}).encode() + b"\n")
-        with agent.makefile() as told:
-            line = told.readline()
-    if not line:
-        raise ConnectionResetError("the agent went before it had answered")
-    answer: dict[str, Any] = json.loads(line)["answer"]
-    return answer
+        return Path(f"/proc/{sockets.peer(supervisor)[0]}/root")

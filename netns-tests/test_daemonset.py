@@ -26,7 +26,6 @@ from daemon_host import (
     documents,
     is_ready,
     pod_spec,
-    streaming,
 )
 from pycni.datastore.kubernetes_objects import PATHS
 from pycni.model.resources import Node
@@ -169,7 +168,8 @@ def test_an_upgrade_loses_no_packet(host: DaemonHost) -> None:
     eventually(lambda: "blackhole" in host.namespace.sh("ip route"), within_s=60)
     routes = host.namespace.sh("ip route")
 
-    with streaming(host, added.addresses[0].split("/")[0]) as losses:
+    address = added.addresses[0].split("/")[0]
+    with host.stream(host.namespace, address, every_s=0.02) as losses:
         host.stop_agent()
         between = host.namespace.sh("ip route")
         host.run_to_end("install-plugin")

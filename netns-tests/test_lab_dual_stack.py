@@ -44,6 +44,8 @@ OWN6 = {
     "node-1": "fd00:10:10::2489",
     "node-2": "fd00:10:10::4325",
 }
+FAR6 = "fd00:192:168::f70a"
+"""The address of NGINX, on node-2."""
 
 
 def differences(lab: Lab, *, golden: dict[str, str], family: int) -> dict[str, str]:
@@ -127,7 +129,7 @@ def test_every_pair_of_pods_fetches_pages_by_the_pods_own_addresses(lab: Lab) ->
     pods = {
         "default/dnsutils": "fd00:192:168::27c0",
         "default/busybox": "fd00:192:168::27c1",
-        NGINX: "fd00:192:168::f70a",
+        NGINX: FAR6,
         "default/web": "fd00:192:168::f70b",
     }
     urls = " ".join(f"http://[{address}]/" for address in pods.values())
@@ -169,12 +171,6 @@ def test_pod_comes_and_goes(lab: Lab) -> None:
     assert differences(lab, golden=GOLDEN6, family=6) == {}
 
 
-def wait_for_answer(lab: Lab) -> None:
-    """Wait until node-0's pod reaches node-2's: neighbours are asked for anew."""
-    ping = ("exec", "default/dnsutils", "--", "ping", "-c1", "-W2", "fd00:192:168::f70a")
-    wait_until(lambda: lab.run(*ping).returncode == 0, what=lambda: lab.run(*ping).stdout)
-
-
 def test_forwarding_goes_on_without_the_agent_and_what_broke_is_mended(lab: Lab) -> None:
     killed = lab.run("agent", "kill", "node-1")
     reached = lab.run(
@@ -184,7 +180,7 @@ def test_forwarding_goes_on_without_the_agent_and_what_broke_is_mended(lab: Lab)
     assert lab.run("agent", "kill", "node-0").returncode == 0
     lab.execute("node-0", "ip", "-6", "address", "flush", "dev", "cali12b0eb5c038")
     lab.execute("default/dnsutils", "ip", "-6", "neigh", "flush", "all")
-    cut_off = lab.run("exec", "default/dnsutils", "--", "ping", "-c1", "-W1", "fd00:192:168::f70a")
+    cut_off = lab.run("exec", "default/dnsutils", "--", "ping", "-c1", "-W1", FAR6)
     started = [lab.run("agent", "start", node).returncode for node in ("node-0", "node-1")]
 
     assert cut_off.returncode != 0
@@ -192,7 +188,7 @@ def test_forwarding_goes_on_without_the_agent_and_what_broke_is_mended(lab: Lab)
     assert OWN6["node-1"] in reached.stdout
     wait_until(lambda: lab.run("show").returncode == 0, seconds=60)
     assert differences(lab, golden=GOLDEN6, family=6) == {}
-    wait_for_answer(lab)
+    lab.wait_for_answer("default/dnsutils", FAR6)
 
 
 def test_gateway_of_a_pod_that_somebody_removes_is_back_at_once(lab: Lab) -> None:
@@ -203,7 +199,7 @@ def test_gateway_of_a_pod_that_somebody_removes_is_back_at_once(lab: Lab) -> Non
 
     wait_until(lambda: gateway in lab.execute("node-0", *show), seconds=60)
     lab.execute("default/dnsutils", "ip", "-6", "neigh", "flush", "all")
-    wait_for_answer(lab)
+    lab.wait_for_answer("default/dnsutils", FAR6)
 
 
 def test_cable_is_pulled_and_plugged_in(lab: Lab) -> None:
@@ -215,7 +211,7 @@ def test_cable_is_pulled_and_plugged_in(lab: Lab) -> None:
     assert lab.run("node", "up", "node-2").returncode == 0
 
     wait_until(lambda: lab.run("show").returncode == 0, seconds=60)
-    wait_for_answer(lab)
+    lab.wait_for_answer("default/dnsutils", FAR6)
 
 
 def test_pod_can_not_speak_for_another(lab: Lab) -> None:

@@ -44,5 +44,4 @@ def test_a_rack_goes_on_with_one_router_of_two(lab: Lab) -> None:
     one = "172.25.31.192/26 via 10.40.1.3 dev eth0 proto bird"
     wait_until(lambda: one in routes(lab, "left-0"))
     # Those at the other end hear of it in their own time.
-    ping = ("exec", "default/one", "--", "ping", "-c", "1", "-W", "2", pod)
-    wait_until(lambda: lab.run(*ping).returncode == 0, what=lambda: lab.run(*ping).stdout)
+    lab.wait_for_answer("default/one", pod)

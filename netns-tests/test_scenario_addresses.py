@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from addresses_page import require_documented
-from cluster import eventually
+from cluster import renew_server
 from plugin_host import PluginHost, installed_by
 from pycni.ctl.agentlink import ask
 
@@ -47,20 +47,16 @@ def host(installed: PluginHost) -> PluginHost:
 
 def apply(host: PluginHost, text: str) -> None:
     host.ctl("apply", "-f", "-", stdin=text)
-    renew_server(host)
+    renew(host)
 
 
-def renew_server(host: PluginHost) -> None:
-    """Have a CNI server, where there is one, that can't know what was before.
-
-    It hears of changes by watching, a moment later, and tells nobody when.
-    """
+def renew(host: PluginHost) -> None:
+    """Have a CNI server, where there is one, that knows of no time before."""
     run_dir = host.directory / "run"
-    if not (run_dir / "control.sock").exists():
-        return
-    former = ask(run_dir, "status")["cni_pid"]
-    os.kill(former, signal.SIGKILL)
-    eventually(lambda: ask(run_dir, "status")["cni_pid"] not in (None, former), within_s=60)
+    if (run_dir / "control.sock").exists():
+        renew_server(
+            lambda: ask(run_dir, "status")["cni_pid"], lambda pid: os.kill(pid, signal.SIGKILL)
+        )
 
 
 def test_a_pool_that_is_full(host: PluginHost) -> None:

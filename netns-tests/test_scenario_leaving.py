@@ -22,6 +22,7 @@ from cluster import (
     lab,
     wait_for_answer,
 )
+from route_monitor import monitored
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
@@ -29,8 +30,6 @@ BLOCK = "192.168.84.128/26"
 LEARNED = f"{BLOCK} via 10.10.24.89 dev tunl0 proto bird onlink"
 OWN = f"blackhole {BLOCK} proto bird"
 LEARNED6 = "fd00:192:168::5480/122 via fd00:10:10::2489 dev eth0 proto bird metric 1024 pref medium"
-MARK = "198.51.100.1"
-"""A route to there comes and goes to see who listens."""
 PEERS = ("node-0", "node-2")
 """Those that stay, with the pods of the streams."""
 
@@ -73,10 +72,6 @@ def deletions(cluster: Cluster, directory: Path, *nodes: str) -> Iterator[dict[s
     logs = {node: directory / node for node in nodes}
     result: dict[str, datetime] = {}
 
-    def is_heard(node: str) -> bool:
-        cluster.run(node, f"ip route add blackhole {MARK} && ip route del {MARK}")
-        return MARK in logs[node].read_text()
-
     def is_lost(node: str) -> bool:
         found = re.search(
             rf"\[(\S+)\] Deleted (blackhole )?{re.escape(BLOCK)}", logs[node].read_text()
@@ -87,27 +82,10 @@ def deletions(cluster: Cluster, directory: Path, *nodes: str) -> Iterator[dict[s
 
     with contextlib.ExitStack() as stack:
         for node in nodes:
-            stack.enter_context(monitor(cluster, node, logs[node]))
-        for node in nodes:
-            eventually(partial(is_heard, node), within_s=60)
+            stack.enter_context(monitored(cluster, node, logs[node]))
         yield result
         for node in nodes:
             eventually(partial(is_lost, node), within_s=60, what=logs[node].read_text)
-
-
-@contextlib.contextmanager
-def monitor(cluster: Cluster, node: str, log: Path) -> Iterator[None]:
-    """Write down what becomes of a node's routes meanwhile."""
-    words = [LAB, "exec", "--name", cluster.name, node, "--", "timeout", "120"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*words, "ip", "-ts", "monitor", "route"], stdout=output, stdin=subprocess.DEVNULL
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def left_of(cluster: Cluster, node: str) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from addresses_page import require_documented
-from cluster import DNSUTILS, LAB, ROOT, Cluster, eventually, lab, wait_for_answer
+from cluster import DNSUTILS, LAB, ROOT, Cluster, eventually, lab, renew_server, wait_for_answer
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
@@ -83,24 +83,15 @@ def test_an_address_of_another_nodes_block_is_reached_where_it_is_borrowed(small
         wait_for_answer(small, neighbour, address)
 
     ctl(small, "ipam", "configure", "--strict-affinity", "true")
-    renew_server(small, "node-1")
+    renew(small, "node-1")
     require_documented(refusal(small, "default/another", node="node-1"))
     small.lab("pod", "add", "default/of-the-owner", "--node", "node-0")
 
 
-def renew_server(cluster: Cluster, node: str) -> None:
-    """Have a CNI server that can't know what was before.
-
-    It hears of changes by watching, a moment later, and tells nobody when.
-    """
-
-    def server() -> object:
-        return cluster.status(node)["cni_pid"]
-
-    eventually(lambda: server() is not None, within_s=60)
-    former = server()
-    cluster.run(node, f"kill -9 {former}")
-    eventually(lambda: server() not in (None, former), within_s=60)
+def renew(cluster: Cluster, node: str) -> None:
+    renew_server(
+        lambda: cluster.status(node)["cni_pid"], lambda pid: cluster.run(node, f"kill -9 {pid}")
+    )
 
 
 def refusal(cluster: Cluster, pod: str, *, node: str) -> str:
@@ -182,7 +173,7 @@ def test_pool_in_use_is_split_without_losing_a_packet_or_changing_a_route() -> N
 def test_second_pool_serves_once_the_first_is_disabled(cluster: Cluster) -> None:
     apply(cluster, "172.20.0.0/24", ipipMode="Always", natOutgoing=True)
     apply(cluster, "192.168.0.0/16", ipipMode="Always", natOutgoing=True, disabled=True)
-    renew_server(cluster, "node-1")
+    renew(cluster, "node-1")
 
     cluster.lab("pod", "add", "default/second", "--node", "node-1")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import routers
-from cluster import DNSUTILS, LAB, Cluster, eventually, lab
+from cluster import DNSUTILS, Cluster, eventually, lab
 from peerings import apply
+from route_monitor import monitored
 from routers import NODES, Router
 
 pytestmark = [
@@ -28,8 +27,6 @@ SECONDS = 9
 AWAY_S = 1.0
 WITHDRAWN_S = 8.0
 """At once, on whatever machine: by its hold timer node-0 would notice after nine seconds."""
-MARK = "198.51.100.1"
-"""A route to there comes and goes to see whether the monitor listens."""
 KEPT, WITHDRAWN = "kept", "withdrawn"
 
 
@@ -151,27 +148,6 @@ def is_settled(cluster: Cluster, *, is_graceful: bool) -> bool:
     return bool(has_told) and is_as_wanted and back and is_learned(cluster)
 
 
-@contextlib.contextmanager
-def watched(cluster: Cluster, log: Path) -> Iterator[None]:
-    """Write down what becomes of node-0's routes meanwhile: one may be away for an instant."""
-    words = [LAB, "exec", "--name", cluster.name, "node-0", "--", "timeout", "300"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*words, "ip", "monitor", "route"], stdout=output, stdin=subprocess.DEVNULL
-        )
-
-    def is_heard() -> bool:
-        cluster.run("node-0", f"ip route add blackhole {MARK} && ip route del {MARK}")
-        return MARK in log.read_text()
-
-    try:
-        eventually(is_heard, within_s=60)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def was_withdrawn(log: Path) -> bool:
     return f"Deleted {LEARNED.partition(' ')[0]} " in log.read_text()
 
@@ -181,7 +157,7 @@ def cell(
 ) -> Cell:
     """End the subject, and resume it a second later or, if its route is to go, when it has gone."""
     with (
-        watched(cluster, log),
+        monitored(cluster, "node-0", log),
         cluster.stream(DNSUTILS, TARGET, seconds=SECONDS) as losses,
     ):
         subject.end(signal)
