@@ -7,14 +7,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address, ip_network
 
 import hypothesis.strategies as st
 
 from pycni.errors import TryAgain
 from pycni.kernel.fake import FakeKernel
 from pycni.kernel.fake_tables import Refused
-from pycni.model.network import Failure, KernelState, NextHop, Op, Route, RouteKey
+from pycni.model.network import Failure, KernelState, Op, Route
 from pycni.plan.iproute import route_text
 from tests.agent.histories import (
     BLOCKS,
@@ -25,7 +24,7 @@ from tests.agent.histories import (
     session,
     told,
 )
-from tests.unit.plan.samples import affinity, pool
+from tests.unit.plan.samples import affinity, by_tunnel, pool
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,7 @@ others = st.sampled_from([1, 1, 1, 2])
 
 
 def _route(block: int, via: str, protocol: int) -> Route:
-    hop = NextHop("tunl0", ip_address(via), is_onlink=True)
-    return Route(RouteKey(ip_network(BLOCKS[block])), next_hops=frozenset({hop}), protocol=protocol)
+    return by_tunnel(BLOCKS[block], via, protocol=protocol)
 
 
 OURS = _route(0, "10.0.0.2", 12)

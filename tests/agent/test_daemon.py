@@ -29,6 +29,7 @@ from pycni.model.endpoints import EndpointKey, EndpointState, WorkloadEndpoint
 from pycni.model.resources import IPPool, Node, TunnelMode
 from pycni.model.resources_bgp import BGPConfiguration
 from tests.agent.own_node import needs_root, node
+from tests.waiting import until
 
 METRICS_PORT = 19091
 PATIENCE_S = 40
@@ -191,9 +192,7 @@ def test_agent_serves_pods_and_says_how_it_is(
 def test_status_says_what_keeps_sessions_from_being_accepted(tmp_path: Path) -> None:
     async def story(agent: Agent, run_dir: Path) -> None:
         await agent.datastore.create(BGPConfiguration("node.node-0", listen_port=1179))
-        async with asyncio.timeout(PATIENCE_S):
-            while not agent.speaker.trouble:  # noqa: ASYNC110  # nobody tells of it
-                await asyncio.sleep(0.02)
+        await until(lambda: agent.speaker.trouble, within_s=PATIENCE_S)
 
         said = await asyncio.to_thread(ask, run_dir, "status")
         assert agent.speaker.trouble in said["problems"]
@@ -247,9 +246,7 @@ def test_leak_is_found_by_the_agents_records_and_released(
 def test_status_names_a_session_that_stays_down(tmp_path: Path) -> None:
     async def story(agent: Agent, run_dir: Path) -> None:
         arguments = ["status", "--run-dir", str(run_dir)]
-        async with asyncio.timeout(PATIENCE_S):
-            while not agent.down_since:  # noqa: ASYNC110  # the prober notes it
-                await asyncio.sleep(0.02)
+        await until(lambda: agent.down_since, within_s=PATIENCE_S)  # the prober notes it
         now = agent.clock()
         for age, is_wrong in ((29.0, False), (31.0, True)):
             agent.down_since = dict.fromkeys(agent.down_since, now)
@@ -280,9 +277,7 @@ def test_status_names_a_pod_whose_interface_is_gone(tmp_path: Path) -> None:
             pod_name="web",
         )
         agent.endpoints.put(record)
-        async with asyncio.timeout(PATIENCE_S):
-            while key not in agent.facts.inputs.endpoints:  # noqa: ASYNC110  # a watch tells it
-                await asyncio.sleep(0.02)
+        await until(lambda: key in agent.facts.inputs.endpoints, within_s=PATIENCE_S)
 
         said = (await asyncio.to_thread(ask, run_dir, "status"))["problems"]
 

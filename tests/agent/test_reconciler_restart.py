@@ -10,15 +10,13 @@ from pycni.model.network import (
     DeleteLink,
     DeleteRoute,
     DeleteRuleset,
-    NextHop,
     Op,
-    Route,
-    RouteKey,
 )
 from pycni.model.resources import BlockAffinity, affinity_name
 from pycni.model.resources_bgp import BGPPeer
 from tests.agent.cluster import Cluster, NodeAgent, cluster
 from tests.agent.exercise import NODE_0, VETH, exercise
+from tests.unit.plan.samples import by_tunnel
 from tests.virtual_time import run
 
 LEFTOVER = "192.168.99.0/26 via 10.10.24.89 dev tunl0 proto bird onlink"
@@ -31,9 +29,7 @@ def deletions(ops: Iterable[Op]) -> list[Op]:
 
 def leave_behind(node: NodeAgent) -> None:
     """Put a learned route into the kernel that nobody announces any more."""
-    hop = NextHop("tunl0", gateway=ip_address("10.10.24.89"), is_onlink=True)
-    key = RouteKey(ip_network("192.168.99.0/26"))
-    node.kernel.create_route(Route(key, next_hops=frozenset({hop}), protocol=12))
+    node.kernel.create_route(by_tunnel("192.168.99.0/26", "10.10.24.89"))
 
 
 async def others_stop(made: Cluster) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pycni.cni.protocol import Request
 from pycni.cni.server import CniServer
 from pycni.kernel.netns import is_netns
 from pycni.unix import listen_private
+from tests import waiting
 
 Story = Callable[["Agent"], Awaitable[None]]
 NETNS = "/proc/self/ns/net"
@@ -76,11 +78,8 @@ def ask(path: Path, data: bytes, fds: tuple[int, ...] = ()) -> bytes:
         return b"".join(parts)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what other threads and processes bring about."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - it comes from outside of this loop.
-            await asyncio.sleep(0.001)
+until = partial(waiting.until, within_s=30)
+"""Wait for what other threads and processes bring about."""
 
 
 def descriptors() -> set[str]:

@@ -27,6 +27,7 @@ from pycni.model.bgp import (
 )
 from pycni.model.network import IPAddress
 from tests.contract.kernel.conftest import fresh_namespace
+from tests.waiting import until
 
 ONE, TWO, THREE = (ip_address(f"10.9.0.{number}") for number in (1, 2, 3))
 ADDRESSES = (ONE, TWO, THREE)
@@ -92,9 +93,7 @@ class Side:
         return table
 
     async def until(self, condition: Callable[[], bool], *, within_s: float = 40) -> None:
-        async with asyncio.timeout(within_s):
-            while not condition():  # noqa: ASYNC110 - it comes from another process.
-                await asyncio.sleep(0.01)
+        await until(condition, within_s=within_s)
 
     async def until_told(self, *kinds: type, times: int = 1) -> None:
         names = [kind.__name__ for kind in kinds]

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -26,8 +27,10 @@ from pycni.model.bgp import (
     SpeakerUp,
 )
 from pycni.model.network import IPAddress
+from tests import waiting
 from tests.contract.kernel.conftest import fresh_namespace
 
+until = partial(waiting.until, within_s=40)
 ONE = (ip_address("10.9.0.1"), ip_address("fd09::1"))
 TWO = (ip_address("10.9.0.2"), ip_address("fd09::2"))
 pytestmark = [
@@ -102,12 +105,6 @@ async def router(called: list[int]) -> AsyncIterator[None]:
             server = await asyncio.start_server(note, str(TWO[0]), port)
             servers.callback(server.close)
         yield
-
-
-async def until(condition: Callable[[], bool], *, within_s: float = 40) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - it comes from another process.
-            await asyncio.sleep(0.02)
 
 
 def play(story: Callable[[], Awaitable[None]], *addresses: IPAddress) -> None:

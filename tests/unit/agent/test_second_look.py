@@ -1,6 +1,5 @@
 """When others write the routes that we write."""
 
-from ipaddress import ip_address, ip_network
 from math import inf
 
 import pytest
@@ -9,26 +8,18 @@ from pycni.agent.second_look import KEPT_S, LOOK_S, SecondLook
 from pycni.model.network import (
     AddRoute,
     DeleteRoute,
-    NextHop,
     Op,
     ReplaceRoute,
-    Route,
     RouteChanged,
-    RouteKey,
     RulesetChanged,
     SetSysctl,
 )
+from tests.unit.plan.samples import by_tunnel
 
-
-def to(dst: str, *, via: str = "10.0.0.2", protocol: int = 12) -> Route:
-    hop = NextHop("tunl0", ip_address(via), is_onlink=True)
-    return Route(RouteKey(ip_network(dst)), next_hops=frozenset({hop}), protocol=protocol)
-
-
-ROUTE = to("192.168.0.0/26")
-MOVED = to("192.168.0.0/26", via="10.0.0.3")
-STRANGERS = to("192.168.0.0/26", protocol=4)
-ELSEWHERE = to("192.168.1.0/26")
+ROUTE = by_tunnel("192.168.0.0/26", "10.0.0.2")
+MOVED = by_tunnel("192.168.0.0/26", "10.0.0.3")
+STRANGERS = by_tunnel("192.168.0.0/26", "10.0.0.2", protocol=4)
+ELSEWHERE = by_tunnel("192.168.1.0/26", "10.0.0.2")
 
 
 @pytest.mark.parametrize("op", [AddRoute(ROUTE), DeleteRoute(ROUTE), ReplaceRoute(ROUTE, MOVED)])

@@ -5,7 +5,7 @@ from typing import Any
 
 from pycni.model.bgp import Path
 from pycni.model.endpoints import AssignedAddress, EndpointKey, EndpointState, WorkloadEndpoint
-from pycni.model.network import Address, KernelState, Link, Route, RouteKey
+from pycni.model.network import Address, KernelState, Link, NextHop, Route, RouteKey
 from pycni.model.resources import AffinityState, BlockAffinity, IPPool, Node, TunnelMode
 from pycni.plan.inputs import Inputs, Settings
 from pycni.plan.iproute import ip_route_lines
@@ -67,6 +67,11 @@ def path(
     **fields: Any,  # noqa: ANN401 - any field of a path.
 ) -> Path:
     return Path(ip_network(nlri), ip_address(via), peer=ip_address(peer or via), **fields)
+
+
+def by_tunnel(dst: str, gateway: str, *, protocol: int = 12) -> Route:
+    hop = NextHop("tunl0", ip_address(gateway), is_onlink=True)
+    return Route(RouteKey(ip_network(dst)), next_hops=frozenset({hop}), protocol=protocol)
 
 
 def inputs(*, mode: TunnelMode = TunnelMode.ALWAYS, settings: Settings | None = None) -> Inputs:

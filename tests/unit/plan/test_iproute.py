@@ -15,11 +15,7 @@ from pycni.model.network import (
 )
 from pycni.plan.iproute import ip_route_lines, protocol_number, route_text
 from pycni.plan.podroute import pod_route
-
-
-def by_tunnel(dst: str, gateway: str) -> Route:
-    hop = NextHop("tunl0", ip_address(gateway), is_onlink=True)
-    return Route(RouteKey(ip_network(dst)), next_hops=frozenset({hop}), protocol=12)
+from tests.unit.plan.samples import by_tunnel
 
 
 def state(*routes: Route) -> KernelState:
